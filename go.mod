@@ -1,0 +1,3 @@
+module longtake
+
+go 1.26
