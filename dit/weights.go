@@ -1,0 +1,102 @@
+package dit
+
+import (
+	"fmt"
+
+	"longtake/compute"
+	"longtake/weights"
+)
+
+// Model is a loaded network. It is read-only and shared by all sessions.
+type Model struct {
+	Config
+	patch, time1, time2, timeProj, head linear
+	headMod                             compute.Tensor // [2, dim]: shift, scale
+	modulation                          compute.Tensor // [layers, 6*dim]
+	blocks                              []block
+	control                             *control
+}
+
+// linear is a weight with its bias.
+type linear struct {
+	w    compute.Matrix
+	bias compute.Tensor
+}
+
+func (l linear) apply(dq compute.Queue, dst, x compute.Tensor, act compute.Activation) {
+	dq.Linear(dst, x, l.w, l.bias, act)
+}
+
+// block is one transformer block.
+type block struct {
+	qkv, selfOut              linear // q, k and v stacked
+	normQ, normK              compute.Tensor
+	normCross, biasCross      compute.Tensor // norm3, affine
+	crossQ, crossKV, crossOut linear         // k and v stacked
+	crossNormQ, crossNormK    compute.Tensor
+	ffn1, ffn2                linear
+}
+
+// control holds the additions of the embedded world model: actions and headings. Its position table belongs to the tokens.
+type control struct {
+	place                   compute.Tensor // [tokens, dim], added to every frame's tokens
+	action                  compute.Tensor // [actions, dim], added to all tokens of a frame
+	ray                     compute.Tensor // [headings*columns, dim], added to the tokens of a column
+	actionTime, headingTime compute.Tensor // [actions, dim], [headings, dim], added to the time embedding
+}
+
+// Load reads the network's tensors. Faults are kept by the placer's Loader and Arena.
+func Load(l weights.Placer, c Config, n Names) *Model {
+	m := &Model{Config: c}
+	d := c.Dim
+	m.patch = loadLinear(l, d, c.In, n.Patch)
+	m.time1 = loadLinear(l, d, c.FreqDim, n.Time1)
+	m.time2 = loadLinear(l, d, d, n.Time2)
+	m.timeProj = loadLinear(l, 6*d, d, n.TimeProj)
+	m.head = loadLinear(l, c.Out, d, n.Head)
+	m.headMod = l.Table(n.HeadModulation, 2, d)
+	modulation := make([]string, c.Layers)
+	for i := range c.Layers {
+		modulation[i] = fmt.Sprintf("blocks.%d.%s", i, n.Modulation)
+		m.blocks = append(m.blocks, loadBlock(l.At(fmt.Sprintf("blocks.%d.", i)), c, n))
+	}
+	m.modulation = l.Stack(modulation, 6, d).Reshape(c.Layers, 6*d)
+	if c.Actions > 0 {
+		m.control = &control{
+			place:       l.Table("pos", c.Tokens(), d),
+			action:      l.Table("act_tok", c.Actions, d),
+			ray:         l.Table("ray_tok", c.Headings, c.Columns, d).Reshape(c.Headings*c.Columns, d),
+			actionTime:  l.Table("act_e", c.Actions, d),
+			headingTime: l.Table("head_e", c.Headings, d),
+		}
+	}
+	return m
+}
+
+func loadBlock(l weights.Placer, c Config, n Names) block {
+	d := c.Dim
+	return block{
+		qkv:        loadLinear(l, 3*d, d, "self_attn.q", "self_attn.k", "self_attn.v"),
+		selfOut:    loadLinear(l, d, d, "self_attn.o"),
+		normQ:      l.Table("self_attn.norm_q"+n.NormSuffix, d),
+		normK:      l.Table("self_attn.norm_k"+n.NormSuffix, d),
+		normCross:  l.Table("norm3.weight", d),
+		biasCross:  l.Table("norm3.bias", d),
+		crossQ:     loadLinear(l, d, d, "cross_attn.q"),
+		crossKV:    loadLinear(l, 2*d, d, "cross_attn.k", "cross_attn.v"),
+		crossOut:   loadLinear(l, d, d, "cross_attn.o"),
+		crossNormQ: l.Table("cross_attn.norm_q"+n.NormSuffix, d),
+		crossNormK: l.Table("cross_attn.norm_k"+n.NormSuffix, d),
+		ffn1:       loadLinear(l, c.FFN, d, n.FFN1),
+		ffn2:       loadLinear(l, d, c.FFN, n.FFN2),
+	}
+}
+
+// loadLinear loads one linear layer, or several of one shape stacked along the outputs.
+func loadLinear(l weights.Placer, out, in int, names ...string) linear {
+	w, b := make([]string, len(names)), make([]string, len(names))
+	for i, n := range names {
+		w[i], b[i] = n+".weight", n+".bias"
+	}
+	return linear{l.Matrix(out, in, w...), l.Stack(b, out/len(names))}
+}

@@ -1,0 +1,167 @@
+package dit
+
+import (
+	"encoding/binary"
+	"math"
+
+	"longtake/compute"
+)
+
+// Work is the memory of one session's forwards, and what stays the same over a chunk: the modulation of every pass, the
+// controls, the prompt's keys and values. It belongs to one queue.
+type Work struct {
+	m      *Model
+	passes int
+
+	// Between operations, for up to ChunkFrames frames of tokens.
+	residual     compute.Tensor // F32 [tokens, dim]
+	normed, attn compute.Tensor // [tokens, dim]
+	qkv          compute.Tensor // [tokens, 3*dim]
+	hidden       compute.Tensor // [tokens, ffn]
+
+	// Per pass and frame.
+	timesteps, sinusoids                        compute.Tensor // F32 [passes*frames], [passes*frames, freqDim]
+	timeHidden, timeSiLU                        compute.Tensor // [passes*frames, dim]
+	timeBase, timeSum                           compute.Tensor // F32 [passes*frames, dim]: from the timestep alone; with the controls
+	timeProj                                    compute.Tensor // F32 [passes*frames, 6*dim]
+	modulation                                  compute.Tensor // F32 [passes*layers*frames, 6*dim]
+	headModulation                              compute.Tensor // F32 [passes*frames*2, dim]
+	rowOfPass, rowOfLayer, rowOfHead, rowOfPart compute.Tensor // I32, which rows the modulations sum
+
+	// Controls of the chunk in work.
+	added                       compute.Tensor // F32 [tokens, dim], added to the patch embedding
+	place, action, ray          compute.Tensor // I32 [tokens]
+	actionOfPass, headingOfPass compute.Tensor // I32 [passes*frames]
+
+	// Cross attention.
+	promptKeys, promptValues []compute.Tensor // per block [prompt tokens, dim]
+	promptKV                 compute.Tensor   // [prompt tokens, 2*dim]
+	promptTokens             int
+}
+
+// NewWork allocates for chunks of ChunkFrames frames, passes different forwards a chunk and prompts of up to promptTokens
+// tokens. Faults are kept by the arena.
+func (m *Model) NewWork(a compute.Arena, types compute.Types, passes, promptTokens int) *Work {
+	n, d, act := m.ChunkFrames*m.Tokens(), m.Dim, types.Activation
+	rows := passes * m.ChunkFrames
+	w := &Work{
+		m: m, passes: passes,
+		residual: a.Tensor(compute.F32, n, d), normed: a.Tensor(act, n, d), attn: a.Tensor(act, n, d),
+		qkv: a.Tensor(act, n, 3*d), hidden: a.Tensor(act, n, m.FFN),
+		timesteps: a.Tensor(compute.F32, rows), sinusoids: a.Tensor(compute.F32, rows, m.FreqDim),
+		timeHidden: a.Tensor(compute.F32, rows, d), timeSiLU: a.Tensor(compute.F32, rows, d),
+		timeBase: a.Tensor(compute.F32, rows, d), timeSum: a.Tensor(compute.F32, rows, d),
+		timeProj: a.Tensor(compute.F32, rows, 6*d), modulation: a.Tensor(compute.F32, rows*m.Layers, 6*d),
+		headModulation: a.Tensor(compute.F32, rows*2, d),
+		rowOfPass:      a.Tensor(compute.I32, rows*m.Layers), rowOfLayer: a.Tensor(compute.I32, rows*m.Layers),
+		rowOfHead: a.Tensor(compute.I32, rows*2), rowOfPart: a.Tensor(compute.I32, rows*2),
+		promptKV: a.Tensor(act, promptTokens, 2*d),
+	}
+	if m.control != nil {
+		w.added = a.Tensor(compute.F32, n, d)
+		w.place, w.action, w.ray = a.Tensor(compute.I32, n), a.Tensor(compute.I32, n), a.Tensor(compute.I32, n)
+		w.actionOfPass, w.headingOfPass = a.Tensor(compute.I32, rows), a.Tensor(compute.I32, rows)
+	}
+	for range m.Layers {
+		w.promptKeys = append(w.promptKeys, a.Tensor(types.Cache, promptTokens, d))
+		w.promptValues = append(w.promptValues, a.Tensor(types.Cache, promptTokens, d))
+	}
+	return w
+}
+
+// Schedule sets the timesteps (0 to 1000) of every pass, one for each latent frame of a chunk, and computes what depends on
+// them alone. Call it once before the first chunk.
+func (w *Work) Schedule(dq compute.Queue, timesteps [][]float32) {
+	m, frames := w.m, w.m.ChunkFrames
+	var t []byte
+	var pass, layer, head, part []int32
+	for p, ts := range timesteps {
+		for _, v := range ts {
+			t = binary.LittleEndian.AppendUint32(t, math.Float32bits(v))
+		}
+		for l := range m.Layers {
+			for f := range frames {
+				pass, layer = append(pass, int32(p*frames+f)), append(layer, int32(l))
+			}
+		}
+		for f := range frames {
+			head, part = append(head, int32(p*frames+f), int32(p*frames+f)), append(part, 0, 1)
+		}
+	}
+	dq.Upload(w.timesteps, t)
+	for dst, rows := range map[*compute.Tensor][]int32{&w.rowOfPass: pass, &w.rowOfLayer: layer, &w.rowOfHead: head, &w.rowOfPart: part} {
+		dq.Upload(*dst, indexBytes(nil, rows))
+	}
+	dq.TimeEmbed(w.sinusoids, w.timesteps, m.MaxPeriod)
+	m.time1.apply(dq, w.timeHidden, w.sinusoids, compute.SiLU)
+	m.time2.apply(dq, w.timeBase, w.timeHidden, compute.None)
+	if m.control == nil {
+		dq.Copy(w.timeSum, w.timeBase)
+		w.modulate(dq)
+	}
+}
+
+// modulate computes every pass' modulation from timeSum: e0 plus the block's table, and e plus the head's.
+func (w *Work) modulate(dq compute.Queue) {
+	m := w.m
+	dq.Activate(w.timeSiLU, w.timeSum, compute.SiLU)
+	m.timeProj.apply(dq, w.timeProj, w.timeSiLU, compute.None)
+	dq.Gather(w.modulation, w.timeProj, w.rowOfPass, false)
+	dq.Gather(w.modulation, m.modulation, w.rowOfLayer, true)
+	dq.Gather(w.headModulation, w.timeSum, w.rowOfHead, false)
+	dq.Gather(w.headModulation, m.headMod, w.rowOfPart, true)
+}
+
+// Control sets action and heading of each latent frame of the chunk; it must come before the chunk's first Predict in
+// networks with Config.Actions, and does nothing in others. Values must be in range.
+func (w *Work) Control(dq compute.Queue, actions, headings []int) {
+	c, m := w.m.control, w.m
+	if c == nil {
+		return
+	}
+	n := len(actions) * m.Tokens()
+	place, action, ray := make([]int32, n), make([]int32, n), make([]int32, n)
+	for i := range n {
+		f, column := i/m.Tokens(), i%m.Columns
+		place[i], action[i], ray[i] = int32(i%m.Tokens()), int32(actions[f]), int32(headings[f]*m.Columns+column)
+	}
+	pa, ph := make([]int32, w.passes*m.ChunkFrames), make([]int32, w.passes*m.ChunkFrames)
+	for i := range pa {
+		f := min(i%m.ChunkFrames, len(actions)-1)
+		pa[i], ph[i] = int32(actions[f]), int32(headings[f])
+	}
+	dq.Upload(w.place.Slice(0, 0, n), indexBytes(nil, place))
+	dq.Upload(w.action.Slice(0, 0, n), indexBytes(nil, action))
+	dq.Upload(w.ray.Slice(0, 0, n), indexBytes(nil, ray))
+	dq.Upload(w.actionOfPass, indexBytes(nil, pa))
+	dq.Upload(w.headingOfPass, indexBytes(nil, ph))
+	added := w.added.Slice(0, 0, n)
+	dq.Gather(added, c.place, w.place.Slice(0, 0, n), false)
+	dq.Gather(added, c.action, w.action.Slice(0, 0, n), true)
+	dq.Gather(added, c.ray, w.ray.Slice(0, 0, n), true)
+	dq.Copy(w.timeSum, w.timeBase)
+	dq.Gather(w.timeSum, c.actionTime, w.actionOfPass, true)
+	dq.Gather(w.timeSum, c.headingTime, w.headingOfPass, true)
+	w.modulate(dq)
+}
+
+// Prompt computes the cross-attention keys and values of an encoded prompt, history F32 [prompt tokens, dim].
+func (w *Work) Prompt(dq compute.Queue, encoded compute.Tensor) {
+	m, n, d := w.m, encoded.Dim(0), w.m.Dim
+	w.promptTokens = n
+	kv := w.promptKV.Slice(0, 0, n)
+	for i := range m.blocks {
+		b := &m.blocks[i]
+		b.crossKV.apply(dq, kv, encoded, compute.None)
+		dq.Norm(kv.Slice(1, 0, d), kv.Slice(1, 0, d), compute.Norm{RMS: true, Eps: m.Eps, Weight: b.crossNormK})
+		dq.Copy(w.promptKeys[i].Slice(0, 0, n), kv.Slice(1, 0, d))
+		dq.Copy(w.promptValues[i].Slice(0, 0, n), kv.Slice(1, d, 2*d))
+	}
+}
+
+func indexBytes(b []byte, index []int32) []byte {
+	for _, v := range index {
+		b = binary.LittleEndian.AppendUint32(b, uint32(v))
+	}
+	return b
+}

@@ -1,0 +1,74 @@
+package kvcache
+
+import "longtake/compute"
+
+// Span is a run of latent frames, counted from the start of the session.
+type Span struct{ Start, Frames int }
+
+// View is what the queries of the chunk in work may see. Shapes: Keys and Values [heads, keys, headDim], keys rotated.
+// Optional, absent when every key stands for itself alone: LogCount F32 [heads, keys], ln of the keys a token stands for;
+// Lengths I32 [heads], keys in use of each head.
+// The view is valid until the cache changes; the storage stays the cache's.
+type View struct {
+	Keys, Values      compute.Tensor
+	LogCount, Lengths compute.Tensor
+}
+
+// Layer is one transformer block's side of the cache. Keys [heads, tokens, headDim] are unrotated, values likewise, with any
+// strides; both are copied. Call one of the two once in each forward, before attention.
+type Layer interface {
+	// Draft stores the keys of a forward on noise; the next forward of the chunk overwrites them.
+	Draft(dq compute.Queue, keys, values compute.Tensor)
+	// Commit stores the keys of the clean chunk for good.
+	Commit(dq compute.Queue, keys, values compute.Tensor)
+	// View returns the visible keys, the chunk in work included.
+	View() View
+}
+
+// Layers is all that package dit sees of a cache.
+type Layers interface {
+	Layer(i int) Layer
+	// Rope returns the tables to rotate the queries of the chunk in work with, and its positions I32 [tokens, 3].
+	Rope() (compute.Rope, compute.Tensor)
+}
+
+// Cache is the rollout's side.
+type Cache interface {
+	Layers
+	// Begin makes room for the next chunk, frames span.Start and on, which must follow the last committed frame.
+	Begin(dq compute.Queue, span Span) error
+	// End makes the committed chunk part of the history.
+	End()
+	// Stats returns the sizes now.
+	Stats() Stats
+	// Reset forgets everything; the memory is kept.
+	Reset()
+	// Close gives the memory back.
+	Close()
+}
+
+// Stats are the sizes of a cache.
+type Stats struct {
+	// Bytes is the memory taken, Tokens the mean number of keys a head sees, Frames the latent frames committed so far.
+	Bytes  int64
+	Tokens float64
+	Frames int
+}
+
+// Shape says what a cache stores: numbers of the model.
+type Shape struct {
+	Layers, Heads, HeadDim int
+	// Rows and Columns are the token grid of a latent frame; ChunkFrames the most frames of a chunk.
+	Rows, Columns, ChunkFrames int
+	// Pairs are the rotated pairs of a head for time, row and column; Theta the base of the frequencies of each axis.
+	Pairs [3]int
+	Theta [3]float64
+	// Clamp is the largest temporal distance that the model was trained on; older keys are rotated as if they were that old.
+	// 0 means no limit.
+	Clamp int
+	// DType is the element type of keys and values.
+	DType compute.DType
+}
+
+// Tokens returns the tokens of a latent frame.
+func (s Shape) Tokens() int { return s.Rows * s.Columns }

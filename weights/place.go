@@ -1,0 +1,120 @@
+package weights
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+
+	"longtake/compute"
+)
+
+// Placer takes a model's tensors from an audited Source to a device. Run the same loading code twice: with a compute.Meter
+// and a nil Queue it only counts and collects faults; then, when Audit.Err is nil, with an Arena and a Queue it loads.
+type Placer struct {
+	Audit *Audit
+	Arena compute.Arena
+	Queue compute.Queue
+
+	prefix string
+}
+
+// At returns a placer whose names start with prefix.
+func (p Placer) At(prefix string) Placer {
+	p.prefix += prefix
+	return p
+}
+
+// Matrix loads a weight [out, in] for compute.Queue.Linear; several names are stacked along out, each of equal height.
+func (p Placer) Matrix(out, in int, names ...string) compute.Matrix {
+	return p.Arena.Matrix(p.stack(names, out/len(names), in))
+}
+
+// Table loads a parameter as F32 with the given dimensions.
+func (p Placer) Table(name string, dims ...int) compute.Tensor { return p.Scaled(1, name, dims...) }
+
+// Scaled loads a parameter as F32, multiplied by a constant.
+func (p Placer) Scaled(factor float32, name string, dims ...int) compute.Tensor {
+	return p.float(p.stack([]string{name}, dims...), factor)
+}
+
+// Stack loads parameters of one shape as F32, one under the other: the first dimension grows.
+func (p Placer) Stack(names []string, dims ...int) compute.Tensor {
+	return p.float(p.stack(names, dims...), 1)
+}
+
+// stack reads tensors of one shape and joins them along the first dimension. When they differ in type all become F32.
+func (p Placer) stack(names []string, dims ...int) compute.Host {
+	parts := make([]compute.Host, len(names))
+	for i, name := range names {
+		h, ok := p.Audit.Want(p.prefix+name, dims...)
+		if !ok {
+			h = compute.Host{Shape: slices.Clone(dims)} // counted as if it were there; the audit has the fault
+		}
+		parts[i] = h
+	}
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	all := compute.Host{DType: parts[0].DType, Shape: slices.Clone(dims)}
+	all.Shape[0] *= len(parts)
+	if p.Queue == nil {
+		return all
+	}
+	mixed := slices.ContainsFunc(parts, func(h compute.Host) bool { return h.DType != all.DType })
+	if mixed {
+		all.DType = compute.F32
+	}
+	for _, h := range parts {
+		if mixed {
+			all.Data = append(all.Data, floatBytes(h, 1)...)
+		} else {
+			all.Data = append(all.Data, h.Data...)
+		}
+	}
+	return all
+}
+
+func (p Placer) float(h compute.Host, factor float32) compute.Tensor {
+	t := p.Arena.Tensor(compute.F32, h.Shape...)
+	if p.Queue != nil && p.Arena.Err() == nil {
+		p.Queue.Upload(t, floatBytes(h, factor))
+	}
+	return t
+}
+
+// floatBytes widens a tensor that Audit.Want has checked to be of a floating type.
+func floatBytes(h compute.Host, factor float32) []byte {
+	f, err := Floats(h)
+	if err != nil {
+		panic(err)
+	}
+	b := make([]byte, 0, 4*len(f))
+	for _, v := range f {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v*factor))
+	}
+	return b
+}
+
+// Floats widens the elements of a F32, F16 or BF16 tensor into numbers of its own. The error wraps compute.ErrUnsupported
+// for other types.
+func Floats(h compute.Host) ([]float32, error) {
+	out, le := make([]float32, len(h.Data)/h.DType.Size()), binary.LittleEndian
+	switch h.DType {
+	case compute.F32:
+		for i := range out {
+			out[i] = math.Float32frombits(le.Uint32(h.Data[4*i:]))
+		}
+	case compute.BF16:
+		for i := range out {
+			out[i] = compute.F32FromBF16(le.Uint16(h.Data[2*i:]))
+		}
+	case compute.F16:
+		for i := range out {
+			out[i] = compute.F32FromF16(le.Uint16(h.Data[2*i:]))
+		}
+	default:
+		return nil, fmt.Errorf("widen %v%v to f32: %w", h.DType, h.Shape, compute.ErrUnsupported)
+	}
+	return out, nil
+}
