@@ -1,0 +1,236 @@
+package model
+
+import (
+	_ "embed" // the weights are part of the binary
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"longtake/compute"
+	"longtake/dit"
+	"longtake/kvcache"
+	"longtake/rollout"
+	"longtake/sampler"
+	"longtake/text"
+	"longtake/vae"
+	"longtake/weights"
+)
+
+// The embedded world model; see tinyworld/README.md for where it comes from.
+var (
+	//go:embed tinyworld/tinyworld.safetensors
+	tinyWeights []byte
+	//go:embed tinyworld/config.json
+	tinyConfig []byte
+	//go:embed tinyworld/vocab.json
+	tinyVocabulary []byte
+)
+
+// TinyWorld is the name of the embedded model.
+const TinyWorld = "tinyworld"
+
+// worldConfig is config.json of the format "tinyworld-v1".
+type worldConfig struct {
+	Format   string   `json:"format"`
+	Dim      int      `json:"d"`
+	Layers   int      `json:"layers"`
+	Heads    int      `json:"heads"`
+	FFN      int      `json:"ffn"`
+	Image    [3]int   `json:"image"` // height, width, channels
+	Patch    int      `json:"patch"`
+	Actions  []string `json:"actions"`
+	Headings int      `json:"headings"`
+	Rope     struct {
+		Split   [3]int  `json:"split_t_h_w"`
+		ThetaT  float64 `json:"theta_t"`
+		ThetaHW float64 `json:"theta_hw"`
+		Clamp   int     `json:"temporal_clamp"`
+	} `json:"rope"`
+	Norm struct {
+		LayerNorm float32 `json:"ln_eps"`
+		Text      float32 `json:"text_ln_eps"`
+		RMS       float32 `json:"rms_eps"`
+	} `json:"norm"`
+	Time struct {
+		Dim       int     `json:"freq_dim"`
+		MaxPeriod float64 `json:"max_period"`
+	} `json:"time_embed"`
+	Text struct {
+		Vocabulary int     `json:"vocab"`
+		MaxTokens  int     `json:"max_len"`
+		Dim        int     `json:"d"`
+		Layers     int     `json:"layers"`
+		Heads      int     `json:"heads"`
+		FFN        int     `json:"ffn"`
+		Theta      float64 `json:"rope_theta"`
+		Scale      float32 `json:"emb_scale"`
+	} `json:"text"`
+	Sampler struct {
+		Steps int        `json:"steps"`
+		Shift float64    `json:"shift"`
+		Clamp [2]float32 `json:"clamp_x0"`
+	} `json:"sampler"`
+}
+
+// worldWindow is the cache that the embedded model is used with by default: 32 frames are one look around (30 headings).
+const worldWindow = 32
+
+// worldFPS is a brisk walk: a turn of 12 degrees a frame, a full circle in two seconds.
+const worldFPS = 15
+
+func parseWorld(raw []byte) (worldConfig, error) {
+	var c worldConfig
+	if err := json.Unmarshal(raw, &c); err != nil {
+		return c, fmt.Errorf("model configuration: %w", err)
+	}
+	if c.Format != "tinyworld-v1" {
+		return c, fmt.Errorf("model configuration has format %q, this version reads \"tinyworld-v1\"", c.Format)
+	}
+	if c.Patch <= 0 || c.Image[2] != 3 || c.Image[0]%c.Patch != 0 || c.Image[1]%c.Patch != 0 {
+		return c, fmt.Errorf("model configuration: patches of %d do not fill an image of %v", c.Patch, c.Image)
+	}
+	return c, c.network().Check()
+}
+
+func (c worldConfig) network() dit.Config {
+	return dit.Config{
+		Dim: c.Dim, Heads: c.Heads, Layers: c.Layers, FFN: c.FFN,
+		In: c.Patch * c.Patch * 3, Out: c.Patch * c.Patch * 3,
+		Rows: c.Image[0] / c.Patch, Columns: c.Image[1] / c.Patch, ChunkFrames: 1,
+		FreqDim: c.Time.Dim, MaxPeriod: c.Time.MaxPeriod,
+		Pairs: [3]int{c.Rope.Split[0] / 2, c.Rope.Split[1] / 2, c.Rope.Split[2] / 2},
+		Theta: [3]float64{c.Rope.ThetaT, c.Rope.ThetaHW, c.Rope.ThetaHW},
+		Clamp: c.Rope.Clamp, Eps: c.Norm.LayerNorm,
+		Actions: len(c.Actions), Headings: c.Headings,
+	}
+}
+
+func (c worldConfig) text(words *text.Words) text.SmallConfig {
+	id := func(s string) int32 {
+		ids, _ := words.Encode(s, 1)
+		return ids[0]
+	}
+	return text.SmallConfig{
+		Vocabulary: c.Text.Vocabulary, MaxTokens: c.Text.MaxTokens,
+		Dim: c.Text.Dim, Heads: c.Text.Heads, Layers: c.Text.Layers, FFN: c.Text.FFN, Out: c.Dim,
+		RopeTheta: c.Text.Theta, Scale: c.Text.Scale, NormEps: c.Norm.Text, QKEps: c.Norm.RMS,
+		Stop: id("."), FirstDirection: id("north-west"), Directions: id("south-east") - id("north-west") + 1,
+	}
+}
+
+// turns returns the change of heading of every action; turn_right is +1.
+func (c worldConfig) turns() []int {
+	change := map[string]int{"turn_left": -1, "forward_left": -1, "turn_right": 1, "forward_right": 1}
+	out := make([]int, len(c.Actions))
+	for i, a := range c.Actions {
+		out[i] = change[a]
+	}
+	return out
+}
+
+// OpenTinyWorld loads the embedded model onto a device. The error wraps compute.ErrNoMemory when it does not fit.
+func OpenTinyWorld(dev compute.Device) (*rollout.Engine, error) {
+	file, err := weights.Parse(tinyWeights)
+	if err != nil {
+		return nil, fmt.Errorf("embedded weights: %w", err)
+	}
+	return openWorld(dev, TinyWorld, file, tinyConfig, tinyVocabulary)
+}
+
+func openWorld(dev compute.Device, name string, file *weights.File, config, vocabulary []byte) (*rollout.Engine, error) {
+	c, err := parseWorld(config)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	if err := json.Unmarshal(vocabulary, &list); err != nil {
+		return nil, fmt.Errorf("vocabulary: %w", err)
+	}
+	for _, w := range []string{".", "north-west", "south-east"} {
+		if !slices.Contains(list, w) {
+			return nil, fmt.Errorf("vocabulary lacks %q", w)
+		}
+	}
+	if err := file.Check(); err != nil {
+		return nil, err
+	}
+	words := text.NewWords(list)
+	load := func(p weights.Placer) (*dit.Model, *prompter) {
+		enc := text.LoadSmall(p, c.text(words))
+		return dit.Load(p, c.network(), dit.TinyNames), &prompter{words, enc, enc.NewWork(p.Arena)}
+	}
+	network, prompts, arena, err := place(dev, file, load)
+	if err != nil {
+		return nil, err
+	}
+	return rollout.NewEngine(dev, arena, rollout.Parts{
+		Name: name, Hash: file.Hash(), Parameters: parameters(file),
+		Network: network, Text: prompts,
+		NewDecoder: func() rollout.Decoder {
+			return &vae.Pixels{Rows: network.Rows, Columns: network.Columns, Patch: c.Patch}
+		},
+		NewSolver: func(steps int) (*sampler.Solver, error) {
+			if steps == 0 {
+				steps = c.Sampler.Steps
+			}
+			return sampler.New(steps, c.Sampler.Shift, sampler.Clean, c.Sampler.Clamp[1])
+		},
+		Turns: c.turns(), FPS: worldFPS,
+		Cache: kvcache.Window{Recent: worldWindow}, CacheShape: network.CacheShape(),
+	}), nil
+}
+
+// place counts, checks, and then loads: a file that does not fit the model or the device fails before anything is read.
+func place[M, T any](dev compute.Device, file *weights.File, load func(weights.Placer) (M, T)) (m M, t T, arena compute.Arena, err error) {
+	audit, meter := weights.NewAudit(file), &compute.Meter{Device: dev}
+	load(weights.Placer{Audit: audit, Arena: meter})
+	if err := audit.Err(); err != nil {
+		return m, t, nil, err
+	}
+	dq, err := dev.NewQueue()
+	if err != nil {
+		return m, t, nil, err
+	}
+	defer dq.Close()
+	if arena, err = dev.NewArena(meter.Bytes()); err != nil {
+		return m, t, nil, fmt.Errorf("load weights: %w", err)
+	}
+	m, t = load(weights.Placer{Audit: audit, Arena: arena, Queue: dq})
+	if err = dq.Wait(); err == nil {
+		err = arena.Err()
+	}
+	if err != nil {
+		arena.Free()
+		return m, t, nil, fmt.Errorf("load weights: %w", err)
+	}
+	return m, t, arena, nil
+}
+
+func parameters(file *weights.File) int {
+	n := 0
+	for _, name := range file.Names() {
+		if h, err := file.Tensor(name); err == nil {
+			n += h.Elems()
+		}
+	}
+	return n
+}
+
+// prompter joins tokenizer and encoder.
+type prompter struct {
+	words   *text.Words
+	encoder *text.Small
+	work    *text.SmallWork
+}
+
+// MaxTokens is the longest prompt.
+func (p *prompter) MaxTokens() int { return p.encoder.MaxTokens }
+
+// Encode encodes the words that the model knows; a prompt without any is encoded as a single full stop.
+func (p *prompter) Encode(dq compute.Queue, prompt string) (compute.Tensor, []text.Unknown, error) {
+	ids, unknown := p.words.Encode(prompt, p.encoder.MaxTokens)
+	if len(ids) == 0 {
+		ids = []int32{p.encoder.Stop}
+	}
+	return p.encoder.Encode(dq, p.work, ids), unknown, dq.Err()
+}

@@ -1,0 +1,8 @@
+// Package rollout is the main path: an Engine is a loaded model, a Session one timeline, Next makes one chunk of it.
+//
+// What enters: a Request (prompt, seed, start frames, cache policy) and, chunk by chunk, actions. What leaves: frames, without
+// end. Everything a session needs is allocated when it starts, in amounts known beforehand (SessionBytes).
+//
+// The loop is Self-Forcing's (pipeline/causal_inference.py @ 33593df): a chunk is denoised step by step against the cache,
+// then run once more without noise so that the cache keeps clean keys.
+package rollout

@@ -1,0 +1,247 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"longtake/compute"
+	"longtake/dit"
+	"longtake/kvcache"
+	"longtake/sampler"
+	"longtake/text"
+	"longtake/video"
+)
+
+// Session is one timeline. It belongs to one goroutine at a time.
+type Session struct {
+	engine *Engine
+	seed   uint64
+	dq     compute.Queue
+	arena  compute.Arena
+	cache  kvcache.Cache
+	work   *dit.Work
+	solver *sampler.Solver
+	vae    Decoder
+
+	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
+
+	chunk   int // chunks done
+	heading int
+	unknown []text.Unknown
+	times   Times
+	closed  bool
+}
+
+// Times are the wall-clock times of the last chunk, by stage, as the host sees them.
+type Times struct{ Denoise, Commit, Decode time.Duration }
+
+// NewSession allocates a timeline, encodes the prompt and runs the start frames through the network.
+func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err error) {
+	if err := e.check(r); err != nil {
+		return nil, err
+	}
+	s = &Session{engine: e, seed: r.Seed, heading: r.Heading, vae: e.NewDecoder()}
+	defer func() {
+		if err != nil {
+			s.Close()
+			s = nil
+		}
+	}()
+	defer s.guard(&err)
+	if s.solver, err = e.NewSolver(r.Steps); err != nil {
+		return s, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	if s.dq, err = e.Device.NewQueue(); err != nil {
+		return s, err
+	}
+	meter := &compute.Meter{Device: e.Device}
+	new(Session).allocate(e, meter, len(s.solver.Steps))
+	if s.arena, err = e.Device.NewArena(meter.Bytes()); err != nil {
+		return s, fmt.Errorf("session: %w", err)
+	}
+	s.allocate(e, s.arena, len(s.solver.Steps))
+	if err := s.arena.Err(); err != nil {
+		return s, fmt.Errorf("session: %w", err)
+	}
+	if s.cache, err = kvcache.NewWindow(e.Device, s.dq, e.CacheShape, e.policy(r)); err != nil {
+		return s, err
+	}
+	s.work.Schedule(s.dq, s.timesteps())
+	if err := s.SetPrompt(ctx, r.Prompt); err != nil {
+		return s, err
+	}
+	return s, s.start(ctx, r)
+}
+
+// allocate takes the session's tensors from a: an arena, or a meter that only counts.
+func (s *Session) allocate(e *Engine, a compute.Arena, steps int) {
+	c := e.Network.Config
+	n := c.ChunkFrames * c.Tokens()
+	s.work = e.Network.NewWork(a, e.Device.Types(), steps+1, e.Text.MaxTokens())
+	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
+}
+
+// timesteps returns the passes of a chunk: every step, then the clean pass at 0.
+func (s *Session) timesteps() [][]float32 {
+	var out [][]float32
+	for _, step := range append(s.solver.Steps[:len(s.solver.Steps):len(s.solver.Steps)], sampler.Step{}) {
+		t := make([]float32, s.engine.Network.ChunkFrames)
+		for i := range t {
+			t[i] = step.Timestep
+		}
+		out = append(out, t)
+	}
+	return out
+}
+
+// SetPrompt encodes a prompt and uses it from the next chunk on.
+func (s *Session) SetPrompt(ctx context.Context, prompt string) (err error) {
+	defer s.guard(&err)
+	select {
+	case s.engine.text <- struct{}{}:
+		defer func() { <-s.engine.text }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	encoded, unknown, err := s.engine.Text.Encode(s.dq, prompt)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	s.unknown = unknown
+	s.work.Prompt(s.dq, encoded)
+	return s.dq.Wait()
+}
+
+// Unknown returns the words of the prompt that the model does not know.
+func (s *Session) Unknown() []text.Unknown { return s.unknown }
+
+// start runs the start frames, one latent frame at a time, through the clean pass.
+func (s *Session) start(ctx context.Context, r Request) error {
+	for i, frame := range r.Start {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var action []int
+		if i > 0 && i < len(r.StartActions) {
+			action = r.StartActions[i : i+1]
+		}
+		latent := s.latent.Slice(0, 0, s.engine.Network.Tokens())
+		if err := s.vae.Encode(s.dq, latent, frame); err != nil {
+			return fmt.Errorf("%w: %w", ErrRequest, err)
+		}
+		turned, err := s.begin(kvcache.Span{Start: s.cache.Stats().Frames, Frames: 1}, action)
+		if err != nil {
+			return err
+		}
+		if err := s.commit(latent, turned); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Next makes the next chunk. Actions lead to its frames, one each; missing ones are 0 (stand still), and so is the one of a
+// video's very first frame. A cancelled context ends the chunk early and leaves the session as it was before.
+func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Frame, err error) {
+	defer s.guard(&err)
+	if s.closed {
+		return nil, ErrClosed
+	}
+	began := time.Now()
+	span := kvcache.Span{Start: s.cache.Stats().Frames, Frames: s.engine.Network.ChunkFrames}
+	turned, err := s.begin(span, actions)
+	if err != nil {
+		return nil, err
+	}
+	s.solver.Noise(s.dq, s.latent, s.seed, s.chunk)
+	for _, step := range s.solver.Steps {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		s.work.Predict(s.dq, s.pred, s.latent, dit.Pass{Index: step.Index}, s.cache)
+		s.solver.Advance(s.dq, s.latent, s.pred, s.scratch, step, compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.chunk)})
+	}
+	denoised := time.Now()
+	if err := s.commit(s.latent, turned); err != nil {
+		return nil, err
+	}
+	committed := time.Now()
+	frames, err = s.vae.Decode(s.dq, s.latent, span.Start)
+	s.times = Times{denoised.Sub(began), committed.Sub(denoised), time.Since(committed)}
+	return frames, err
+}
+
+// begin makes room in the cache and sets the controls; it returns the heading at the end of the chunk.
+func (s *Session) begin(span kvcache.Span, actions []int) (heading int, err error) {
+	if err := s.cache.Begin(s.dq, span); err != nil {
+		return 0, err
+	}
+	heading = s.heading
+	turns := s.engine.Turns
+	if len(turns) == 0 {
+		return heading, s.dq.Err()
+	}
+	all, headings := make([]int, span.Frames), make([]int, span.Frames)
+	for i := range all {
+		if i < len(actions) && span.Start+i > 0 {
+			if all[i] = actions[i]; all[i] < 0 || all[i] >= len(turns) {
+				return 0, fmt.Errorf("%w: action %d, the model knows 0 to %d", ErrRequest, all[i], len(turns)-1)
+			}
+		}
+		n := s.engine.Network.Headings
+		heading = ((heading+turns[all[i]])%n + n) % n
+		headings[i] = heading
+	}
+	s.work.Control(s.dq, all, headings)
+	return heading, s.dq.Err()
+}
+
+// commit runs the clean pass on latent, whose keys then stay, and closes the chunk.
+func (s *Session) commit(latent compute.Tensor, heading int) error {
+	s.work.Predict(s.dq, compute.Tensor{}, latent, dit.Pass{Index: len(s.solver.Steps), Clean: true}, s.cache)
+	if err := s.dq.Err(); err != nil {
+		return fmt.Errorf("chunk %d: %w", s.chunk, err)
+	}
+	s.cache.End()
+	s.heading = heading
+	s.chunk++
+	return nil
+}
+
+// Stats returns the cache's sizes.
+func (s *Session) Stats() kvcache.Stats { return s.cache.Stats() }
+
+// Times returns how long the stages of the last chunk took.
+func (s *Session) Times() Times { return s.times }
+
+// Heading returns the direction after the last frame.
+func (s *Session) Heading() int { return s.heading }
+
+// Bytes returns the memory of the session.
+func (s *Session) Bytes() int64 { return s.arena.Bytes() + s.cache.Stats().Bytes }
+
+// guard turns a programmer error below into an error of this session, which ends.
+func (s *Session) guard(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("chunk %d: internal fault: %v", s.chunk, r)
+		s.closed = true
+	}
+}
+
+// Close gives the session's memory back. It may be called twice.
+func (s *Session) Close() {
+	s.closed = true
+	if s.cache != nil {
+		s.cache.Close()
+		s.cache = nil
+	}
+	if s.arena != nil {
+		s.arena.Free()
+		s.arena = nil
+	}
+	if s.dq != nil {
+		s.dq.Close()
+		s.dq = nil
+	}
+}
