@@ -143,6 +143,14 @@ func (e *ffmpeg) Encode(ctx context.Context, f Frame) error {
 		if stalled {
 			return e.failure(fmt.Errorf("took no frame for %v and was stopped", e.stall))
 		}
+		// A process that stops reading is about to end; how it ended says more than "broken pipe".
+		select {
+		case <-e.exited:
+			if e.wait != nil {
+				err = e.wait
+			}
+		case <-time.After(5 * time.Second):
+		}
 		return e.failure(err)
 	}
 	return nil
@@ -157,7 +165,10 @@ func (e *ffmpeg) Finish() error {
 		e.cmd.Process.Kill()
 		return e.failure(fmt.Errorf("did not finish within %v and was stopped", e.finish))
 	}
-	if e.wait != nil || closeErr != nil {
+	if e.wait != nil {
+		return e.failure(e.wait)
+	}
+	if closeErr != nil {
 		return e.failure(closeErr)
 	}
 	return nil
@@ -171,15 +182,8 @@ func (e *ffmpeg) Discard() {
 	<-e.exited
 }
 
-// failure builds a one-line error from what ffmpeg said, how it ended, and what we saw.
+// failure builds a one-line error from what we saw and what ffmpeg said.
 func (e *ffmpeg) failure(seen error) error {
-	select {
-	case <-e.exited:
-		if e.wait != nil {
-			seen = e.wait
-		}
-	case <-time.After(5 * time.Second):
-	}
 	if said := e.stderr.line(); said != "" {
 		return fmt.Errorf("ffmpeg: %w: %s", seen, said)
 	}

@@ -39,7 +39,7 @@ func (q *quantizer) index(dst []byte, f Frame, fresh bool) {
 	q.fit(f)
 	mse := q.apply(dst, f)
 	if q.dither && q.exact == nil {
-		q.strong = min(1.5*math.Sqrt(mse/3), 12)
+		q.strong = min(math.Sqrt(mse/3), 12)
 		mse = q.apply(dst, f)
 	}
 	q.limit = max(1.5*mse, mse+4)
