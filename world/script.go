@@ -125,7 +125,8 @@ func (p *parser) group(depth int) error {
 		return p.problem(p.at, "expected x before a group's count, as in (w10 d5)x4")
 	}
 	body := p.actions[first:]
-	if len(body)*(n-1) > MaxActions-len(p.actions) { // no overflow: both are at most MaxActions
+	// In 64 bits: both factors may be a million.
+	if int64(len(body))*int64(n-1) > int64(MaxActions-len(p.actions)) {
 		return p.tooLong(open)
 	}
 	if len(body) == 0 {
