@@ -1,0 +1,321 @@
+"""The tiny causal video-diffusion transformer ("tinyworld").
+
+In:  patches of 64x64 RGB frames [batch, frames, 64, 192] in [-1, 1], a noise level per frame, an action and a
+     heading per frame, 128 prompt token ids.
+Out: the predicted clean patches (x0), same shape.
+
+Blocks are those of causal Wan: LN -> shift/scale -> self-attention (RMSNorm on q and k over the full width, 3-D
+RoPE) -> gate; affine LN -> cross-attention; LN -> shift/scale -> FFN -> gate. Training runs on a GPU (torch >= 2.6:
+flex_attention); sampling also runs on the CPU with torch 1.13. Precision follows torch's default dtype: with
+set_default_dtype(float64) and model.double() everything is float64.
+"""
+import json
+import math
+
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+try:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+except ImportError:  # torch 1.13: sampling only
+    create_block_mask = flex_attention = None
+
+
+def wide(x):
+    """At least float32: bf16 is widened, float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+if not hasattr(F, "rms_norm"):
+    def _rms_norm(x, shape, weight, eps):
+        return x * torch.rsqrt(wide(x).square().mean(-1, keepdim=True) + eps).to(x.dtype) * weight
+    F.rms_norm = _rms_norm
+
+if not hasattr(F, "scaled_dot_product_attention"):
+    def _attention(q, k, v, attn_mask=None):
+        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
+        if attn_mask is not None:
+            scores = scores + attn_mask
+        return scores.softmax(-1) @ v
+    F.scaled_dot_product_attention = _attention
+
+CFG = dict(d=256, layers=6, heads=4, ffn=1024, patch=8, size=64, n_act=7, n_head=30, vocab=128, text_len=128,
+           text_d=128, text_layers=2, text_heads=4, rope_split=[24, 20, 20], theta_t=256.0, theta_hw=16.0,
+           freq_dim=256, shift=3.0)
+
+# Prompt token ids that bind a clause to its region (vocab.py).
+FIRST_DIRECTION, LAST_DIRECTION, FULL_STOP = 16, 24, 11
+
+
+def patchify(v):
+    """Frames [B,T,64,64,3] (uint8, or float in [-1,1]) -> patches [B,T,64,192]; inside a patch (py, px, channel)."""
+    batch, frames = v.shape[:2]
+    x = v.to(torch.get_default_dtype()) / 127.5 - 1 if v.dtype == torch.uint8 else v
+    return x.view(batch, frames, 8, 8, 8, 8, 3).permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, frames, 64, 192)
+
+
+def unpatchify(x):
+    """The inverse of patchify, without the change to uint8."""
+    batch, frames = x.shape[:2]
+    return x.view(batch, frames, 8, 8, 8, 8, 3).permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, frames, 64, 64, 3)
+
+
+def rms(x, weight):
+    return F.rms_norm(x, (x.shape[-1],), weight, 1e-6)
+
+
+def ln(x):
+    return F.layer_norm(x, (x.shape[-1],), eps=1e-6)
+
+
+def rope(x, cs):
+    """Rotate x [...,S,D] by cs [...,S,D/2,2] (cos, sin); pairs are interleaved, as in Wan."""
+    pairs = wide(x).unflatten(-1, (-1, 2))
+    c, s = cs[..., 0], cs[..., 1]
+    first = pairs[..., 0] * c - pairs[..., 1] * s
+    second = pairs[..., 0] * s + pairs[..., 1] * c
+    return torch.stack((first, second), -1).flatten(-2).to(x.dtype)
+
+
+def angles(pt, ph, pw, cfg=CFG):
+    """Positions (time, row, column; same shape) -> cos and sin [...,32,2] of the 12 + 10 + 10 angles of a head."""
+    real, parts = torch.get_default_dtype(), []
+    for pos, n, theta in zip((pt, ph, pw), cfg["rope_split"], (cfg["theta_t"], cfg["theta_hw"], cfg["theta_hw"])):
+        freq = theta ** (-torch.arange(n // 2, device=pos.device, dtype=real) / (n // 2))
+        parts.append(pos.to(real)[..., None] * freq)
+    a = torch.cat(parts, -1)
+    return torch.stack((a.cos(), a.sin()), -1)
+
+
+def hw_pos(dev):
+    """Row and column of the 64 tokens of a frame."""
+    i = torch.arange(64, device=dev)
+    return i // 8, i % 8
+
+
+def seq_angles(pos_t):
+    """Temporal positions [F] -> angles of all their tokens [F*64,32,2]."""
+    ph, pw = hw_pos(pos_t.device)
+    n = pos_t.shape[0]
+    return angles(pos_t[:, None].expand(n, 64).reshape(-1), ph.repeat(n), pw.repeat(n))
+
+
+class SelfAttn(nn.Module):
+    """Projections of an attention, self or cross: q, k, v, o and the RMSNorm weights of q and k."""
+
+    def __init__(self, d, h):
+        super().__init__()
+        self.h = h
+        self.q, self.k, self.v, self.o = (nn.Linear(d, d) for _ in range(4))
+        self.norm_q = nn.Parameter(torch.ones(d))
+        self.norm_k = nn.Parameter(torch.ones(d))
+
+    def heads(self, x):
+        """[B,S,d] -> [B,heads,S,d/heads]"""
+        return x.unflatten(-1, (self.h, -1)).transpose(1, 2)
+
+    def qkv(self, x):
+        q = self.heads(rms(self.q(x), self.norm_q))
+        k = self.heads(rms(self.k(x), self.norm_k))
+        return q, k, self.heads(self.v(x))
+
+
+class Block(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        d = c["d"]
+        self.self_attn = SelfAttn(d, c["heads"])
+        self.cross_attn = SelfAttn(d, c["heads"])
+        self.norm3 = nn.LayerNorm(d, eps=1e-6)
+        self.ffn1 = nn.Linear(d, c["ffn"])
+        self.ffn2 = nn.Linear(c["ffn"], d)
+        self.modulation = nn.Parameter(torch.zeros(6, d))
+        with torch.no_grad():  # gates open, residual branches zero: the block starts as the identity
+            self.modulation[2] = 1
+            self.modulation[5] = 1
+            for layer in (self.self_attn.o, self.cross_attn.o, self.ffn2):
+                layer.weight.zero_()
+                layer.bias.zero_()
+
+    def cross(self, x, ctx, mask):
+        c = self.cross_attn
+        q = c.heads(rms(c.q(self.norm3(x)), c.norm_q))
+        k = c.heads(rms(c.k(ctx), c.norm_k))
+        v = c.heads(c.v(ctx))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return c.o(y.transpose(1, 2).flatten(2))
+
+    def forward(self, x, e6, ctx, mask, cs, bm):
+        """Training pass over whole clips: x [B,S,d], e6 [B,F,6,d] (S = 64 F), cs the angles, bm the block mask."""
+        batch, tokens, d = x.shape
+        frames = e6.shape[1]
+        e = e6 + self.modulation.to(e6.dtype)
+
+        def by_frame(y):
+            return y.view(batch, frames, tokens // frames, d)
+
+        def mod(i):
+            return e[:, :, i, None]
+
+        q, k, v = self.self_attn.qkv((by_frame(ln(x)) * (1 + mod(1)) + mod(0)).view(batch, tokens, d))
+        q, k = rope(q, cs), rope(k, cs)
+        y = flex_attention(q, k, v, block_mask=bm)
+        y = self.self_attn.o(y.transpose(1, 2).flatten(2))
+        x = x + (by_frame(y) * mod(2)).view(batch, tokens, d).to(x.dtype)
+        x = x + self.cross(x, ctx, mask)
+        y = self.ffn1((by_frame(ln(x)) * (1 + mod(4)) + mod(3)).view(batch, tokens, d))
+        y = self.ffn2(F.gelu(y, approximate="tanh"))
+        return x + (by_frame(y) * mod(5)).view(batch, tokens, d).to(x.dtype)
+
+
+class TextLayer(nn.Module):
+    def __init__(self, d, h):
+        super().__init__()
+        self.attn = SelfAttn(d, h)
+        self.n1 = nn.LayerNorm(d)
+        self.n2 = nn.LayerNorm(d)
+        self.f1 = nn.Linear(d, 4 * d)
+        self.f2 = nn.Linear(4 * d, d)
+
+    def forward(self, x, cs, mask):
+        q, k, v = self.attn.qkv(self.n1(x))
+        y = F.scaled_dot_product_attention(rope(q, cs), rope(k, cs), v, attn_mask=mask)
+        x = x + self.attn.o(y.transpose(1, 2).flatten(2))
+        return x + self.f2(F.gelu(self.f1(self.n2(x)), approximate="tanh"))
+
+
+class TinyWorld(nn.Module):
+    def __init__(self, c=CFG):
+        super().__init__()
+        self.c = c
+        d, td = c["d"], c["text_d"]
+        self.patch = nn.Linear(192, d)
+        self.pos = nn.Parameter(torch.randn(64, d) * 0.3)
+        self.act_tok = nn.Parameter(torch.randn(c["n_act"], d) * 0.3)
+        # Both heading tables start from 12 harmonics of the viewing azimuth of the patch column: [30,8,24].
+        column = torch.atan((torch.arange(8)[None] - 3.5) / 4 * 0.7265) * 180 / math.pi
+        azimuth = (torch.arange(30)[:, None] * 12 + column) * math.pi / 180
+        harmonics = torch.cat([f(azimuth[..., None] * k) for k in range(1, 13) for f in (torch.sin, torch.cos)], -1)
+        self.ray_tok = nn.Parameter(harmonics @ torch.randn(24, d) * 0.12)
+        self.act_e = nn.Parameter(torch.randn(c["n_act"], d) * 0.1)
+        self.head_e = nn.Parameter(harmonics[:, 3] @ torch.randn(24, d) * 0.03)
+        self.time1 = nn.Linear(c["freq_dim"], d)
+        self.time2 = nn.Linear(d, d)
+        self.time_proj = nn.Linear(d, 6 * d)
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c["layers"]))
+        self.head_mod = nn.Parameter(torch.zeros(2, d))
+        self.head = nn.Linear(d, 192)
+        self.text_emb = nn.Embedding(c["vocab"], td)
+        self.text_pos = nn.Parameter(torch.randn(c["text_len"], td))
+        self.text_seg = nn.Parameter(torch.randn(10, td))
+        self.text_layers = nn.ModuleList(TextLayer(td, c["text_heads"]) for _ in range(c["text_layers"]))
+        self.text_norm = nn.LayerNorm(td)
+        self.text_proj = nn.Linear(td, d)
+        with torch.no_grad():
+            self.time_proj.weight.mul_(0.1)
+            self.time_proj.bias.zero_()
+            self.head.weight.mul_(0.1)
+            self.head.bias.zero_()
+
+    def text_input(self, tok):
+        """Token ids [B,128] -> what enters the first text layer [B,128,text_d]."""
+        # Every token of a clause carries the embedding of the clause's direction word (0: it has none).
+        is_direction = (tok >= FIRST_DIRECTION) & (tok <= LAST_DIRECTION)
+        clause = (tok == FULL_STOP).cumsum(1) - (tok == FULL_STOP).long()
+        direction = torch.where(is_direction, tok - (FIRST_DIRECTION - 1), torch.zeros_like(tok))
+        segment = torch.zeros_like(tok).scatter_reduce(1, clause, direction, "amax").gather(1, clause)
+        return self.text_emb(tok) * 3 + self.text_pos + self.text_seg[segment]
+
+    def text(self, tok):
+        """Token ids [B,128] (0 pads) -> context [B,128,d] and additive mask [B,1,1,128]."""
+        real = torch.bfloat16 if torch.is_autocast_enabled() else torch.get_default_dtype()
+        mask = torch.zeros(tok.shape, dtype=real, device=tok.device).masked_fill(tok == 0, float("-inf"))[:, None, None]
+        half = self.c["text_d"] // self.c["text_heads"] // 2
+        freq = 1000.0 ** (-torch.arange(half, device=tok.device) / half)
+        a = torch.arange(tok.shape[1], device=tok.device)[:, None] * freq
+        cs = torch.stack((a.cos(), a.sin()), -1)
+        x = self.text_input(tok)
+        for layer in self.text_layers:
+            x = layer(x, cs, mask.expand(-1, 1, tok.shape[1], -1))
+        return self.text_proj(self.text_norm(x)), mask
+
+    def embed(self, x, t, act, head):
+        """x [B,F,64,192], t, act, head [B,F] -> tokens [B,F,64,d], e [B,F,d], e6 [B,F,6,d]."""
+        h = self.patch(x) + self.pos + self.act_tok[act][:, :, None] + self.ray_tok[head].repeat(1, 1, 8, 1)
+        n = self.c["freq_dim"] // 2
+        freq = torch.exp(-math.log(10000.0) * torch.arange(n, device=t.device) / n)
+        a = (t * 1000.0)[..., None] * freq
+        e = self.time2(F.silu(self.time1(torch.cat((a.cos(), a.sin()), -1)))) + self.act_e[act] + self.head_e[head]
+        return h, e, self.time_proj(F.silu(e)).unflatten(-1, (6, self.c["d"]))
+
+    def out(self, h, e):
+        """Tokens h [B,F,64,d], e [B,F,d] -> patches [B,F,64,192]."""
+        m = self.head_mod + e[..., None, :]
+        return self.head(ln(h) * (1 + m[..., 1, None, :]) + m[..., 0, None, :])
+
+    def forward(self, xc, xn, tc, tn, act, head, tok, pos_t, bm):
+        """Teacher forcing: context copies xc at noise tc, noisy copies xn at noise tn; x0 of the noisy copies."""
+        frames = act.shape[1]
+        ctx, mask = self.text(tok)
+        h, e, e6 = self.embed(torch.cat((xc, xn), 1), torch.cat((tc, tn), 1), act.repeat(1, 2), head.repeat(1, 2))
+        cs = seq_angles(pos_t).repeat(2, 1, 1)
+        h = h.flatten(1, 2)
+        for block in self.blocks:
+            h = block(h, e6, ctx, mask, cs, bm)
+        return self.out(h.unflatten(1, (2 * frames, 64))[:, frames:], e[:, frames:])
+
+
+def train_mask(frames, dev="cuda"):
+    """[clean | noisy]: clean frame i sees clean <= i; noisy frame i sees clean < i and itself."""
+    n = frames * 64
+
+    def visible(b, h, q, k):
+        q_noisy, k_noisy = q >= n, k >= n
+        q_frame, k_frame = (q % n) // 64, (k % n) // 64
+        of_noisy = torch.where(k_noisy, q_frame == k_frame, k_frame < q_frame)
+        return torch.where(q_noisy, of_noisy, (~k_noisy) & (k_frame <= q_frame))
+    return create_block_mask(visible, None, None, 2 * n, 2 * n, device=dev, BLOCK_SIZE=128)
+
+
+def schedule(n, shift=3.0):
+    """Noise levels of n steps, n + 1 values from 1 to 0."""
+    u = torch.linspace(1, 0, n + 1)
+    return (shift * u / (1 + (shift - 1) * u)).tolist()
+
+
+def part_path(path, i, parts):
+    return path if parts == 1 else path.replace(".safetensors", f".{i}.safetensors")
+
+
+def save(m, path, dtype=torch.bfloat16, parts=1):
+    """Write a state dict as safetensors, split into `parts` files of about equal size."""
+    from safetensors.torch import save_file
+    sd = {k: v.detach().to(dtype).contiguous().cpu() for k, v in m.items()}
+    total, done = sum(v.numel() for v in sd.values()), 0
+    groups = [dict() for _ in range(parts)]
+    for k in list(sd):
+        groups[min(parts - 1, done * parts // total)][k] = sd[k]
+        done += sd[k].numel()
+    for i, group in enumerate(groups):
+        save_file(group, part_path(path, i, parts))
+
+
+def load(path, parts=1):
+    """Read a plain safetensors file without the safetensors package; every tensor is widened to float32."""
+    kinds = {"F32": (np.float32, torch.float32), "BF16": (np.int16, torch.bfloat16), "F16": (np.float16, torch.float16)}
+    sd = {}
+    for i in range(parts):
+        with open(part_path(path, i, parts), "rb") as f:
+            raw = f.read()
+        n = int.from_bytes(raw[:8], "little")
+        for name, entry in json.loads(raw[8:8 + n]).items():
+            if name == "__metadata__":
+                continue
+            start, end = entry["data_offsets"]
+            a = torch.from_numpy(np.frombuffer(raw[8 + n + start:8 + n + end], kinds[entry["dtype"]][0]).copy())
+            if entry["dtype"] == "BF16":
+                a = (a.to(torch.int32) << 16).view(torch.float32)
+            sd[name] = a.float().view(entry["shape"])
+    return sd
