@@ -22,6 +22,13 @@
 #define PINGPONG 1  // the two computing warpgroups take turns at the matrix unit
 #endif
 
+#ifndef PIN_WEIGHTS
+#define PIN_WEIGHTS 1
+#endif
+#ifndef LOAD_REGS
+#define LOAD_REGS 24  // registers of a loading thread; the computing ones get what that leaves of 64,512
+#endif
+
 constexpr int HALVES = HEAD_DIM / 64;            // columns of 64 bf16 = one 128-byte swizzle row
 constexpr int BOX = LIST_TILE == 64 ? 64 : BLOCK_N;  // key rows one tensor-map box holds
 constexpr u32 QUERY_BYTES = ROWS * HEAD_DIM * 2;
@@ -179,7 +186,7 @@ __device__ __forceinline__ u64 matrixAt(u32 address, u32 lead) {
 constexpr int SCORES = BLOCK_N / 2;    // fp32 score registers of a thread
 constexpr int WEIGHTS = BLOCK_N / 4;   // packed bf16 weight registers of a thread
 
-// s = Q K^T for one stage; 64 rows x BLOCK_N keys, HEAD_DIM/16 instructions.
+// s = Q K^T (s += with BIAS) for one stage; 64 rows x BLOCK_N keys, HEAD_DIM/16 instructions.
 __device__ __forceinline__ void issueScores(float (&s)[SCORES], u64 query, u64 key) {
 #pragma unroll
   for (int k = 0; k < HEAD_DIM / 16; k++) {
@@ -187,7 +194,7 @@ __device__ __forceinline__ void issueScores(float (&s)[SCORES], u64 query, u64 k
     u64 b = key + (k / 4) * (BLOCK_N * 128 >> 4) + (k % 4) * 2;
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " QK_PRED ", 0;\n"
                  "wgmma.mma_async.sync.aligned.m64" QK_SHAPE "k16.f32.bf16.bf16 {" QK_TEXT "}, " QK_ARGS ", 1, 1, 0, 0;\n}"
-                 : QK_REGS : "l"(q), "l"(b), "r"(k));
+                 : QK_REGS : "l"(q), "l"(b), "r"(BIAS || k > 0));
   }
 }
 
@@ -346,16 +353,15 @@ __device__ __forceinline__ void loadAll(const Attention &a, const TensorMap *que
 
 // ---- softmax ----
 
-// Adds log-counts (shared memory) to scaled scores, in natural units.
-__device__ __forceinline__ void addLogCount(float (&s)[SCORES], u32 at, int lane, float scale) {
+// Starts the scores at their log-counts (shared memory), in score units, so that the matrix unit adds
+// the products to them: this runs while the warpgroup waits for its turn, not between product and softmax.
+__device__ __forceinline__ void startScores(float (&s)[SCORES], u32 at, int lane, float perScore) {
 #pragma unroll
   for (int j = 0; j < BLOCK_N / 8; j++) {
     float b0, b1;
     asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(b0), "=f"(b1) : "r"(at + 4 * (8 * j + 2 * (lane & 3))));
-    s[4 * j] = fmaf(s[4 * j], scale, b0);
-    s[4 * j + 1] = fmaf(s[4 * j + 1], scale, b1);
-    s[4 * j + 2] = fmaf(s[4 * j + 2], scale, b0);
-    s[4 * j + 3] = fmaf(s[4 * j + 3], scale, b1);
+    s[4 * j] = s[4 * j + 2] = b0 * perScore;
+    s[4 * j + 1] = s[4 * j + 3] = b1 * perScore;
   }
 }
 
@@ -441,7 +447,8 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
                                            int group, int thread) {
   const int lane = thread & 31;
   const int rowInTile = 64 * group + 16 * (thread / 32) + lane / 4;
-  const float unit = BIAS ? LOG2E : a.scale * LOG2E;
+  const float unit = a.scale * LOG2E, perScore = 1.0f / a.scale;
+  const u32 logCount = smem + Layout::logCount;
   const u64 query = matrixAt(smem + Layout::query + group * 64 * 128, 16);
   const u64 keyBase = matrixAt(smem + Layout::keys, 16);
   const u64 valueBase = matrixAt(smem + Layout::values, BLOCK_N * 128);
@@ -462,12 +469,15 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
     rows.sum[0] = rows.sum[1] = 0.0f;
     if (stages > 0) {
       barWait(bars.keyFull(keys.stage), keys.parity);
+      if (BIAS) {
+        startScores(s, logCount + keys.stage * BLOCK_N * 4, lane, perScore);
+        pin(s);
+      }
       mmaFence();
       issueScores(s, query, keyBase + keys.stage * (STAGE_BYTES >> 4));
       mmaCommit();
       mmaWait<0>();
       pin(s);
-      if (BIAS) addLogCount(s, smem + Layout::logCount + keys.stage * BLOCK_N * 4, lane, a.scale);
       __syncwarp();
       if (lane == 0) barArrive(bars.keyEmpty(keys.stage));
       keys.next();
@@ -482,6 +492,11 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
       packWeights(p, s);
       for (int i = 1; i < stages; i++) {
         barWait(bars.keyFull(keys.stage), keys.parity);
+        if (BIAS) {
+          startScores(s, logCount + keys.stage * BLOCK_N * 4, lane, perScore);
+          pin(s);
+          __syncwarp();
+        }
         if (PINGPONG) namedSync(1 + group, 256);
         pin(o);
         pin(p);
@@ -494,13 +509,10 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
         if (PINGPONG) namedArrive(2 - group, 256);
         mmaWait<1>();
         pin(s);
-        if (BIAS) {
-          addLogCount(s, smem + Layout::logCount + keys.stage * BLOCK_N * 4, lane, a.scale);
-          __syncwarp();
-        }
         if (lane == 0) barArrive(bars.keyEmpty(keys.stage));
         keys.next();
         const bool turned = weigh<false>(s, rows, unit);
+        if (PIN_WEIGHTS) pin(s);  // else the compiler moves the exponentials behind the wait
         mmaWait<0>();
         pin(o);
         pin(p);
@@ -555,10 +567,10 @@ extern "C" __global__ void __launch_bounds__(384, 1)
   }
   __syncthreads();
   if (warp < 4) {
-    asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(LOAD_REGS));
     if (threadIdx.x == 0) loadAll(a, &queryMap, &keyMap, &valueMap, smem, bars, item);
   } else {
-    asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((504 - LOAD_REGS) / 2));
     computeAll(a, smem, bars, item, warp / 4 - 1, threadIdx.x % 128);
   }
 }
