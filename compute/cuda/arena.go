@@ -1,0 +1,175 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"longtake/compute"
+)
+
+const (
+	arenaAlign = 256      // between tensors, as compute.Meter counts
+	arenaBlock = 64 << 20 // least growth of an arena without a bound
+)
+
+// arena hands out pieces of blocks, in order; only the last block has room.
+type arena struct {
+	device *Device
+	bound  bool // one block, taken at the start
+	blocks []*block
+	filled int64 // bytes handed out of the last block
+	bytes  int64
+	err    error
+}
+
+// NewArena takes bytes of zeroed GPU memory at once, or blocks as needed when bytes is 0. The error wraps
+// compute.ErrNoMemory when it does not fit; the device stays usable.
+func (d *Device) NewArena(bytes int64) (compute.Arena, error) {
+	a := &arena{device: d, bound: bytes > 0}
+	if bytes > 0 {
+		if err := a.grow(align(bytes)); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func align(bytes int64) int64 { return (bytes + arenaAlign - 1) / arenaAlign * arenaAlign }
+
+func (a *arena) grow(bytes int64) error {
+	b, err := a.device.alloc(bytes)
+	if err != nil {
+		return err
+	}
+	if err := a.device.drv.Memset(b.ptr, 0, bytes); err != nil {
+		a.device.release(b)
+		return err
+	}
+	a.blocks, a.filled = append(a.blocks, b), 0
+	return nil
+}
+
+// take reserves bytes and returns the block and the place in it.
+func (a *arena) take(bytes int64) (*block, int64, bool) {
+	if a.err != nil {
+		return nil, 0, false
+	}
+	bytes = align(bytes)
+	if len(a.blocks) == 0 || a.filled+bytes > a.blocks[len(a.blocks)-1].bytes {
+		if a.bound {
+			a.err = fmt.Errorf("arena of %d bytes, %d in use, is too small for %d more: %w", a.blocks[0].bytes, a.bytes, bytes, compute.ErrNoMemory)
+			return nil, 0, false
+		}
+		err := a.grow(max(bytes, arenaBlock))
+		if errors.Is(err, compute.ErrNoMemory) && bytes < arenaBlock {
+			err = a.grow(max(bytes, arenaAlign))
+		}
+		if err != nil {
+			a.err = err
+			return nil, 0, false
+		}
+	}
+	b, at := a.blocks[len(a.blocks)-1], a.filled
+	a.filled += bytes
+	a.bytes += bytes
+	return b, at, true
+}
+
+// Tensor returns a zeroed contiguous tensor, 256-byte aligned; absent after a failure.
+func (a *arena) Tensor(dt compute.DType, dims ...int) compute.Tensor {
+	t := compute.NewTensor(nil, 0, dt, dims...)
+	b, at, ok := a.take(t.Bytes())
+	if !ok {
+		return compute.Tensor{}
+	}
+	t.Buffer, t.Offset = b, int(at/int64(dt.Size()))
+	return t
+}
+
+// Bytes returns what has been handed out, rounded up to the alignment for each tensor.
+func (a *arena) Bytes() int64 { return a.bytes }
+
+// Err returns the first failure.
+func (a *arena) Err() error { return a.err }
+
+// Free waits for the GPU and gives the memory back.
+func (a *arena) Free() {
+	for _, b := range a.blocks {
+		a.device.release(b)
+	}
+	a.blocks = nil
+	if a.err == nil {
+		a.err = errors.New("arena was freed")
+	}
+}
+
+// matrix is a weight [out, in], row-major, bfloat16 or float32.
+type matrix struct {
+	compute.Tensor
+	half bool
+}
+
+// Dims returns the output and input widths.
+func (m *matrix) Dims() (out, in int) { return m.Shape[0], m.Shape[1] }
+
+// stored is the type in which a matrix given as dt is kept.
+func (d *Device) stored(dt compute.DType) compute.DType {
+	switch dt {
+	case compute.BF16, compute.F16:
+		return compute.BF16
+	case compute.F32:
+		return d.weights
+	}
+	panic(fmt.Sprintf("cuda: matrix of type %v", dt))
+}
+
+// MatrixBytes returns the bytes of a weight: 2 an element for BF16 and F16, 4 for F32 unless Options.Weights is BF16.
+func (d *Device) MatrixBytes(out, in int, dt compute.DType) int64 {
+	return int64(out) * int64(in) * int64(d.stored(dt).Size())
+}
+
+// Matrix copies a weight to the GPU. F16 values are rounded to BF16.
+func (a *arena) Matrix(w compute.Host) compute.Matrix {
+	if len(w.Shape) != 2 || len(w.Data) != w.Elems()*w.DType.Size() {
+		panic(fmt.Sprintf("cuda: matrix %v%v with %d bytes", w.DType, w.Shape, len(w.Data)))
+	}
+	to := a.device.stored(w.DType)
+	m := &matrix{Tensor: a.Tensor(to, w.Shape...), half: to == compute.BF16}
+	if m.IsZero() {
+		m.Shape = [compute.MaxRank]int{w.Shape[0], w.Shape[1]}
+		return m
+	}
+	a.device.mu.Lock()
+	defer a.device.mu.Unlock()
+	err := a.device.feed.in(address(m.Tensor), w.Data, w.DType.Size(), to.Size(), converter(w.DType, to), a.device.feedStream)
+	if err == nil {
+		err = a.device.drv.Sync(a.device.feedStream)
+	}
+	if err != nil {
+		a.err = fmt.Errorf("bring in matrix %v: %w", w.Shape, err)
+	}
+	return m
+}
+
+// converter returns the function that turns elements of one type into another while they are copied to pinned memory; nil
+// when they stay as they are.
+func converter(from, to compute.DType) func(dst, src []byte) {
+	if from == to {
+		return nil
+	}
+	if from == compute.F16 {
+		return func(dst, src []byte) {
+			for i := 0; i < len(src); i += 2 {
+				f := compute.F32FromF16(binary.LittleEndian.Uint16(src[i:]))
+				binary.LittleEndian.PutUint16(dst[i:], compute.BF16FromF32(f))
+			}
+		}
+	}
+	return func(dst, src []byte) {
+		for i := 0; i < len(src); i += 4 {
+			u := binary.LittleEndian.Uint32(src[i:])
+			binary.LittleEndian.PutUint16(dst[i/2:], roundBits(u))
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package cuda
+
+import (
+	"fmt"
+	"strconv"
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// attendAnyArgs mirrors AttendAnyArgs in kernels/attendany/attendany.cu.
+type attendAnyArgs struct {
+	dst, query, keys, values                      uint64
+	logCount, lengths, tileKeys, tileEnds         uint64
+	lse, fault                                    uint64
+	dstHead, dstRow, queryHead, queryRow          int64
+	keyHead, keyRow, valueHead, valueRow          int64
+	logHead, lseHead                              int64
+	queries, keyCount                             uint32
+	queryTile, keyTile, queryTiles, blocksPerTile uint32
+	entries                                       uint32
+	dstHalf, queryHalf, cacheHalf                 uint32
+	scale                                         float32
+	vec                                           uint32
+}
+
+// attendShape is a checked attention call.
+type attendShape struct {
+	heads, queries, keys, headDim int
+	queryTile, queryTiles         int
+}
+
+// checkAttend panics unless the tensors fit compute.Queue.Attend.
+func checkAttend(dst, query, keys, values compute.Tensor, a compute.Attention) attendShape {
+	const op = "attend"
+	require(dst.Rank == 3 && query.Rank == 3 && keys.Rank == 3 && values.Rank == 3 && dst.Shape == query.Shape &&
+		keys.Shape == values.Shape && keys.Shape[0] == query.Shape[0] && keys.Shape[2] == query.Shape[2] && keys.DType == values.DType,
+		op, dst, query, keys, values)
+	s := attendShape{heads: query.Shape[0], queries: query.Shape[1], keys: keys.Shape[1], headDim: query.Shape[2]}
+	require(s.headDim%16 == 0 && s.headDim > 0, op, query)
+	if t := a.LogCount; !t.IsZero() {
+		require(t.DType == compute.F32 && t.Rank == 2 && t.Shape[0] == s.heads && t.Shape[1] == s.keys, op, "log count", t, keys)
+	}
+	if t := a.Lengths; !t.IsZero() {
+		require(t.DType == compute.I32 && t.Rank == 1 && t.Shape[0] == s.heads, op, "lengths", t, keys)
+	}
+	if t := a.LogSumExp; !t.IsZero() {
+		require(t.DType == compute.F32 && t.Rank == 2 && t.Shape[0] == s.heads && t.Shape[1] == s.queries, op, "log sum exp", t, query)
+	}
+	s.queryTile, s.queryTiles = max(s.queries, 1), 1
+	if t := a.Tiles; !t.Ends.IsZero() {
+		require(t.QueryTile > 0 && t.KeyTile > 0 && t.Ends.DType == compute.I32 && t.Keys.DType == compute.I32, op, "tiles", t.Keys, t.Ends)
+		s.queryTile = t.QueryTile
+		s.queryTiles = (s.queries + t.QueryTile - 1) / t.QueryTile
+		require(t.Ends.Elems() == s.heads*s.queryTiles && t.Ends.Contiguous() && t.Keys.Contiguous(), op, "tiles", t.Keys, t.Ends, query)
+	}
+	return s
+}
+
+// attendBlock is the number of queries of a thread block.
+const attendBlock = 64
+
+// attendAny runs the kernel that takes every variant, in float32.
+func (q *queue) attendAny(dst, query, keys, values compute.Tensor, a compute.Attention, s attendShape) {
+	if s.headDim > 128 {
+		q.fail("attend", fmt.Errorf("head dimension %d: %w", s.headDim, compute.ErrUnsupported))
+		return
+	}
+	fn, shared, err := q.device.attendKernel(s.headDim)
+	if err != nil {
+		q.fail("attend", err)
+		return
+	}
+	g := &q.attendAnyArgs
+	*g = attendAnyArgs{dst: address(dst), query: address(query), keys: address(keys), values: address(values), fault: q.faultAt,
+		dstHead: int64(dst.Stride[0]), dstRow: int64(dst.Stride[1]), queryHead: int64(query.Stride[0]), queryRow: int64(query.Stride[1]),
+		keyHead: int64(keys.Stride[0]), keyRow: int64(keys.Stride[1]), valueHead: int64(values.Stride[0]), valueRow: int64(values.Stride[1]),
+		queries: uint32(s.queries), keyCount: uint32(s.keys), queryTile: uint32(s.queryTile), queryTiles: uint32(s.queryTiles),
+		blocksPerTile: uint32((s.queryTile + attendBlock - 1) / attendBlock), dstHalf: half("attend", dst), queryHalf: half("attend", query),
+		cacheHalf: half("attend", keys), scale: a.Scale}
+	if aligned(query) && aligned(keys) && aligned(values) {
+		g.vec = 1
+	}
+	if !a.LogCount.IsZero() {
+		g.logCount, g.logHead = address(a.LogCount), int64(a.LogCount.Stride[0])
+	}
+	if !a.Lengths.IsZero() {
+		require(a.Lengths.Contiguous(), "attend", a.Lengths)
+		g.lengths = address(a.Lengths)
+	}
+	if !a.LogSumExp.IsZero() {
+		g.lse, g.lseHead = address(a.LogSumExp), int64(a.LogSumExp.Stride[0])
+	}
+	if t := a.Tiles; !t.Ends.IsZero() {
+		g.tileEnds, g.keyTile, g.entries = address(t.Ends), uint32(t.KeyTile), uint32(t.Keys.Elems())
+		if !t.Keys.IsZero() {
+			g.tileKeys = address(t.Keys)
+		}
+	}
+	grid := [3]uint32{g.queryTiles * g.blocksPerTile, uint32(s.heads), 1}
+	q.launch("attend", fn, grid, [3]uint32{256, 1, 1}, shared, unsafe.Pointer(g))
+}
+
+// attendKernel returns the kernel compiled for a head dimension and its shared memory.
+func (d *Device) attendKernel(headDim int) (fn uintptr, shared int, err error) {
+	const row = attendBlock + 4
+	shared = 4 * (headDim*row + max(headDim*row, 64*(headDim+1)) + 64*row)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if fn, ok := d.attends[headDim]; ok {
+		return fn, shared, nil
+	}
+	module, err := d.modules.load("attendany", "--define-macro=HEAD_DIM="+strconv.Itoa(headDim))
+	if err != nil {
+		return 0, 0, err
+	}
+	if fn, err = d.drv.Function(module, "attendany"); err != nil {
+		return 0, 0, err
+	}
+	if err := d.drv.SetShared(fn, shared); err != nil {
+		return 0, 0, err
+	}
+	d.attends[headDim] = fn
+	return fn, shared, nil
+}

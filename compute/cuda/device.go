@@ -1,0 +1,151 @@
+package cuda
+
+import (
+	"fmt"
+	"sync"
+
+	"longtake/compute"
+)
+
+// Probe looks for a driver, GPUs and libraries without touching a GPU. The error wraps compute.ErrUnsupported and says what
+// was looked for where; the first line alone is fit for a log.
+func Probe() (Info, error) { return probe() }
+
+// Device is one GPU. It implements compute.Device.
+type Device struct {
+	drv     driver
+	limit   limits
+	modules *modules
+	kernels kernels
+	weights compute.DType
+	name    string
+
+	mu         sync.Mutex
+	used, peak int64
+	feed       *staging // brings matrices in; guarded by mu
+	feedStream uintptr
+	attends    map[int]uintptr // kernel by head dimension; guarded by mu
+}
+
+var _ compute.Device = (*Device)(nil)
+
+// New opens a GPU and compiles the kernels for it, or loads them from the cache. Without a driver, a GPU of compute
+// capability 8.0 or the libraries, the error wraps compute.ErrUnsupported and lists what was looked for.
+func New(o Options) (*Device, error) {
+	drv, comp, err := openGPU(o.GPU)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDevice(drv, comp, o)
+	if err != nil {
+		drv.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
+	if o.Weights != compute.F32 && o.Weights != compute.BF16 {
+		return nil, fmt.Errorf("cuda: weights of type %v: %w", o.Weights, compute.ErrUnsupported)
+	}
+	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, attends: map[int]uintptr{}}
+	var err error
+	if d.modules, err = newModules(drv, comp, o); err != nil {
+		return nil, err
+	}
+	d.name = fmt.Sprintf("cuda %s, %s, bf16 products with f32 sums", d.modules.arch, d.limit.name)
+	if err := d.modules.loadAll(&d.kernels); err != nil {
+		return nil, err
+	}
+	if d.feedStream, err = drv.NewStream(); err != nil {
+		return nil, err
+	}
+	if d.feed, err = newStaging(drv); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// Name returns "cuda sm_90a, NVIDIA H100 80GB HBM3, bf16 products with f32 sums".
+func (d *Device) Name() string { return d.name }
+
+// Types returns BF16 for both: what the matrix units take.
+func (d *Device) Types() compute.Types {
+	return compute.Types{Activation: compute.BF16, Cache: compute.BF16}
+}
+
+// Memory reports the GPU's memory; Used and Peak count what this Device has taken.
+func (d *Device) Memory() compute.Memory {
+	free, total, _ := d.drv.MemInfo()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return compute.Memory{Total: total, Free: free, Used: d.used, Peak: d.peak}
+}
+
+// alloc takes device memory and accounts for it. The error wraps compute.ErrNoMemory when there is too little.
+func (d *Device) alloc(bytes int64) (*block, error) {
+	ptr, err := d.drv.Alloc(bytes)
+	if err != nil {
+		free, total, _ := d.drv.MemInfo()
+		return nil, fmt.Errorf("take %d MiB of GPU memory (%d of %d MiB free): %w", bytes>>20, free>>20, total>>20, err)
+	}
+	d.mu.Lock()
+	d.used += bytes
+	d.peak = max(d.peak, d.used)
+	d.mu.Unlock()
+	return &block{device: d, ptr: ptr, bytes: bytes}, nil
+}
+
+// release gives a block back; its tensors become unusable.
+func (d *Device) release(b *block) {
+	if b == nil || b.ptr == 0 {
+		return
+	}
+	d.drv.Free(b.ptr)
+	b.ptr = 0
+	d.mu.Lock()
+	d.used -= b.bytes
+	d.mu.Unlock()
+}
+
+// Close gives the GPU back. Queues and arenas must have been closed and freed.
+func (d *Device) Close() error {
+	d.feed.free()
+	d.drv.FreeStream(d.feedStream)
+	d.modules.unload()
+	return d.drv.Close()
+}
+
+// block is storage on the GPU, the compute.Buffer of this device.
+type block struct {
+	device *Device
+	ptr    uint64 // 0 once given back
+	bytes  int64
+}
+
+// Size returns the bytes of the block.
+func (b *block) Size() int64 { return b.bytes }
+
+// address returns where a tensor's first element lies. It panics for tensors of other devices, of freed arenas, and for
+// views that leave their block.
+func address(t compute.Tensor) uint64 {
+	b, ok := t.Buffer.(*block)
+	if !ok {
+		panic(fmt.Sprintf("cuda: %v is not on this device", t))
+	}
+	if b.ptr == 0 {
+		panic(fmt.Sprintf("cuda: %v belongs to an arena that was freed", t))
+	}
+	size := int64(t.DType.Size())
+	last := int64(t.Offset)
+	for i := range t.Rank {
+		if t.Shape[i] == 0 {
+			return b.ptr + uint64(int64(t.Offset)*size)
+		}
+		last += int64(t.Shape[i]-1) * int64(t.Stride[i])
+	}
+	if t.Offset < 0 || (last+1)*size > b.bytes {
+		panic(fmt.Sprintf("cuda: %v at %d leaves its block of %d bytes", t, t.Offset, b.bytes))
+	}
+	return b.ptr + uint64(int64(t.Offset)*size)
+}

@@ -1,0 +1,219 @@
+package cuda
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"runtime"
+	"slices"
+	"sync"
+)
+
+//go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
+//go:embed kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
+var kernelSources embed.FS
+
+// kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
+type kernels struct {
+	elements  [8]uintptr // dst, x, y
+	norm      [4]uintptr // dst, x
+	normWide  [4]uintptr
+	rope      [4]uintptr // dst, x
+	gather    [2]uintptr // dst
+	timeembed [2]uintptr
+	noise     [2]uintptr
+	linear    [1]uintptr
+}
+
+// kernelFile is one .cu file and where its functions go.
+type kernelFile struct {
+	name      string
+	functions []string
+	to        []uintptr
+}
+
+func (k *kernels) files() []kernelFile {
+	return []kernelFile{
+		{"map", []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.elements[:]},
+		{"norm", []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:]},
+		{"norm", []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:]},
+		{"rope", []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:]},
+		{"gather", []string{"gather_f", "gather_b"}, k.gather[:]},
+		{"timeembed", []string{"timeembed_f", "timeembed_b"}, k.timeembed[:]},
+		{"noise", []string{"noise_f", "noise_b"}, k.noise[:]},
+		{"linear", []string{"linear"}, k.linear[:]},
+	}
+}
+
+// target chooses what to compile for: machine code for the GPU (with Hopper's own instructions where it is one), or PTX of
+// the newest older capability when the GPU is newer than the compiler. supported comes from the compiler; nothing there
+// means that it does not say.
+func target(major, minor int, supported []int) (arch string, ptx bool, err error) {
+	cc := major*10 + minor
+	if cc == 90 && (len(supported) == 0 || slices.Contains(supported, 90)) {
+		return "sm_90a", false, nil
+	}
+	if len(supported) == 0 || slices.Contains(supported, cc) {
+		return fmt.Sprintf("sm_%d", cc), false, nil
+	}
+	newest := 0
+	for _, s := range supported {
+		if s <= cc {
+			newest = max(newest, s)
+		}
+	}
+	if newest < minCapability {
+		return "", false, fmt.Errorf("cuda: the run-time compiler does not serve compute capability %d.%d", major, minor)
+	}
+	return fmt.Sprintf("compute_%d", newest), true, nil
+}
+
+// modules compiles, caches and loads kernel files for one GPU. Safe for concurrent use.
+type modules struct {
+	drv      driver
+	comp     compiler
+	cache    cubinCache
+	arch     string
+	ptx      bool
+	progress func(string)
+
+	mu     sync.Mutex
+	loaded map[string]uintptr // by cache key
+}
+
+func newModules(drv driver, comp compiler, o Options) (*modules, error) {
+	l := drv.Limits()
+	arch, ptx, err := target(l.major, l.minor, comp.Architectures())
+	if err != nil {
+		return nil, err
+	}
+	m := &modules{drv: drv, comp: comp, cache: cubinCache{o.CacheDir}, arch: arch, ptx: ptx, progress: o.Progress, loaded: map[string]uintptr{}}
+	if m.cache.dir == "" {
+		m.cache.dir = defaultCacheDir()
+	}
+	if m.progress == nil {
+		m.progress = func(string) {}
+	}
+	return m, nil
+}
+
+// source is what the compiler sees of kernels/<name>/<name>.cu.
+func source(name string) ([]byte, error) {
+	head, err := kernelSources.ReadFile("kernels/types.cuh")
+	if err != nil {
+		return nil, err
+	}
+	body, err := kernelSources.ReadFile("kernels/" + name + "/" + name + ".cu")
+	if err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "#line 1 \"types.cuh\"\n%s\n#line 1 \"%s.cu\"\n%s", head, name, body), nil
+}
+
+// load returns the module of an embedded kernel file, compiled with additional options such as --define-macro=N=1.
+func (m *modules) load(name string, options ...string) (uintptr, error) {
+	src, err := source(name)
+	if err != nil {
+		return 0, fmt.Errorf("kernel file %s: %w", name, err)
+	}
+	return m.loadSource(name, src, options...)
+}
+
+// loadSource is load for any source text.
+func (m *modules) loadSource(name string, src []byte, options ...string) (uintptr, error) {
+	options = append([]string{"--gpu-architecture=" + m.arch, "--std=c++17"}, options...)
+	key := cubinKey(src, options, m.comp.Version(), m.arch)
+	m.mu.Lock()
+	module, ok := m.loaded[key]
+	m.mu.Unlock()
+	if ok {
+		return module, nil
+	}
+	image, err := m.cache.get(key)
+	if err == nil {
+		if module, err = m.drv.Load(image); err == nil {
+			return m.keep(key, module), nil
+		}
+	}
+	why := ""
+	if !errors.Is(err, fs.ErrNotExist) {
+		why = fmt.Sprintf(" (cached code unusable: %v)", err)
+	}
+	m.say(fmt.Sprintf("compiling %s.cu for %s%s", name, m.arch, why))
+	if image, err = m.comp.Compile(name+".cu", src, options, m.ptx); err != nil {
+		return 0, err
+	}
+	if err := m.cache.put(key, image); err != nil {
+		m.say(err.Error())
+	}
+	if module, err = m.drv.Load(image); err != nil {
+		return 0, fmt.Errorf("load %s.cu: %w", name, err)
+	}
+	return m.keep(key, module), nil
+}
+
+// keep records a module; if another goroutine was faster, its module stays.
+func (m *modules) keep(key string, module uintptr) uintptr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if first, ok := m.loaded[key]; ok {
+		m.drv.Unload(module)
+		return first
+	}
+	m.loaded[key] = module
+	return module
+}
+
+func (m *modules) say(line string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.progress(line)
+}
+
+// loadAll fills k, several files at a time. Each file is compiled once, though its functions go to several tables.
+func (m *modules) loadAll(k *kernels) error {
+	files := k.files()
+	errs := make([]error, len(files))
+	byName := map[string][]int{}
+	for i, f := range files {
+		byName[f.name] = append(byName[f.name], i)
+	}
+	limit := make(chan struct{}, max(1, min(len(byName), runtime.GOMAXPROCS(0))))
+	var wg sync.WaitGroup
+	for name, indices := range byName {
+		wg.Go(func() {
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			module, err := m.load(name)
+			for _, i := range indices {
+				if errs[i] = err; err == nil {
+					errs[i] = m.functions(module, files[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func (m *modules) functions(module uintptr, f kernelFile) error {
+	for i, name := range f.functions {
+		fn, err := m.drv.Function(module, name)
+		if err != nil {
+			return err
+		}
+		f.to[i] = fn
+	}
+	return nil
+}
+
+// unload gives the modules back.
+func (m *modules) unload() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, module := range m.loaded {
+		m.drv.Unload(module)
+	}
+	clear(m.loaded)
+}

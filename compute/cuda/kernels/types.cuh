@@ -1,0 +1,74 @@
+// Shared by every kernel: it is put in front of each .cu file. No header of the CUDA toolkit is used, so NVRTC alone suffices.
+// Element types are float and bf16; arithmetic is float. A chunk is 8 neighbouring elements (16 or 32 bytes, moved by
+// 16-byte accesses) or, where alignment forbids that, 1 element.
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long i64;
+
+struct bf16 {
+  u16 bits;
+};
+
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+
+// pack2 rounds two floats to nearest even; lo goes to the lower half.
+__device__ __forceinline__ u32 pack2(float lo, float hi) {
+  u32 r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+  return r;
+}
+
+__device__ __forceinline__ void put(float* p, float v) { *p = v; }
+__device__ __forceinline__ void put(bf16* p, float v) { p->bits = (u16)pack2(v, 0.0f); }
+
+__device__ __forceinline__ void load8(float (&v)[8], const float* p) {
+  float4 a = reinterpret_cast<const float4*>(p)[0], b = reinterpret_cast<const float4*>(p)[1];
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+__device__ __forceinline__ void load8(float (&v)[8], const bf16* p) {
+  uint4 u = *reinterpret_cast<const uint4*>(p);
+  u32 w[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    v[2 * i] = __uint_as_float(w[i] << 16);
+    v[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+  }
+}
+
+__device__ __forceinline__ void store8(float* p, const float (&v)[8]) {
+  reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+  reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
+}
+
+__device__ __forceinline__ void store8(bf16* p, const float (&v)[8]) {
+  *reinterpret_cast<uint4*>(p) = make_uint4(pack2(v[0], v[1]), pack2(v[2], v[3]), pack2(v[4], v[5]), pack2(v[6], v[7]));
+}
+
+// load and store move a chunk of V elements, V = 8 or 1.
+template <int V, typename T>
+__device__ __forceinline__ void load(float (&v)[V], const T* p) {
+  if constexpr (V == 8) load8(v, p);
+  else v[0] = widen(p[0]);
+}
+
+template <int V, typename T>
+__device__ __forceinline__ void store(T* p, const float (&v)[V]) {
+  if constexpr (V == 8) store8(p, v);
+  else put(p, v[0]);
+}
+
+// Activations as compute.Activation numbers them: 0 none, 1 GELU (tanh), 2 SiLU, 3 ReLU.
+__device__ __forceinline__ float activate(float x, u32 act) {
+  if (act == 1) return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+  if (act == 2) return x / (1.0f + expf(-x));
+  if (act == 3) return x > 0.0f ? x : (x == x ? 0.0f : x);
+  return x;
+}
+
+// Codes left in a queue's fault word; compute/cuda/queue.go names them.
+#define FAULT_INDEX 1u     // Gather: an index outside the table
+#define FAULT_POSITION 2u  // Rope: a row or column position outside its table
+#define FAULT_TILES 3u     // Attend: a tile list that leaves its tensor

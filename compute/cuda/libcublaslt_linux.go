@@ -1,0 +1,172 @@
+//go:build linux && (amd64 || arm64) && !nocuda
+
+package cuda
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+
+	"longtake/compute"
+)
+
+// Numbers of cublasLt.h and library_types.h.
+const (
+	ltNotSupported  = 15
+	ltCompute32F    = 68
+	ltReal32F       = 0
+	ltReal16BF      = 14
+	ltDescTransA    = 3
+	ltDescEpilogue  = 7
+	ltDescBias      = 8
+	ltPrefWorkspace = 1
+	ltPrefAlignA    = 5 // then B, C, D
+	ltEpilogueBias  = 4
+	ltEpilogueReLU  = 2
+	ltEpilogueGELU  = 32
+)
+
+func openCUBLASLt(l library) (*sharedLibrary, error) {
+	return openLibrary(l, "cublasLtCreate", "cublasLtDestroy", "cublasLtMatmul", "cublasLtMatmulDescCreate",
+		"cublasLtMatmulDescDestroy", "cublasLtMatmulDescSetAttribute", "cublasLtMatrixLayoutCreate", "cublasLtMatrixLayoutDestroy",
+		"cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceDestroy", "cublasLtMatmulPreferenceSetAttribute",
+		"cublasLtMatmulAlgoGetHeuristic")
+}
+
+// ltCall runs a function of cuBLASLt in the GPU's context.
+//
+//go:uintptrescapes
+func (d *gpu) ltCall(name string, args ...uintptr) error {
+	defer runtime.UnlockOSThread()
+	if r := d.current(); r != 0 {
+		return d.cuda.check("cuCtxSetCurrent", r)
+	}
+	r, _, _ := purego.SyscallN(d.lt.functions[name], args...)
+	return ltCheck(name, r)
+}
+
+func ltCheck(name string, result uintptr) error {
+	if code := int32(result); code != 0 {
+		return &Error{Call: name, Code: int(code), Text: "cublasStatus_t"}
+	}
+	return nil
+}
+
+// NewProduct describes dst[rows, out] = x[rows, in] W[out, in]ᵀ to a library that thinks in columns: dstᵀ = Wᵀᵀ xᵀ with W
+// as a column-major [in, out] taken transposed, xᵀ [in, rows] and dstᵀ [out, rows] as they lie.
+func (d *gpu) NewProduct(p product) (*productPlan, error) {
+	plan := &productPlan{product: p, one: 1}
+	operand, result := uintptr(ltReal32F), uintptr(ltReal32F)
+	if p.half {
+		operand = ltReal16BF
+	}
+	if p.dstHalf {
+		result = ltReal16BF
+	}
+	epilogue, transposed := int32(1), int32(1)
+	switch compute.Activation(p.act) {
+	case compute.GELU:
+		epilogue = ltEpilogueGELU
+	case compute.ReLU:
+		epilogue = ltEpilogueReLU
+	case compute.SiLU:
+		return nil, fmt.Errorf("cuda: cuBLASLt has no SiLU epilogue")
+	}
+	if p.bias {
+		epilogue = epilogue&^1 | ltEpilogueBias
+	}
+	var preference uintptr
+	steps := []func() error{
+		func() error {
+			return d.ltCall("cublasLtMatmulDescCreate", uintptr(unsafe.Pointer(&plan.descriptor)), ltCompute32F, ltReal32F)
+		},
+		func() error { return d.describe(plan, ltDescTransA, unsafe.Pointer(&transposed), 4) },
+		func() error { return d.describe(plan, ltDescEpilogue, unsafe.Pointer(&epilogue), 4) },
+		func() error { return d.layout(&plan.a, operand, p.in, p.out, p.in) },
+		func() error { return d.layout(&plan.b, operand, p.in, p.rows, p.xStride) },
+		func() error { return d.layout(&plan.c, result, p.out, p.rows, p.dstStride) },
+		func() error {
+			return d.ltCall("cublasLtMatmulPreferenceCreate", uintptr(unsafe.Pointer(&preference)))
+		},
+		func() error { return d.prefer(preference, ltPrefWorkspace, unsafe.Pointer(&p.workspaceBytes), 8) },
+	}
+	for i, align := range []int{p.wAlign, p.xAlign, p.dstAlign, p.dstAlign} {
+		steps = append(steps, func() error {
+			v := uint32(align)
+			return d.prefer(preference, uintptr(ltPrefAlignA+i), unsafe.Pointer(&v), 4)
+		})
+	}
+	var found int32
+	steps = append(steps, func() error {
+		return d.ltCall("cublasLtMatmulAlgoGetHeuristic", d.handle, plan.descriptor, plan.a, plan.b, plan.c, plan.c, preference, 1,
+			uintptr(unsafe.Pointer(&plan.algorithm[0])), uintptr(unsafe.Pointer(&found)))
+	})
+	err := inOrder(steps)
+	if preference != 0 {
+		d.ltCall("cublasLtMatmulPreferenceDestroy", preference)
+	}
+	if e, ok := err.(*Error); ok && e.Code == ltNotSupported {
+		err, found = nil, 0
+	}
+	if err != nil || found == 0 {
+		d.FreeProduct(plan)
+		return nil, err
+	}
+	return plan, nil
+}
+
+func inOrder(steps []func() error) error {
+	for _, s := range steps {
+		if err := s(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *gpu) describe(p *productPlan, attr uintptr, value unsafe.Pointer, bytes uintptr) error {
+	return d.ltCall("cublasLtMatmulDescSetAttribute", p.descriptor, attr, uintptr(value), bytes)
+}
+
+func (d *gpu) prefer(preference, attr uintptr, value unsafe.Pointer, bytes uintptr) error {
+	return d.ltCall("cublasLtMatmulPreferenceSetAttribute", preference, attr, uintptr(value), bytes)
+}
+
+func (d *gpu) layout(to *uintptr, dtype uintptr, rows, columns, stride int) error {
+	return d.ltCall("cublasLtMatrixLayoutCreate", uintptr(unsafe.Pointer(to)), dtype, uintptr(rows), uintptr(columns), uintptr(stride))
+}
+
+func (d *gpu) FreeProduct(p *productPlan) {
+	if p.descriptor != 0 {
+		d.ltCall("cublasLtMatmulDescDestroy", p.descriptor)
+	}
+	for _, l := range []uintptr{p.a, p.b, p.c} {
+		if l != 0 {
+			d.ltCall("cublasLtMatrixLayoutDestroy", l)
+		}
+	}
+}
+
+func (d *gpu) Multiply(p *productPlan, dst, x, w, bias, workspace uint64, stream uintptr) error {
+	r := d.current()
+	if r != 0 {
+		runtime.UnlockOSThread()
+		return d.cuda.check("cuCtxSetCurrent", r)
+	}
+	defer runtime.UnlockOSThread()
+	if p.bias && bias != p.biasPointer {
+		p.biasPointer = bias
+		r, _, _ = purego.SyscallN(d.ltAttr, p.descriptor, ltDescBias, uintptr(unsafe.Pointer(&p.biasPointer)), 8)
+		if int32(r) != 0 {
+			return ltCheck("cublasLtMatmulDescSetAttribute", r)
+		}
+	}
+	p.raw = [16]uintptr{d.handle, p.descriptor, uintptr(unsafe.Pointer(&p.one)), uintptr(w), p.a, uintptr(x), p.b,
+		uintptr(unsafe.Pointer(&p.zero)), uintptr(dst), p.c, uintptr(dst), p.c, uintptr(unsafe.Pointer(&p.algorithm[0])),
+		uintptr(workspace), uintptr(p.workspaceBytes), stream}
+	r, _, _ = purego.SyscallN(d.ltMatmul, p.raw[:]...)
+	runtime.KeepAlive(p)
+	return ltCheck("cublasLtMatmul", r)
+}

@@ -1,0 +1,307 @@
+//go:build linux && (amd64 || arm64) && !nocuda
+
+package cuda
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+
+	"longtake/compute"
+)
+
+// Numbers of the driver API's header, cuda.h.
+const (
+	attrMultiprocessors = 16
+	attrClockKHz        = 13
+	attrL2Bytes         = 38
+	attrMajor           = 75
+	attrMinor           = 76
+	attrSharedOptin     = 97
+	funcLocalBytes      = 3
+	funcRegisters       = 4
+	funcMaxShared       = 8
+	streamNonBlocking   = 1
+	eventNoTiming       = 2
+	hostPortableMapped  = 1 | 2
+	captureRelaxed      = 2
+)
+
+var cudaNames = []string{"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGetErrorString", "cuDeviceGetCount", "cuDeviceGet",
+	"cuDeviceGetName", "cuDeviceGetAttribute", "cuDeviceTotalMem_v2", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2",
+	"cuCtxSetCurrent", "cuMemGetInfo_v2", "cuMemAlloc_v2", "cuMemFree_v2", "cuMemHostAlloc", "cuMemFreeHost",
+	"cuMemHostGetDevicePointer_v2", "cuMemsetD8Async", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuModuleLoadData",
+	"cuModuleUnload", "cuModuleGetFunction", "cuFuncSetAttribute", "cuFuncGetAttribute", "cuLaunchKernel", "cuStreamCreate",
+	"cuStreamDestroy_v2", "cuStreamSynchronize", "cuEventCreate", "cuEventDestroy_v2", "cuEventRecord", "cuEventSynchronize",
+	"cuEventElapsedTime", "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphLaunch",
+	"cuGraphExecDestroy", "cuGraphDestroy"}
+
+// cudaLibrary is libcuda, initialised.
+type cudaLibrary struct {
+	*sharedLibrary
+	version int // newest CUDA that the driver serves, 13000
+}
+
+func openCUDA() (*cudaLibrary, error) {
+	lib, err := openLibrary(libCUDA, cudaNames...)
+	if err != nil {
+		return nil, err
+	}
+	c := &cudaLibrary{sharedLibrary: lib}
+	if err := c.call("cuInit", 0); err != nil {
+		return nil, fmt.Errorf("cuda: %s was found, but no GPU answers: %w: %w", lib.path, err, compute.ErrUnsupported)
+	}
+	var v int32
+	if err := c.call("cuDriverGetVersion", uintptr(unsafe.Pointer(&v))); err != nil {
+		return nil, err
+	}
+	c.version = int(v)
+	return c, nil
+}
+
+// call runs a function that needs no context.
+//
+//go:uintptrescapes
+func (c *cudaLibrary) call(name string, args ...uintptr) error {
+	r, _, _ := purego.SyscallN(c.functions[name], args...)
+	return c.check(name, r)
+}
+
+// check turns a CUresult into an error.
+func (c *cudaLibrary) check(name string, result uintptr) error {
+	code := int32(result)
+	if code == 0 {
+		return nil
+	}
+	var n, t *byte
+	purego.SyscallN(c.functions["cuGetErrorName"], uintptr(code), uintptr(unsafe.Pointer(&n)))
+	purego.SyscallN(c.functions["cuGetErrorString"], uintptr(code), uintptr(unsafe.Pointer(&t)))
+	return &Error{Call: name, Code: int(code), Text: text(n) + ": " + text(t)}
+}
+
+func (c *cudaLibrary) gpus() ([]GPU, error) {
+	var n int32
+	if err := c.call("cuDeviceGetCount", uintptr(unsafe.Pointer(&n))); err != nil {
+		return nil, err
+	}
+	gpus := make([]GPU, n)
+	for i := range gpus {
+		l, total, err := c.limits(i)
+		if err != nil {
+			return nil, err
+		}
+		gpus[i] = GPU{Index: i, Name: l.name, Major: l.major, Minor: l.minor, Memory: total}
+	}
+	return gpus, nil
+}
+
+func (c *cudaLibrary) limits(index int) (limits, int64, error) {
+	var device int32
+	if err := c.call("cuDeviceGet", uintptr(unsafe.Pointer(&device)), uintptr(index)); err != nil {
+		return limits{}, 0, err
+	}
+	name := make([]byte, 256)
+	if err := c.call("cuDeviceGetName", uintptr(unsafe.Pointer(&name[0])), 255, uintptr(device)); err != nil {
+		return limits{}, 0, err
+	}
+	l := limits{name: text(&name[0])}
+	for attr, to := range map[uintptr]*int{attrMajor: &l.major, attrMinor: &l.minor, attrMultiprocessors: &l.multiprocessors,
+		attrSharedOptin: &l.sharedBytes, attrL2Bytes: &l.l2Bytes, attrClockKHz: &l.clockKHz} {
+		var v int32
+		if err := c.call("cuDeviceGetAttribute", uintptr(unsafe.Pointer(&v)), attr, uintptr(device)); err != nil {
+			return limits{}, 0, err
+		}
+		*to = int(v)
+	}
+	var total uint64
+	err := c.call("cuDeviceTotalMem_v2", uintptr(unsafe.Pointer(&total)), uintptr(device))
+	return l, int64(total), err
+}
+
+// gpu is the driver interface over libcuda and cuBLASLt.
+type gpu struct {
+	cuda             *cudaLibrary
+	lt               *sharedLibrary
+	device           int32
+	context          uintptr
+	handle           uintptr // of cuBLASLt
+	limit            limits
+	setCurrent       uintptr // addresses of the functions on the hot path
+	launchKernel     uintptr
+	ltMatmul, ltAttr uintptr
+}
+
+func newGPU(c *cudaLibrary, lt *sharedLibrary, index int) (*gpu, error) {
+	d := &gpu{cuda: c, lt: lt, setCurrent: c.functions["cuCtxSetCurrent"], launchKernel: c.functions["cuLaunchKernel"],
+		ltMatmul: lt.functions["cublasLtMatmul"], ltAttr: lt.functions["cublasLtMatmulDescSetAttribute"]}
+	var err error
+	if d.limit, _, err = c.limits(index); err != nil {
+		return nil, err
+	}
+	if err := c.call("cuDeviceGet", uintptr(unsafe.Pointer(&d.device)), uintptr(index)); err != nil {
+		return nil, err
+	}
+	if err := c.call("cuDevicePrimaryCtxRetain", uintptr(unsafe.Pointer(&d.context)), uintptr(d.device)); err != nil {
+		return nil, err
+	}
+	if err := d.ltCall("cublasLtCreate", uintptr(unsafe.Pointer(&d.handle))); err != nil {
+		c.call("cuDevicePrimaryCtxRelease_v2", uintptr(d.device))
+		return nil, err
+	}
+	return d, nil
+}
+
+// current makes the context current on this thread, to which the goroutine stays locked until the caller unlocks it. It
+// costs about as much as looking up whether it is needed.
+func (d *gpu) current() uintptr {
+	runtime.LockOSThread()
+	r, _, _ := purego.SyscallN(d.setCurrent, d.context)
+	return r
+}
+
+// call runs a driver function in the GPU's context.
+//
+//go:uintptrescapes
+func (d *gpu) call(name string, args ...uintptr) error {
+	defer runtime.UnlockOSThread()
+	if r := d.current(); r != 0 {
+		return d.cuda.check("cuCtxSetCurrent", r)
+	}
+	return d.cuda.call(name, args...)
+}
+
+func (d *gpu) Limits() limits { return d.limit }
+
+func (d *gpu) MemInfo() (free, total int64, err error) {
+	err = d.call("cuMemGetInfo_v2", uintptr(unsafe.Pointer(&free)), uintptr(unsafe.Pointer(&total)))
+	return free, total, err
+}
+
+func (d *gpu) Alloc(bytes int64) (ptr uint64, err error) {
+	err = d.call("cuMemAlloc_v2", uintptr(unsafe.Pointer(&ptr)), uintptr(bytes))
+	return ptr, err
+}
+
+func (d *gpu) Free(ptr uint64) error { return d.call("cuMemFree_v2", uintptr(ptr)) }
+
+func (d *gpu) HostAlloc(bytes int) ([]byte, uint64, error) {
+	var p *byte
+	var at uint64
+	if err := d.call("cuMemHostAlloc", uintptr(unsafe.Pointer(&p)), uintptr(bytes), hostPortableMapped); err != nil {
+		return nil, 0, err
+	}
+	err := d.call("cuMemHostGetDevicePointer_v2", uintptr(unsafe.Pointer(&at)), uintptr(unsafe.Pointer(p)), 0)
+	return unsafe.Slice(p, bytes), at, err
+}
+
+func (d *gpu) HostFree(b []byte) { d.call("cuMemFreeHost", uintptr(unsafe.Pointer(&b[0]))) }
+
+func (d *gpu) Memset(ptr uint64, value byte, bytes int64) error {
+	if err := d.call("cuMemsetD8Async", uintptr(ptr), uintptr(value), uintptr(bytes), 0); err != nil {
+		return err
+	}
+	return d.call("cuStreamSynchronize", 0)
+}
+
+func (d *gpu) Load(image []byte) (module uintptr, err error) {
+	err = d.call("cuModuleLoadData", uintptr(unsafe.Pointer(&module)), uintptr(unsafe.Pointer(&image[0])))
+	return module, err
+}
+
+func (d *gpu) Unload(module uintptr) { d.call("cuModuleUnload", module) }
+
+func (d *gpu) Function(module uintptr, name string) (fn uintptr, err error) {
+	if err = d.call("cuModuleGetFunction", uintptr(unsafe.Pointer(&fn)), module, uintptr(unsafe.Pointer(terminated(name)))); err != nil {
+		err = fmt.Errorf("kernel %s: %w", name, err)
+	}
+	return fn, err
+}
+
+func (d *gpu) SetShared(fn uintptr, bytes int) error {
+	return d.call("cuFuncSetAttribute", fn, funcMaxShared, uintptr(bytes))
+}
+
+func (d *gpu) Registers(fn uintptr) (registers, local int) {
+	var r, l int32
+	d.call("cuFuncGetAttribute", uintptr(unsafe.Pointer(&r)), funcRegisters, fn)
+	d.call("cuFuncGetAttribute", uintptr(unsafe.Pointer(&l)), funcLocalBytes, fn)
+	return int(r), int(l)
+}
+
+func (d *gpu) NewStream() (stream uintptr, err error) {
+	err = d.call("cuStreamCreate", uintptr(unsafe.Pointer(&stream)), streamNonBlocking)
+	return stream, err
+}
+
+func (d *gpu) FreeStream(stream uintptr) { d.call("cuStreamDestroy_v2", stream) }
+
+func (d *gpu) Sync(stream uintptr) error { return d.call("cuStreamSynchronize", stream) }
+
+func (d *gpu) Launch(l *launch) error {
+	l.pointers[0] = l.params
+	l.raw = [11]uintptr{l.fn, uintptr(l.grid[0]), uintptr(l.grid[1]), uintptr(l.grid[2]), uintptr(l.block[0]), uintptr(l.block[1]),
+		uintptr(l.block[2]), uintptr(l.sharedBytes), l.stream, uintptr(unsafe.Pointer(&l.pointers[0])), 0}
+	r := d.current()
+	if r == 0 {
+		r, _, _ = purego.SyscallN(d.launchKernel, l.raw[:]...)
+	}
+	runtime.UnlockOSThread()
+	runtime.KeepAlive(l)
+	if r == 0 {
+		return nil
+	}
+	return d.cuda.check("cuLaunchKernel", r)
+}
+
+func (d *gpu) CopyIn(dst uint64, src unsafe.Pointer, bytes int, stream uintptr) error {
+	return d.call("cuMemcpyHtoDAsync_v2", uintptr(dst), uintptr(src), uintptr(bytes), stream)
+}
+
+func (d *gpu) CopyOut(dst unsafe.Pointer, src uint64, bytes int, stream uintptr) error {
+	return d.call("cuMemcpyDtoHAsync_v2", uintptr(dst), uintptr(src), uintptr(bytes), stream)
+}
+
+func (d *gpu) NewEvent(timing bool) (event uintptr, err error) {
+	flags := uintptr(eventNoTiming)
+	if timing {
+		flags = 0
+	}
+	err = d.call("cuEventCreate", uintptr(unsafe.Pointer(&event)), flags)
+	return event, err
+}
+
+func (d *gpu) FreeEvent(event uintptr) { d.call("cuEventDestroy_v2", event) }
+
+func (d *gpu) Record(event, stream uintptr) error { return d.call("cuEventRecord", event, stream) }
+
+func (d *gpu) SyncEvent(event uintptr) error { return d.call("cuEventSynchronize", event) }
+
+func (d *gpu) Elapsed(from, to uintptr) (ms float32, err error) {
+	err = d.call("cuEventElapsedTime", uintptr(unsafe.Pointer(&ms)), from, to)
+	return ms, err
+}
+
+func (d *gpu) BeginCapture(stream uintptr) error {
+	return d.call("cuStreamBeginCapture_v2", stream, captureRelaxed)
+}
+
+func (d *gpu) EndCapture(stream uintptr) (exec uintptr, err error) {
+	var graph uintptr
+	if err := d.call("cuStreamEndCapture", stream, uintptr(unsafe.Pointer(&graph))); err != nil {
+		return 0, err
+	}
+	err = d.call("cuGraphInstantiateWithFlags", uintptr(unsafe.Pointer(&exec)), graph, 0)
+	d.call("cuGraphDestroy", graph)
+	return exec, err
+}
+
+func (d *gpu) LaunchGraph(exec, stream uintptr) error { return d.call("cuGraphLaunch", exec, stream) }
+
+func (d *gpu) FreeGraph(exec uintptr) { d.call("cuGraphExecDestroy", exec) }
+
+func (d *gpu) Close() error {
+	d.ltCall("cublasLtDestroy", d.handle)
+	return d.cuda.call("cuDevicePrimaryCtxRelease_v2", uintptr(d.device))
+}

@@ -1,0 +1,147 @@
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// linearArgs mirrors LinearArgs in kernels/linear/linear.cu.
+type linearArgs struct {
+	dst, x, w, bias       uint64
+	dstStride, xStride    int64
+	rows, in, out, act    uint32
+	dstHalf, xHalf, wHalf uint32
+	_                     uint32
+}
+
+// Linear computes dst = act(x Wᵀ + bias). Operands are brought to the type of the weights: a BF16 matrix takes x in bfloat16
+// (F32 x is rounded into work space first), an F32 matrix takes x in float32. Sums are float32. A bias goes with a BF16 dst in
+// bfloat16, as cuBLASLt demands; with an F32 dst it stays float32.
+func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Tensor, act compute.Activation) {
+	if q.err != nil {
+		return
+	}
+	m, ok := w.(*matrix)
+	require(ok && dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1], "linear", dst, x, w)
+	row("linear", bias, dst.Shape[1])
+	if dst.Elems() == 0 {
+		return
+	}
+	x = q.operand(x, m)
+	to := dst
+	if !m.half && dst.DType == compute.BF16 { // cuBLASLt does not round float32 products
+		to = q.scratch(scratchOutput, compute.F32, dst.Shape[0], dst.Shape[1])
+	}
+	if q.err != nil {
+		return
+	}
+	q.product(to, x, m, bias, act)
+	if to.Buffer != dst.Buffer {
+		q.Copy(dst, to)
+	}
+}
+
+// operand returns x in the type of the weights.
+func (q *queue) operand(x compute.Tensor, m *matrix) compute.Tensor {
+	half("linear", x)
+	if x.DType == m.DType {
+		return x
+	}
+	s := q.scratch(scratchInput, m.DType, x.Shape[0], x.Shape[1])
+	if q.err == nil {
+		q.Copy(s, x)
+	}
+	return s
+}
+
+// product multiplies by cuBLASLt with as much of bias and activation fused as it offers, else by the plain kernel.
+func (q *queue) product(dst, x compute.Tensor, m *matrix, bias compute.Tensor, act compute.Activation) {
+	fused := act
+	if act == compute.SiLU {
+		fused = compute.None
+	}
+	key := product{rows: x.Shape[0], in: x.Shape[1], out: m.Shape[0], xStride: stride(x), dstStride: stride(dst), half: m.half,
+		dstHalf: dst.DType == compute.BF16, bias: !bias.IsZero(), act: uint8(fused), workspaceBytes: q.work.bytes,
+		xAlign: alignment(x), dstAlign: alignment(dst), wAlign: alignment(m.Tensor)}
+	if p := q.plan(key); p != nil {
+		if q.multiply(p, dst, x, m, bias); act != fused {
+			q.Activate(dst, dst, act)
+		}
+		return
+	}
+	key.bias, key.act = false, uint8(compute.None)
+	if p := q.plan(key); p != nil {
+		q.multiply(p, dst, x, m, compute.Tensor{})
+		q.elementwise("linear", opBias, dst, dst, compute.Tensor{}, bias, dst.Shape[0], act, 0, 0)
+		return
+	}
+	q.plainLinear(dst, x, m, bias, act)
+}
+
+// plan looks up or makes the plan for a case; nil means that cuBLASLt has none, or that the queue failed.
+func (q *queue) plan(key product) *productPlan {
+	if q.err != nil {
+		return nil
+	}
+	p, ok := q.products[key]
+	if !ok {
+		var err error
+		if p, err = q.drv.NewProduct(key); err != nil {
+			q.fail("linear", fmt.Errorf("plan %d x %d x %d: %w", key.rows, key.in, key.out, err))
+			return nil
+		}
+		q.products[key] = p
+	}
+	return p
+}
+
+func (q *queue) multiply(p *productPlan, dst, x compute.Tensor, m *matrix, bias compute.Tensor) {
+	if q.err != nil {
+		return
+	}
+	var at uint64
+	if !bias.IsZero() {
+		if p.dstHalf {
+			s := q.scratch(scratchBias, compute.BF16, 1, m.Shape[0])
+			if q.err != nil {
+				return
+			}
+			q.Copy(s.Reshape(m.Shape[0]), bias)
+			bias = s
+		}
+		at = address(bias)
+	}
+	if q.err == nil {
+		q.fail("linear", q.drv.Multiply(p, address(dst), address(x), address(m.Tensor), at, q.work.ptr, q.stream))
+	}
+}
+
+// plainLinear runs the kernel of kernels/linear.
+func (q *queue) plainLinear(dst, x compute.Tensor, m *matrix, bias compute.Tensor, act compute.Activation) {
+	if q.err != nil {
+		return
+	}
+	a := &q.linearArgs
+	*a = linearArgs{dst: address(dst), x: address(x), w: address(m.Tensor), bias: row("linear", bias, m.Shape[0]),
+		dstStride: int64(stride(dst)), xStride: int64(stride(x)), rows: uint32(x.Shape[0]), in: uint32(x.Shape[1]), out: uint32(m.Shape[0]),
+		act: uint32(act), dstHalf: half("linear", dst), xHalf: half("linear", x), wHalf: half("linear", m.Tensor)}
+	const tile = 64
+	grid := [3]uint32{uint32((m.Shape[0] + tile - 1) / tile), uint32((x.Shape[0] + tile - 1) / tile), 1}
+	q.launch("linear", q.device.kernels.linear[0], grid, [3]uint32{256, 1, 1}, 0, unsafe.Pointer(a))
+}
+
+// stride is the row stride; that of a single row may be anything and is taken as dense, which keeps cuBLASLt content.
+func stride(t compute.Tensor) int {
+	if t.Shape[0] == 1 {
+		return t.Shape[1]
+	}
+	return t.Stride[0]
+}
+
+// alignment is the largest power of two up to 256 that divides the address.
+func alignment(t compute.Tensor) int {
+	at := address(t)
+	return int(min(at&-at, 256))
+}

@@ -1,0 +1,187 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// mapArgs mirrors MapArgs in kernels/map/map.cu.
+type mapArgs struct {
+	dst, x, y, param          uint64
+	dstStride, xStride        [3]int64
+	yStride                   [3]int64
+	paramStride               int64
+	chunks, rowChunks, n1, n2 uint32
+	rowsPerGroup, op, act     uint32
+	vec                       uint32
+	a, b                      float32
+}
+
+// Operations of the kernel, numbered as in map.cu.
+const (
+	opActivate = iota
+	opMix
+	opClamp
+	opAddGated
+	opBias
+)
+
+const (
+	mapThreads = 256
+	mapUnroll  = 2 // chunks a thread
+)
+
+// outer is what remains of up to three operands' dimensions when neighbours that lie together in all of them are merged:
+// the row width and up to three outer dimensions with their strides, operand by operand.
+type outer struct {
+	width  int
+	n      [3]int
+	stride [3][3]int64 // [operand][dimension]
+	rows   int
+}
+
+// merge finds the longest rows that all operands share. With keepRows the last dimension stays a row of its own.
+func merge(op string, keepRows bool, operands ...compute.Tensor) outer {
+	first := operands[0]
+	for _, t := range operands[1:] {
+		require(t.Rank == first.Rank && t.Shape == first.Shape, op, first, t)
+	}
+	type dim struct {
+		n      int
+		stride [3]int64
+	}
+	var dims []dim
+	for i := range first.Rank {
+		d := dim{n: first.Shape[i]}
+		for k, t := range operands {
+			d.stride[k] = int64(t.Stride[i])
+		}
+		last := i == first.Rank-1
+		if d.n == 1 && !last {
+			continue
+		}
+		if len(dims) > 0 && !(keepRows && last) {
+			p := &dims[len(dims)-1]
+			together := true
+			for k := range operands {
+				together = together && p.stride[k] == d.stride[k]*int64(d.n)
+			}
+			if together {
+				p.n, p.stride = p.n*d.n, d.stride
+				continue
+			}
+		}
+		dims = append(dims, d)
+	}
+	o := outer{width: dims[len(dims)-1].n, n: [3]int{1, 1, 1}, rows: 1}
+	dims = dims[:len(dims)-1]
+	if len(dims) == 1 { // the kernel's short way: one outer dimension is the first
+		o.n[0], o.rows = dims[0].n, dims[0].n
+		for k := range operands {
+			o.stride[k][0] = dims[0].stride[k]
+		}
+		return o
+	}
+	for i, d := range dims {
+		at := 3 - len(dims) + i
+		o.n[at] = d.n
+		o.rows *= d.n
+		for k := range operands {
+			o.stride[k][at] = d.stride[k]
+		}
+	}
+	return o
+}
+
+// elementwise runs the map kernel. y and param may be absent; param goes with rows, rowsPerGroup of which share one of its.
+func (q *queue) elementwise(name string, op uint32, dst, x, y, param compute.Tensor, rowsPerGroup int, act compute.Activation, a, b float32) {
+	if dst.Elems() == 0 {
+		require(dst.Shape == x.Shape, name, dst, x)
+		return
+	}
+	operands := [3]compute.Tensor{dst, x, y}
+	n := 3
+	if y.IsZero() {
+		n = 2
+	}
+	o := merge(name, !param.IsZero(), operands[:n]...)
+	args := &q.elementArgs
+	*args = mapArgs{dst: address(dst), x: address(x), n1: uint32(o.n[1]), n2: uint32(o.n[2]), rowsPerGroup: uint32(max(rowsPerGroup, 1)),
+		op: op, act: uint32(act), a: a, b: b, dstStride: o.stride[0], xStride: o.stride[1], yStride: o.stride[2]}
+	kernel := half(name, dst)<<2 | half(name, x)<<1
+	vec := o.width%8 == 0 && aligned(dst) && aligned(x) && aligned(y) && aligned(param)
+	if !y.IsZero() {
+		args.y = address(y)
+		kernel |= half(name, y)
+	}
+	if !param.IsZero() {
+		args.param = address(param)
+		if param.Rank == 2 {
+			args.paramStride = int64(param.Stride[0])
+		}
+	}
+	chunk := 1
+	if vec {
+		chunk, args.vec = 8, 1
+	}
+	chunks := o.rows * (o.width / chunk)
+	if chunks > math.MaxUint32-mapThreads*mapUnroll {
+		q.fail(name, fmt.Errorf("%v has too many elements: %w", dst, compute.ErrUnsupported))
+		return
+	}
+	args.chunks, args.rowChunks = uint32(chunks), uint32(o.width/chunk)
+	blocks := (chunks + mapThreads*mapUnroll - 1) / (mapThreads * mapUnroll)
+	q.launch(name, q.device.kernels.elements[kernel], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{mapThreads, 1, 1}, 0, unsafe.Pointer(args))
+}
+
+// Copy copies src to dst of the same shape, converting between F32 and BF16. Other types are copied as they are.
+func (q *queue) Copy(dst, src compute.Tensor) {
+	if q.err != nil {
+		return
+	}
+	if dst.DType == src.DType && dst.DType != compute.BF16 && dst.DType.Size() == 4 {
+		// The kernel moves 4-byte elements without looking at them.
+		dst.DType, src.DType = compute.F32, compute.F32
+	}
+	q.elementwise("copy", opActivate, dst, src, compute.Tensor{}, compute.Tensor{}, 1, compute.None, 0, 0)
+}
+
+// Activate computes dst = act(x) on elements.
+func (q *queue) Activate(dst, x compute.Tensor, act compute.Activation) {
+	if q.err != nil {
+		return
+	}
+	q.elementwise("activate", opActivate, dst, x, compute.Tensor{}, compute.Tensor{}, 1, act, 0, 0)
+}
+
+// Mix computes dst = a*x + b*y on elements; y may be absent.
+func (q *queue) Mix(dst compute.Tensor, a float32, x compute.Tensor, b float32, y compute.Tensor) {
+	if q.err != nil {
+		return
+	}
+	q.elementwise("mix", opMix, dst, x, y, compute.Tensor{}, 1, compute.None, a, b)
+}
+
+// Clamp limits every element to [lo, hi].
+func (q *queue) Clamp(dst, x compute.Tensor, lo, hi float32) {
+	if q.err != nil {
+		return
+	}
+	q.elementwise("clamp", opClamp, dst, x, compute.Tensor{}, compute.Tensor{}, 1, compute.None, lo, hi)
+}
+
+// AddGated computes dst = x + y*gate, gate [groups, width] or absent.
+func (q *queue) AddGated(dst, x, y, gate compute.Tensor) {
+	if q.err != nil {
+		return
+	}
+	require(dst.Rank == 2 && !y.IsZero(), "add gated", dst, x, y, gate)
+	share := 1
+	if !gate.IsZero() {
+		share = groups("add gated", gate, dst.Shape[0], dst.Shape[1])
+	}
+	q.elementwise("add gated", opAddGated, dst, x, y, gate, share, compute.None, 0, 0)
+}

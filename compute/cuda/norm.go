@@ -1,0 +1,78 @@
+package cuda
+
+import (
+	"fmt"
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// normArgs mirrors NormArgs in kernels/norm/norm.cu.
+type normArgs struct {
+	dst, x, weight, bias, scale, shift                uint64
+	dstStride, xStride                                int64
+	scaleStride, shiftStride                          int64
+	rows, width, rowsPerScale, rowsPerShift, rms, vec uint32
+	eps                                               float32
+	_                                                 uint32
+}
+
+// A thread keeps normHeld chunks in registers; a row has a warp, or up to normWideThreads threads.
+const (
+	normHeld        = 8
+	normWideThreads = 512
+)
+
+// Norm normalises each row, see compute.Norm. Rows may be up to 32768 wide (4096 where alignment forbids 16-byte accesses).
+func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
+	if q.err != nil {
+		return
+	}
+	require(dst.Rank == 2 && x.Rank == 2 && dst.Shape == x.Shape, "norm", dst, x)
+	rows, width := x.Shape[0], x.Shape[1]
+	if rows == 0 || width == 0 {
+		return
+	}
+	a := &q.normArgs
+	*a = normArgs{dst: address(dst), x: address(x), dstStride: int64(dst.Stride[0]), xStride: int64(x.Stride[0]),
+		rows: uint32(rows), width: uint32(width), rowsPerScale: 1, rowsPerShift: 1, eps: n.Eps}
+	if n.RMS {
+		a.rms = 1
+	}
+	a.weight, a.bias = row("norm", n.Weight, width), row("norm", n.Bias, width)
+	if !n.Scale.IsZero() {
+		a.rowsPerScale = uint32(groups("norm", n.Scale, rows, width))
+		a.scale, a.scaleStride = address(n.Scale), int64(n.Scale.Stride[0])
+	}
+	if !n.Shift.IsZero() {
+		a.rowsPerShift = uint32(groups("norm", n.Shift, rows, width))
+		a.shift, a.shiftStride = address(n.Shift), int64(n.Shift.Stride[0])
+	}
+	chunk := 1
+	if width%8 == 0 && aligned(dst) && aligned(x) && aligned(n.Weight) && aligned(n.Bias) && aligned(n.Scale) && aligned(n.Shift) {
+		chunk, a.vec = 8, 1
+	}
+	kernel := half("norm", dst)<<1 | half("norm", x)
+	chunks := width / chunk
+	if chunks <= 32*normHeld {
+		const together = 4 // rows of a block, a warp each
+		q.launch("norm", q.device.kernels.norm[kernel], [3]uint32{uint32((rows + together - 1) / together), 1, 1}, [3]uint32{32, together, 1}, 0, unsafe.Pointer(a))
+		return
+	}
+	threads := (chunks + normHeld - 1) / normHeld
+	threads = (threads + 31) / 32 * 32
+	if threads > normWideThreads {
+		q.fail("norm", fmt.Errorf("rows of %v are too wide: %w", x, compute.ErrUnsupported))
+		return
+	}
+	q.launch("norm", q.device.kernels.normWide[kernel], [3]uint32{uint32(rows), 1, 1}, [3]uint32{uint32(max(threads, 64)), 1, 1}, 0, unsafe.Pointer(a))
+}
+
+// row returns the address of an F32 parameter [width], or 0 when it is absent.
+func row(op string, t compute.Tensor, width int) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	require(t.DType == compute.F32 && t.Elems() == width && t.Contiguous(), op, t, width)
+	return address(t)
+}

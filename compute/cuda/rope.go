@@ -1,0 +1,68 @@
+package cuda
+
+import (
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// ropeArgs mirrors RopeArgs in kernels/rope/rope.cu.
+type ropeArgs struct {
+	dst, x, pos, time, row, column   uint64
+	fault                            uint64
+	dstHead, dstToken, xHead, xToken int64
+	posHead, posToken                int64
+	heads, tokens, headDim           uint32
+	timePairs, rowPairs, columnPairs uint32
+	times, rows, columns             uint32
+	minTime                          int32
+	inverse, vec                     uint32
+}
+
+// Rope rotates pairs of adjacent elements by their token's position, see compute.Rope. A row or column position outside its
+// table is reported by Err.
+func (q *queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
+	if q.err != nil {
+		return
+	}
+	require(dst.Rank == 3 && x.Rank == 3 && dst.Shape == x.Shape, "rope", dst, x)
+	heads, tokens, headDim := x.Shape[0], x.Shape[1], x.Shape[2]
+	require(pos.DType == compute.I32 && (pos.Rank == 2 || pos.Rank == 3 && pos.Shape[0] == heads) &&
+		pos.Dim(-2) == tokens && pos.Dim(-1) == 3, "rope", pos, x)
+	if x.Elems() == 0 {
+		return
+	}
+	a := &q.ropeArgs
+	*a = ropeArgs{dst: address(dst), x: address(x), pos: address(pos), fault: q.faultAt,
+		dstHead: int64(dst.Stride[0]), dstToken: int64(dst.Stride[1]), xHead: int64(x.Stride[0]), xToken: int64(x.Stride[1]),
+		posToken: int64(pos.Stride[pos.Rank-2]), heads: uint32(heads), tokens: uint32(tokens), headDim: uint32(headDim), minTime: int32(r.MinTime)}
+	if pos.Rank == 3 {
+		a.posHead = int64(pos.Stride[0])
+	}
+	if r.Inverse {
+		a.inverse = 1
+	}
+	a.time, a.times, a.timePairs = ropeTable(r.Time)
+	a.row, a.rows, a.rowPairs = ropeTable(r.Row)
+	a.column, a.columns, a.columnPairs = ropeTable(r.Column)
+	require(int(a.timePairs+a.rowPairs+a.columnPairs)*2 == headDim, "rope", r.Time, r.Row, r.Column, x)
+	chunk := 2
+	if headDim%8 == 0 && aligned(dst) && aligned(x) {
+		chunk, a.vec = 8, 1
+	}
+	tx := min(headDim/chunk, 64)
+	ty := min(heads, max(1, 256/tx))
+	tz := max(1, min(64, 256/(tx*ty)))
+	grid := [3]uint32{uint32((tokens + tz - 1) / tz), 1, 1}
+	kernel := half("rope", dst)<<1 | half("rope", x)
+	q.launch("rope", q.device.kernels.rope[kernel], grid, [3]uint32{uint32(tx), uint32(ty), uint32(tz)}, 0, unsafe.Pointer(a))
+}
+
+// ropeTable checks one axis, F32 [positions, pairs, 2] contiguous, or absent.
+func ropeTable(t compute.Tensor) (at uint64, positions, pairs uint32) {
+	if t.IsZero() {
+		return 0, 0, 0
+	}
+	require(t.Rank == 3 && t.DType == compute.F32 && t.Shape[2] == 2 && t.Shape[0] > 0 && t.Contiguous(), "rope", t)
+	return address(t), uint32(t.Shape[0]), uint32(t.Shape[1])
+}

@@ -1,0 +1,128 @@
+package cuda
+
+import (
+	"math"
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// stagingBytes is the size of each of the two pinned buffers through which host data moves.
+const stagingBytes = 4 << 20
+
+// staging moves bytes between ordinary host memory and the GPU through two pinned buffers, so that one is filled while the
+// other is on the bus.
+type staging struct {
+	drv    driver
+	pinned [2][]byte
+	events [2]uintptr // the last transfer of each buffer
+	busy   [2]bool
+	turn   int
+}
+
+func newStaging(drv driver) (*staging, error) {
+	s := &staging{drv: drv}
+	for i := range s.pinned {
+		var err error
+		if s.pinned[i], _, err = drv.HostAlloc(stagingBytes); err != nil {
+			s.free()
+			return nil, err
+		}
+		if s.events[i], err = drv.NewEvent(false); err != nil {
+			s.free()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *staging) free() {
+	for i := range s.pinned {
+		if s.busy[i] {
+			s.drv.SyncEvent(s.events[i])
+		}
+		if s.pinned[i] != nil {
+			s.drv.HostFree(s.pinned[i])
+		}
+		if s.events[i] != 0 {
+			s.drv.FreeEvent(s.events[i])
+		}
+	}
+	*s = staging{drv: s.drv}
+}
+
+// next waits until the buffer whose turn it is has been transferred.
+func (s *staging) next() (int, error) {
+	i := s.turn
+	s.turn = 1 - i
+	if s.busy[i] {
+		s.busy[i] = false
+		return i, s.drv.SyncEvent(s.events[i])
+	}
+	return i, nil
+}
+
+func (s *staging) sent(i int, stream uintptr) error {
+	s.busy[i] = true
+	return s.drv.Record(s.events[i], stream)
+}
+
+// in copies src to the GPU, converting elements of size from to size to on the way (convert may be nil). src may be reused
+// on return; the copy is ordered on the stream.
+func (s *staging) in(dst uint64, src []byte, from, to int, convert func(dst, src []byte), stream uintptr) error {
+	most := stagingBytes / max(from, to)
+	for len(src) > 0 {
+		n := min(len(src)/from, most)
+		i, err := s.next()
+		if err != nil {
+			return err
+		}
+		if convert == nil {
+			copy(s.pinned[i], src[:n*from])
+		} else {
+			convert(s.pinned[i], src[:n*from])
+		}
+		if err := s.drv.CopyIn(dst, unsafe.Pointer(&s.pinned[i][0]), n*to, stream); err != nil {
+			return err
+		}
+		if err := s.sent(i, stream); err != nil {
+			return err
+		}
+		src, dst = src[n*from:], dst+uint64(n*to)
+	}
+	return nil
+}
+
+// out copies GPU memory to dst and returns when it is there, after everything else on the stream.
+func (s *staging) out(dst []byte, src uint64, stream uintptr) error {
+	pending := -1
+	var place []byte
+	for len(dst) > 0 || pending >= 0 {
+		i, n := -1, min(len(dst), stagingBytes)
+		if n > 0 {
+			var err error
+			if i, err = s.next(); err != nil {
+				return err
+			}
+			if err := s.drv.CopyOut(unsafe.Pointer(&s.pinned[i][0]), src, n, stream); err != nil {
+				return err
+			}
+			if err := s.sent(i, stream); err != nil {
+				return err
+			}
+		}
+		if pending >= 0 {
+			if err := s.drv.SyncEvent(s.events[pending]); err != nil {
+				return err
+			}
+			s.busy[pending] = false
+			copy(place, s.pinned[pending])
+		}
+		pending, place = i, dst[:n]
+		dst, src = dst[n:], src+uint64(n)
+	}
+	return nil
+}
+
+// roundBits rounds a float32 given by its bits to bfloat16.
+func roundBits(u uint32) uint16 { return compute.BF16FromF32(math.Float32frombits(u)) }

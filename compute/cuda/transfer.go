@@ -1,0 +1,39 @@
+package cuda
+
+import (
+	"fmt"
+
+	"longtake/compute"
+)
+
+// Upload fills dst (contiguous) from src, which may be reused when the call returns.
+func (q *queue) Upload(dst compute.Tensor, src []byte) {
+	if q.err != nil {
+		return
+	}
+	require(dst.Contiguous() && int64(len(src)) == dst.Bytes(), "upload", dst, fmt.Sprint(len(src), " bytes"))
+	if len(src) == 0 {
+		return
+	}
+	if q.recording {
+		q.fail("upload", errRecording)
+		return
+	}
+	q.fail("upload", q.staging.in(address(dst), src, 1, 1, nil, q.stream))
+}
+
+// Download fills dst from src (contiguous) and returns when the bytes are there.
+func (q *queue) Download(dst []byte, src compute.Tensor) {
+	if q.Err() != nil {
+		return
+	}
+	require(src.Contiguous() && int64(len(dst)) == src.Bytes(), "download", src, fmt.Sprint(len(dst), " bytes"))
+	if len(dst) == 0 {
+		return
+	}
+	if q.recording {
+		q.fail("download", errRecording)
+		return
+	}
+	q.fail("download", q.staging.out(dst, address(src), q.stream))
+}
