@@ -7,8 +7,10 @@
 // that of an inter-coded file.
 //
 // The container (RFC 8794 EBML, RFC 9559 Matroska) is written here. The VP8 encoder is
-// github.com/deepteams/webp behind the [KeyFrameEncoder] interface. The same frames and options give
-// the same bytes: nothing in the file depends on time, machine or chance.
+// github.com/deepteams/webp behind the [KeyFrameEncoder] interface. The container holds no time, name
+// or chance. The same frames give the same bytes as long as GOMAXPROCS is at least 2 and the picture
+// at least 49 pixels high; with one processor or a smaller picture the encoder's choices depend on
+// frames it saw before (see method), so sizes and bytes vary a little from run to run.
 package webm
 
 import (
