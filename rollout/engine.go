@@ -88,6 +88,8 @@ type Request struct {
 	// StartActions led from frame to frame of Start; the first is not used. Heading is the direction of the first frame.
 	StartActions []int
 	Heading      int
+	// Noise replaces the native noise; nil keeps it.
+	Noise sampler.Noise
 }
 
 // SessionBytes returns the memory that a session of this request takes, known before it starts. A full cache grows beyond it.

@@ -52,6 +52,7 @@ func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err err
 	if s.solver, err = e.NewSolver(r.Steps); err != nil {
 		return s, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
+	s.solver.Draw = r.Noise
 	if s.dq, err = e.Device.NewQueue(); err != nil {
 		return s, err
 	}
@@ -154,13 +155,14 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 	if err != nil {
 		return nil, err
 	}
-	s.solver.Noise(s.dq, s.latent, s.seed, s.chunk)
+	key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.chunk)}
+	s.solver.Noise(s.dq, s.latent, key)
 	for _, step := range s.solver.Steps {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		s.work.Predict(s.dq, s.pred, s.latent, dit.Pass{Index: step.Index}, s.cache)
-		s.solver.Advance(s.dq, s.latent, s.pred, s.scratch, step, compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.chunk)})
+		s.solver.Advance(s.dq, s.latent, s.pred, s.scratch, step, key)
 	}
 	denoised := time.Now()
 	if err := s.commit(s.latent, turned); err != nil {
@@ -211,6 +213,9 @@ func (s *Session) commit(latent compute.Tensor, heading int) error {
 
 // Stats returns the cache's sizes.
 func (s *Session) Stats() kvcache.Stats { return s.cache.Stats() }
+
+// Latent returns the clean latents of the last chunk, F32 [tokens, values], valid until the next call of Next.
+func (s *Session) Latent() compute.Tensor { return s.latent }
 
 // Times returns how long the stages of the last chunk took.
 func (s *Session) Times() Times { return s.times }

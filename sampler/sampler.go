@@ -35,7 +35,12 @@ type Solver struct {
 	// Limit, if not 0, clamps clean estimates to [-Limit, Limit].
 	Limit float32
 	Steps []Step
+	// Draw is the source of noise; nil is the native one, compute.Queue.Noise.
+	Draw Noise
 }
+
+// Noise fills dst with the standard normal numbers of a draw.
+type Noise func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey)
 
 // New returns the solver of n equal steps u = 1, 1-1/n, ... with the shift sigma = shift*u / (1 + (shift-1)*u).
 func New(n int, shift float64, prediction Prediction, limit float32) (*Solver, error) {
@@ -53,13 +58,17 @@ func New(n int, shift float64, prediction Prediction, limit float32) (*Solver, e
 	return s, nil
 }
 
-// Noise fills latent with the chunk's starting noise.
-func (s *Solver) Noise(dq compute.Queue, latent compute.Tensor, seed uint64, chunk int) {
-	dq.Noise(latent, compute.NoiseKey{Seed: seed, Chunk: uint32(chunk)})
+// Noise fills latent with a chunk's starting noise; key.Step is 0.
+func (s *Solver) Noise(dq compute.Queue, latent compute.Tensor, key compute.NoiseKey) {
+	if s.Draw != nil {
+		s.Draw(dq, latent, key)
+		return
+	}
+	dq.Noise(latent, key)
 }
 
 // Advance moves latent from step.Sigma to step.Next by the network's prediction, which it uses up. After the last step
-// latent is the clean estimate. Scratch has latent's shape and is needed when Fresh is set; key counts draws.
+// latent is the clean estimate. Scratch has latent's shape and is needed when Fresh is set; key names the chunk.
 func (s *Solver) Advance(dq compute.Queue, latent, prediction, scratch compute.Tensor, step Step, key compute.NoiseKey) {
 	clean := prediction
 	if s.Prediction == Flow {
@@ -73,7 +82,7 @@ func (s *Solver) Advance(dq compute.Queue, latent, prediction, scratch compute.T
 		dq.Copy(latent, clean)
 	case s.Fresh:
 		key.Step = uint32(step.Index + 1)
-		dq.Noise(scratch, key)
+		s.Noise(dq, scratch, key)
 		dq.Mix(latent, float32(1-step.Next), clean, float32(step.Next), scratch)
 	default:
 		// z' = (1-s')x + s'(z - (1-s)x)/s: dropping the factor (1-s') saturates a rollout within three frames.
