@@ -79,7 +79,7 @@ func (e *pngSequence) Encode(_ context.Context, f Frame) error {
 func (e *pngSequence) Finish() error { return nil }
 func (e *pngSequence) Discard()      {}
 
-// Commit implements sink.
+// Commit implements target.
 func (e *pngSequence) Commit() error {
 	return e.out.Commit(struct {
 		Width  int    `json:"width"`
@@ -90,7 +90,7 @@ func (e *pngSequence) Commit() error {
 	}{e.opts.OutWidth(), e.opts.OutHeight(), e.opts.FPS.String(), e.frames, e.pattern})
 }
 
-// Abort implements sink.
+// Abort implements target.
 func (e *pngSequence) Abort() error { return e.out.Abort() }
 
 // Get and Put let the encoder keep its buffers from frame to frame.

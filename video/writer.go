@@ -96,8 +96,8 @@ type Encoder interface {
 	Discard()
 }
 
-// sink is where bytes go: outfile.File, outfile.Stream, or a folder.
-type sink interface {
+// target is where bytes go: outfile.File, outfile.Stream, or a folder.
+type target interface {
 	Commit() error
 	Abort() error
 }
@@ -129,14 +129,14 @@ type writer struct {
 	path   string
 	opts   Options
 	enc    Encoder
-	out    sink
+	out    target
 	frames int
 	scaled []byte
 	done   bool  // nothing is open any more
 	err    error // why, if not a successful Close
 }
 
-func newWriter(path string, o Options, enc Encoder, out sink) *writer {
+func newWriter(path string, o Options, enc Encoder, out target) *writer {
 	w := &writer{path: path, opts: o, enc: enc, out: out}
 	if _, ok := enc.(scalesItself); !ok && o.Scale > 1 {
 		w.scaled = make([]byte, 3*o.OutWidth()*o.OutHeight())
