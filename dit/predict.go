@@ -12,6 +12,8 @@ type Pass struct {
 	Index int
 	// Clean commits the chunk's keys; otherwise they are drafts.
 	Clean bool
+	// Chunk counts the session's chunks, for the attention policies.
+	Chunk int
 }
 
 // Predict runs the network on the chunk's tokens x F32 [frames*tokens, In] and writes its output to dst F32
@@ -57,14 +59,18 @@ func (w *Work) block(dq compute.Queue, h compute.Tensor, i int, pass Pass, cache
 		return
 	}
 	dq.Norm(q, q, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.normQ})
-	attention.Self(dq, attn.Heads(m.Heads), q.Heads(m.Heads), cache, i)
+	at := attention.Site{Kind: attention.Self, Layer: i, Chunk: pass.Chunk, Pass: pass.Index, Passes: w.passes, Tokens: m.Tokens()}
+	at.Rope, at.Pos = cache.Rope()
+	dq.Rope(q.Heads(m.Heads), q.Heads(m.Heads), at.Pos, at.Rope)
+	w.self.Attend(dq, at, attn.Heads(m.Heads), q.Heads(m.Heads), cache.Layer(i).View())
 	b.selfOut.apply(dq, y, attn, compute.None)
 	dq.AddGated(h, h, y, w.mod(pass, i, 2, n))
 
 	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross})
 	b.crossQ.apply(dq, attn, y, compute.None)
 	dq.Norm(attn, attn, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.crossNormQ})
-	attention.Dense(dq, y.Heads(m.Heads), attn.Heads(m.Heads), w.prompt(i))
+	at.Kind = attention.Cross
+	w.cross.Attend(dq, at, y.Heads(m.Heads), attn.Heads(m.Heads), w.prompt(i))
 	b.crossOut.apply(dq, attn, y, compute.None)
 	dq.AddGated(h, h, attn, compute.Tensor{})
 

@@ -4,14 +4,16 @@ import (
 	"encoding/binary"
 	"math"
 
+	"longtake/attention"
 	"longtake/compute"
 )
 
 // Work is the memory of one session's forwards, and what stays the same over a chunk: the modulation of every pass, the
 // controls, the prompt's keys and values. It belongs to one queue.
 type Work struct {
-	m      *Model
-	passes int
+	m           *Model
+	passes      int
+	self, cross attention.Policy
 
 	// Between operations, for up to ChunkFrames frames of tokens.
 	residual     compute.Tensor // F32 [tokens, dim]
@@ -45,7 +47,7 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, passes, promptToke
 	n, d, act := m.ChunkFrames*m.Tokens(), m.Dim, types.Activation
 	rows := passes * m.ChunkFrames
 	w := &Work{
-		m: m, passes: passes,
+		m: m, passes: passes, self: attention.Dense{}, cross: attention.Dense{},
 		residual: a.Tensor(compute.F32, n, d), normed: a.Tensor(act, n, d), attn: a.Tensor(act, n, d),
 		qkv: a.Tensor(act, n, 3*d), hidden: a.Tensor(act, n, m.FFN),
 		timesteps: a.Tensor(compute.F32, rows), sinusoids: a.Tensor(compute.F32, rows, m.FreqDim),
@@ -68,6 +70,9 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, passes, promptToke
 	}
 	return w
 }
+
+// Attend sets the policies of self and cross attention; without it both are dense.
+func (w *Work) Attend(self, cross attention.Policy) { w.self, w.cross = self, cross }
 
 // Schedule sets the timesteps (0 to 1000) of every pass, one for each latent frame of a chunk, and computes what depends on
 // them alone. Call it once before the first chunk.

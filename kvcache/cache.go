@@ -6,12 +6,44 @@ import "longtake/compute"
 type Span struct{ Start, Frames int }
 
 // View is what the queries of the chunk in work may see. Shapes: Keys and Values [heads, keys, headDim], keys rotated.
-// Optional, absent when every key stands for itself alone: LogCount F32 [heads, keys], ln of the keys a token stands for;
-// Lengths I32 [heads], keys in use of each head.
+// Optional, absent when every key stands for itself alone: LogCount F32 [heads, keys], ln of the keys a token stands for
+// (-Inf hides a slot); Lengths I32 [heads], keys in use of each head.
 // The view is valid until the cache changes; the storage stays the cache's.
 type View struct {
 	Keys, Values      compute.Tensor
 	LogCount, Lengths compute.Tensor
+	// Parts says what the keys are, in the order of the keys. Only the last part may be cut by Lengths.
+	Parts []Part
+}
+
+// Part is a run of keys [Lo, Hi) of one origin.
+type Part struct {
+	Kind   PartKind
+	Lo, Hi int
+	// Frame is the latent frame that the keys come from; -1 for merged keys of many frames.
+	Frame int
+}
+
+// PartKind says why keys are in the cache.
+type PartKind uint8
+
+// Kinds of part: first frames kept for ever, older history, the newest frames before the chunk, the chunk in work.
+const (
+	Anchor PartKind = iota
+	History
+	Recent
+	Current
+)
+
+// Policy makes caches: what is kept of the past, and how.
+type Policy interface {
+	// New allocates a cache. The error wraps compute.ErrNoMemory when the device is too small; an impossible policy is
+	// refused with the smallest possible one.
+	New(dev compute.Device, dq compute.Queue, s Shape) (Cache, error)
+	// Bytes returns the memory that New takes, known beforehand.
+	Bytes(dev compute.Device, s Shape) int64
+	// String describes the policy for people: "window 16 + 1 anchor".
+	String() string
 }
 
 // Layer is one transformer block's side of the cache. Keys [heads, tokens, headDim] are unrotated, values likewise, with any

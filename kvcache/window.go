@@ -40,7 +40,7 @@ type frames struct {
 	slots  int // capacity in frames
 	done   int // frames committed
 	span   Span
-	err    error
+	parts  []Part // of the chunk in work
 }
 
 // frameLayer is one block's storage, each [heads, slots*tokens, headDim]; raw holds unrotated keys where a kept frame can
@@ -50,8 +50,8 @@ type frameLayer struct {
 	keys, raw, values compute.Tensor
 }
 
-// NewWindow allocates a cache of whole frames. The error wraps compute.ErrNoMemory when the device is too small.
-func NewWindow(dev compute.Device, dq compute.Queue, s Shape, w Window) (Cache, error) {
+// New allocates a cache of whole frames.
+func (w Window) New(dev compute.Device, dq compute.Queue, s Shape) (Cache, error) {
 	if w.Anchor < 0 || w.Recent < Full || s.ChunkFrames <= 0 {
 		return nil, fmt.Errorf("cache of %d anchor and %d recent frames: counts must not be negative", w.Anchor, w.Recent)
 	}
@@ -72,8 +72,8 @@ func NewWindow(dev compute.Device, dq compute.Queue, s Shape, w Window) (Cache, 
 	return c, nil
 }
 
-// WindowBytes returns the memory that NewWindow takes at first: all of it for a window, the first part of a full cache.
-func WindowBytes(dev compute.Device, s Shape, w Window) int64 {
+// Bytes returns the memory that New takes: all of it for a window, the first part of a full cache.
+func (w Window) Bytes(dev compute.Device, s Shape) int64 {
 	c := &frames{shape: s, policy: w}
 	m := &compute.Meter{Device: dev}
 	c.tables(m, nil)
@@ -184,19 +184,41 @@ func (c *frames) Begin(dq compute.Queue, span Span) error {
 	if c.turns() {
 		c.turn(dq)
 	}
+	c.partition()
 	return nil
+}
+
+// partition lists what lies in the used slots: every kept frame is Recent in a window; a full cache calls what is before the
+// newest chunk History.
+func (c *frames) partition() {
+	c.parts = c.parts[:0]
+	n, end := c.shape.Tokens(), c.span.Start+c.span.Frames
+	slots := min(end, c.slots)
+	for s := range slots {
+		f := c.frameAt(s, end)
+		kind := Recent
+		switch {
+		case f >= c.span.Start:
+			kind = Current
+		case f < c.policy.Anchor:
+			kind = Anchor
+		case c.policy.Recent == Full && f < c.span.Start-c.shape.ChunkFrames:
+			kind = History
+		}
+		c.parts = append(c.parts, Part{Kind: kind, Lo: s * n, Hi: (s + 1) * n, Frame: f})
+	}
 }
 
 // turn rotates the keys of all frames beyond the clamp as if they were that old.
 func (c *frames) turn(dq compute.Queue) {
 	rope, n := c.pos.Rope(), c.shape.Tokens()
 	for lo := 0; lo < c.used(); {
-		if c.frameAt(lo) >= rope.MinTime {
+		if c.frameAt(lo, c.done) >= rope.MinTime {
 			lo++
 			continue
 		}
 		hi := lo + 1
-		for hi < c.used() && hi < lo+turnFrames && c.frameAt(hi) < rope.MinTime {
+		for hi < c.used() && hi < lo+turnFrames && c.frameAt(hi, c.done) < rope.MinTime {
 			hi++
 		}
 		for _, l := range c.layers {
@@ -206,14 +228,14 @@ func (c *frames) turn(dq compute.Queue) {
 	}
 }
 
-// frameAt returns the frame that lies in slot s of the used ones.
-func (c *frames) frameAt(s int) int {
-	if c.done <= c.slots || s < c.policy.Anchor {
+// frameAt returns the frame that lies in slot s when frames up to end have been written.
+func (c *frames) frameAt(s, end int) int {
+	if end <= c.slots || s < c.policy.Anchor {
 		return s
 	}
 	ring := c.slots - c.policy.Anchor
-	last := (c.done - 1 - c.policy.Anchor) % ring // ring place of the newest frame
-	return c.done - 1 - ((last-(s-c.policy.Anchor))%ring+ring)%ring
+	last := (end - 1 - c.policy.Anchor) % ring // ring place of the newest frame
+	return end - 1 - ((last-(s-c.policy.Anchor))%ring+ring)%ring
 }
 
 // End counts the chunk as history.
@@ -275,5 +297,5 @@ func (l *frameLayer) write(dq compute.Queue, keys, values compute.Tensor, clean 
 // View returns the used slots.
 func (l *frameLayer) View() View {
 	n := min(l.cache.done+l.cache.span.Frames, l.cache.slots) * l.cache.shape.Tokens()
-	return View{Keys: l.keys.Slice(1, 0, n), Values: l.values.Slice(1, 0, n)}
+	return View{Keys: l.keys.Slice(1, 0, n), Values: l.values.Slice(1, 0, n), Parts: l.cache.parts}
 }

@@ -117,7 +117,7 @@ func (s script) roll(t *testing.T, e *rollout.Engine, start []video.Frame, polic
 		uploadFloats(dq, dst, s.eps[at:at+dst.Elems()])
 	}
 	session, err := e.NewSession(t.Context(), rollout.Request{
-		Prompt: e.Text.(*prompter).words.Decode(s.prompt), Cache: &policy, Start: start, Heading: s.heading, Noise: noise,
+		Prompt: e.Text.(*prompter).words.Decode(s.prompt), Cache: policy, Start: start, Heading: s.heading, Noise: noise,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"longtake/attention"
 	"longtake/compute"
 	"longtake/dit"
 	"longtake/kvcache"
@@ -50,7 +51,7 @@ type Parts struct {
 	// FPS is the frame rate that the model was trained at.
 	FPS float64
 	// Cache is the policy that the model is used with when a request names none.
-	Cache kvcache.Window
+	Cache kvcache.Policy
 	// CacheShape is what a cache for this model stores.
 	CacheShape kvcache.Shape
 }
@@ -81,8 +82,10 @@ type Request struct {
 	Seed   uint64
 	// Steps is the number of denoising steps, 0 for the model's own.
 	Steps int
-	// Cache is the policy; nil for the model's own.
-	Cache *kvcache.Window
+	// Cache says what is kept of the past; nil for the model's own policy.
+	Cache kvcache.Policy
+	// Self and Cross are the attention policies; nil is dense.
+	Self, Cross attention.Maker
 	// Start are frames that the video begins with; the model goes on from them.
 	Start []video.Frame
 	// StartActions led from frame to frame of Start; the first is not used. Heading is the direction of the first frame.
@@ -100,14 +103,22 @@ func (e *Engine) SessionBytes(r Request) (int64, error) {
 	}
 	m := &compute.Meter{Device: e.Device}
 	new(Session).allocate(e, m, len(solver.Steps))
-	return m.Bytes() + kvcache.WindowBytes(e.Device, e.CacheShape, e.policy(r)), nil
+	r = e.defaults(r)
+	return m.Bytes() + r.Cache.Bytes(e.Device, e.CacheShape) + r.Self.Bytes(e.Device, e.CacheShape) + r.Cross.Bytes(e.Device, e.CacheShape), nil
 }
 
-func (e *Engine) policy(r Request) kvcache.Window {
-	if r.Cache != nil {
-		return *r.Cache
+// defaults fills in the policies that a request leaves out.
+func (e *Engine) defaults(r Request) Request {
+	if r.Cache == nil {
+		r.Cache = e.Cache
 	}
-	return e.Cache
+	if r.Self == nil {
+		r.Self = attention.Dense{}
+	}
+	if r.Cross == nil {
+		r.Cross = attention.Dense{}
+	}
+	return r
 }
 
 func (e *Engine) check(r Request) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"longtake/attention"
 	"longtake/compute"
 	"longtake/dit"
 	"longtake/kvcache"
@@ -24,12 +25,15 @@ type Session struct {
 	solver *sampler.Solver
 	vae    Decoder
 
+	self, cross attention.Policy
+
 	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
 
 	chunk   int // chunks done
 	heading int
 	unknown []text.Unknown
 	times   Times
+	stats   kvcache.Stats // of a closed session
 	closed  bool
 }
 
@@ -65,7 +69,7 @@ func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err err
 	if err := s.arena.Err(); err != nil {
 		return s, fmt.Errorf("session: %w", err)
 	}
-	if s.cache, err = kvcache.NewWindow(e.Device, s.dq, e.CacheShape, e.policy(r)); err != nil {
+	if err := s.policies(e.defaults(r)); err != nil {
 		return s, err
 	}
 	s.work.Schedule(s.dq, s.timesteps())
@@ -73,6 +77,22 @@ func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err err
 		return s, err
 	}
 	return s, s.start(ctx, r)
+}
+
+// policies makes the cache and the attention policies.
+func (s *Session) policies(r Request) (err error) {
+	e := s.engine
+	if s.cache, err = r.Cache.New(e.Device, s.dq, e.CacheShape); err != nil {
+		return err
+	}
+	if s.self, err = r.Self.New(e.Device, s.dq, e.CacheShape); err != nil {
+		return err
+	}
+	if s.cross, err = r.Cross.New(e.Device, s.dq, e.CacheShape); err != nil {
+		return err
+	}
+	s.work.Attend(s.self, s.cross)
+	return nil
 }
 
 // allocate takes the session's tensors from a: an arena, or a meter that only counts.
@@ -161,7 +181,7 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		s.work.Predict(s.dq, s.pred, s.latent, dit.Pass{Index: step.Index}, s.cache)
+		s.work.Predict(s.dq, s.pred, s.latent, dit.Pass{Index: step.Index, Chunk: s.chunk}, s.cache)
 		s.solver.Advance(s.dq, s.latent, s.pred, s.scratch, step, key)
 	}
 	denoised := time.Now()
@@ -201,7 +221,7 @@ func (s *Session) begin(span kvcache.Span, actions []int) (heading int, err erro
 
 // commit runs the clean pass on latent, whose keys then stay, and closes the chunk.
 func (s *Session) commit(latent compute.Tensor, heading int) error {
-	s.work.Predict(s.dq, compute.Tensor{}, latent, dit.Pass{Index: len(s.solver.Steps), Clean: true}, s.cache)
+	s.work.Predict(s.dq, compute.Tensor{}, latent, dit.Pass{Index: len(s.solver.Steps), Clean: true, Chunk: s.chunk}, s.cache)
 	if err := s.dq.Err(); err != nil {
 		return fmt.Errorf("chunk %d: %w", s.chunk, err)
 	}
@@ -211,8 +231,13 @@ func (s *Session) commit(latent compute.Tensor, heading int) error {
 	return nil
 }
 
-// Stats returns the cache's sizes.
-func (s *Session) Stats() kvcache.Stats { return s.cache.Stats() }
+// Stats returns the cache's sizes; of a closed session the last ones.
+func (s *Session) Stats() kvcache.Stats {
+	if s.cache == nil {
+		return s.stats
+	}
+	return s.cache.Stats()
+}
 
 // Latent returns the clean latents of the last chunk, F32 [tokens, values], valid until the next call of Next.
 func (s *Session) Latent() compute.Tensor { return s.latent }
@@ -224,7 +249,12 @@ func (s *Session) Times() Times { return s.times }
 func (s *Session) Heading() int { return s.heading }
 
 // Bytes returns the memory of the session.
-func (s *Session) Bytes() int64 { return s.arena.Bytes() + s.cache.Stats().Bytes }
+func (s *Session) Bytes() int64 {
+	if s.arena == nil {
+		return 0
+	}
+	return s.arena.Bytes() + s.cache.Stats().Bytes
+}
 
 // guard turns a programmer error below into an error of this session, which ends.
 func (s *Session) guard(err *error) {
@@ -237,7 +267,14 @@ func (s *Session) guard(err *error) {
 // Close gives the session's memory back. It may be called twice.
 func (s *Session) Close() {
 	s.closed = true
+	for _, p := range []attention.Policy{s.self, s.cross} {
+		if p != nil {
+			p.Close()
+		}
+	}
+	s.self, s.cross = nil, nil
 	if s.cache != nil {
+		s.stats = s.cache.Stats()
 		s.cache.Close()
 		s.cache = nil
 	}

@@ -1,0 +1,20 @@
+package compute
+
+// The interfaces below are abilities that a Queue may have beyond its contract. Callers find them by type assertion and keep
+// a composed form, which is slower and the oracle, for queues without them.
+
+// Mapper is a Queue whose tensors lie in host memory.
+type Mapper interface {
+	// Map returns the bytes of t from its first element to its last, gaps of a strided view included. They are the
+	// tensor's own memory: reads and writes take effect at once, in order with the queue's operations.
+	Map(t Tensor) []byte
+}
+
+// Matcher finds nearest keys.
+type Matcher interface {
+	// Match finds for every query the key with the largest dot product among the first lengths[h] (lengths I32 [heads],
+	// or absent: all): query [heads, queries, headDim], keys [heads, keys, headDim], any strides, F32 or BF16;
+	// best I32 [heads, queries] (-1 without keys) and score F32 [heads, queries], contiguous. Of equal scores the
+	// first key wins.
+	Match(best, score, query, keys, lengths Tensor)
+}
