@@ -1,0 +1,6 @@
+//go:build !linux
+
+package cpu
+
+// systemMemory is unknown here.
+func systemMemory() (total, free int64) { return 0, 0 }

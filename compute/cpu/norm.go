@@ -1,0 +1,105 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// normTask normalises rows. Weight, bias and modulation are folded into one scale and one shift a group:
+// (z*w + b)*(1 + m) + t = z*(w*(1+m)) + (b*(1+m) + t).
+type normTask struct {
+	class        *class
+	dst, x       lines
+	weight, bias unsafe.Pointer
+	scale, shift lines
+	scaleGroup   int
+	shiftGroup   int
+	rms          bool
+	eps          float32
+	step         int
+}
+
+// Norm normalises each row.
+func (q *Queue) Norm(dst, x compute.Tensor, n compute.Norm) {
+	wantSame("norm", dst, x)
+	wantFloat("norm", dst, x)
+	if x.Rank != 2 {
+		panic(fmt.Sprintf("cpu: norm of %v, want rows", x))
+	}
+	t := &q.normTask
+	*t = normTask{class: q.class, rms: n.RMS, eps: n.Eps,
+		weight: vector("norm weight", n.Weight, x.Shape[1]), bias: vector("norm bias", n.Bias, x.Shape[1]),
+		scaleGroup: groupsOf("norm scale", n.Scale, x), shiftGroup: groupsOf("norm shift", n.Shift, x)}
+	if x.Elems() == 0 {
+		return
+	}
+	t.dst, t.x = linesOf(dst, false), linesOf(x, false)
+	t.scale, t.shift = linesOf(n.Scale, false), linesOf(n.Shift, false)
+	t.step = max(1, worthIt/2/t.x.width)
+	q.run(t, (t.x.rows+t.step-1)/t.step)
+}
+
+// vector returns the address of an F32 parameter of the given width, nil when absent.
+func vector(op string, t compute.Tensor, width int) unsafe.Pointer {
+	if t.Rank == 0 {
+		return nil
+	}
+	wantType(op, t, compute.F32)
+	if t.Elems() != width || !t.Contiguous() {
+		panic(fmt.Sprintf("cpu: %s %v, want %d elements", op, t, width))
+	}
+	return address(t)
+}
+
+func (t *normTask) tile(s *scratch, i int) {
+	n := t.x.width
+	scale, shift := s.floats(slotScale, n), s.floats(slotShift, n)
+	lo, hi := i*t.step, min((i+1)*t.step, t.x.rows)
+	for row := lo; row < hi; row++ {
+		if row == lo || row%t.scaleGroup == 0 || row%t.shiftGroup == 0 {
+			t.fold(f32s(scale, n), f32s(shift, n), row)
+		}
+		x := t.x.load(t.class, s, slotX, row, 0, n)
+		mean := float32(0)
+		if !t.rms {
+			mean = t.class.sum(x, n) / float32(n)
+		}
+		variance := t.class.squares(x, n, mean) / float32(n)
+		inv := float32(1 / math.Sqrt(float64(variance)+float64(t.eps)))
+		dst := t.dst.out(s, row, 0, n)
+		t.class.norm(dst, x, scale, shift, n, mean, inv)
+		t.dst.store(t.class, dst, row, 0, n)
+	}
+}
+
+// fold computes the scale and shift of a row's group.
+func (t *normTask) fold(scale, shift []float32, row int) {
+	if t.weight != nil {
+		copy(scale, f32s(t.weight, len(scale)))
+	} else {
+		for j := range scale {
+			scale[j] = 1
+		}
+	}
+	if t.bias != nil {
+		copy(shift, f32s(t.bias, len(shift)))
+	} else {
+		clear(shift)
+	}
+	if t.scale.rows > 0 {
+		m := f32s(t.scale.at(row/t.scaleGroup, 0), len(scale))
+		for j, v := range m {
+			scale[j] *= 1 + v
+			shift[j] *= 1 + v
+		}
+	}
+	if t.shift.rows > 0 {
+		m := f32s(t.shift.at(row/t.shiftGroup, 0), len(shift))
+		for j, v := range m {
+			shift[j] += v
+		}
+	}
+}
