@@ -127,7 +127,7 @@ class Kernel:
         if self.sm90:
             stage = self.block_n * self.dim * 2
             self.shared = (1024 + ROWS * self.dim * 2 + 2 * self.stages * stage +
-                           (self.stages * self.block_n * 4 if self.bias else 0) + 16 + 8 * (2 + 4 * self.stages))
+                           (self.stages * self.block_n * 8 if self.bias else 0) + 16 + 8 * (2 + 4 * self.stages))
         else:
             self.block_n = 64
             self.shared = ROWS * self.dim * 2 + 4 * 64 * self.dim * 2

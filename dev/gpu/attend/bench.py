@@ -198,23 +198,37 @@ def checks(torch, kernels, report):
 
 # ---- timing ----
 
-def timed(torch, functions, n, rounds=5):
-    """Median ms of each function over interleaved rounds of n launches back to back, so that launch gaps are
-    hidden and clocks and heat fall on all alike."""
-    times = {name: [] for name in functions}
-    for fn in functions.values():
-        fn()
-    torch.cuda.synchronize()
-    for _ in range(rounds):
-        for name, fn in functions.items():
+def timed(torch, functions, rounds=5, batch=25.0, clocks=None):
+    """Median ms of each function over rounds in random order of launches back to back for `batch` ms, so that
+    launch gaps are hidden and clocks and heat fall on all alike. Fills `clocks` with the median SM clock in MHz."""
+    import random
+    import pynvml
+    pynvml.nvmlInit()
+    card = pynvml.nvmlDeviceGetHandleByIndex(0)
+    times, seen, counts = {n: [] for n in functions}, {n: [] for n in functions}, {}
+
+    def batch_of(fn, n):
+        a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        a.record()
+        for _ in range(n):
             fn()
-            a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            a.record()
-            for _ in range(n):
-                fn()
-            b.record()
-            b.synchronize()
-            times[name].append(a.elapsed_time(b) / n)
+        b.record()
+        clock = pynvml.nvmlDeviceGetClockInfo(card, pynvml.NVML_CLOCK_SM)
+        b.synchronize()
+        return a.elapsed_time(b) / n, clock
+
+    for name, fn in functions.items():
+        fn()
+        counts[name] = max(2, int(batch / batch_of(fn, 2)[0]))
+    order, rng = list(functions), random.Random(1)
+    for _ in range(rounds):
+        rng.shuffle(order)
+        for name in order:
+            ms, clock = batch_of(functions[name], counts[name])
+            times[name].append(ms)
+            seen[name].append(clock)
+    if clocks is not None:
+        clocks.update({n: sorted(c)[len(c) // 2] for n, c in seen.items()})
     return {name: sorted(t)[len(t) // 2] for name, t in times.items()}
 
 
@@ -242,9 +256,11 @@ def time_dense(torch, kernels, report, lengths, nq=4680, heads=12, dim=128, flas
             if kernel.bias:
                 kw = dict(kw, log_count=bias)
             runs[label] = kernel.prepare(q, k, v, out, **kw)
-        t = timed(torch, runs, 2 if nk > 200000 else 5)
+        clocks = {}
+        t = timed(torch, runs, clocks=clocks)
         flops = 4 * nq * nk * heads * dim
-        row = {"nk": nk, "dim": dim, **{n: round(flops / ms / 1e9, 1) for n, ms in t.items()}, "cudnn_ms": round(t["cudnn"], 3)}
+        row = {"nk": nk, "dim": dim, **{n: round(flops / ms / 1e9, 1) for n, ms in t.items()}, "cudnn_ms": round(t["cudnn"], 3),
+               "MHz": clocks}
         rows.append(row)
         print(row, flush=True)
         del q, k, v, out, bias, runs
@@ -283,9 +299,10 @@ def time_sparse(torch, kernels, report, flex, heads=12, nq=4736, dim=128):
             compiled = torch.compile(flex_attention)
             runs["flex"] = lambda: compiled(q[None], k[None], v[None], block_mask=mask)
             work["flex"] = 4 * nq * keep * 128 * heads * dim
-        t = timed(torch, runs, 10)
+        clocks = {}
+        t = timed(torch, runs, clocks=clocks)
         row = {"nk": nk, "density": density, **{n: round(work[n] / ms / 1e9, 1) for n, ms in t.items()},
-               "ms": {n: round(ms, 3) for n, ms in t.items()}}
+               "ms": {n: round(ms, 3) for n, ms in t.items()}, "MHz": clocks}
         report.setdefault("sparse", []).append(row)
         print(row, flush=True)
 
@@ -300,7 +317,7 @@ def ceilings(torch, report):
     x = torch.empty(2 ** 30, dtype=torch.uint8, device="cuda").random_()
     y = torch.empty_like(x)
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    t = timed(torch, {"copy": lambda: y.copy_(x), "gemm": lambda: a @ b}, 5, 1)
+    t = timed(torch, {"copy": lambda: y.copy_(x), "gemm": lambda: a @ b})
     report["copy_TBps"] = round(2 * x.numel() / t["copy"] / 1e9, 2)
     report["gemm_TF"] = round(2 * 8192 ** 3 / t["gemm"] / 1e9, 1)
     print("ceilings", report["copy_TBps"], "TB/s", report["gemm_TF"], "TFLOP/s", flush=True)

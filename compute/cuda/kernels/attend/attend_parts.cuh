@@ -48,7 +48,7 @@ struct Attention {
   float *partLogSum;      // [pieces * (tiles - whole)][ROWS]
   int *counter;           // two ints, zero before the first launch; null = items dealt in turn
   long long outHead, outToken;   // in elements
-  long long logCountHead;        // in floats, a multiple of 4
+  long long logCountHead;        // in floats
   int heads, queries, keys, queryTiles;
   int whole;              // the first tiles, each one item
   int pieces;             // items each later tile is cut into

@@ -5,9 +5,9 @@
 //   BLOCK_N    keys of one stage (128, 144, 160 or 176; lists need 128)
 //   STAGES     key and value stages in flight
 //
-// A thread block is one loading warpgroup (one thread of it works) and two computing warpgroups of
+// A thread block is one loading warpgroup (one warp of it works) and two computing warpgroups of
 // 64 query rows each. Work items (a query tile and a run of key stages) are handed out by the
-// loading thread through shared memory, so that the next item's queries travel under this item's tail.
+// loading warp through shared memory, so that the next item's queries travel under this item's tail.
 
 #ifndef BLOCK_N
 #define BLOCK_N 128
@@ -22,17 +22,14 @@
 #define PINGPONG 1  // the two computing warpgroups take turns at the matrix unit
 #endif
 
-#ifndef PIN_WEIGHTS
-#define PIN_WEIGHTS 1
-#endif
 #ifndef LOAD_REGS
-#define LOAD_REGS 24  // registers of a loading thread; the computing ones get what that leaves of 64,512
+#define LOAD_REGS (BLOCK_N > 160 && !BIAS ? 24 : 40)  // of a loading thread; what is left of 64,512 computes
 #endif
 
 constexpr int HALVES = HEAD_DIM / 64;            // columns of 64 bf16 = one 128-byte swizzle row
-constexpr int BOX = LIST_TILE == 64 ? 64 : BLOCK_N;  // key rows one tensor-map box holds
 constexpr u32 QUERY_BYTES = ROWS * HEAD_DIM * 2;
 constexpr u32 STAGE_BYTES = BLOCK_N * HEAD_DIM * 2;
+constexpr u32 COUNT_BYTES = BLOCK_N * 8;             // log-counts of a stage, each pair of keys written twice
 
 static_assert(LIST_TILE == 0 || BLOCK_N == 128, "lists use stages of 128 keys");
 
@@ -45,7 +42,7 @@ struct Layout {
   static constexpr u32 keys = query + QUERY_BYTES;
   static constexpr u32 values = keys + STAGES * STAGE_BYTES;
   static constexpr u32 logCount = values + STAGES * STAGE_BYTES;
-  static constexpr u32 item = logCount + (BIAS ? STAGES * BLOCK_N * 4 : 0);
+  static constexpr u32 item = logCount + (BIAS ? STAGES * COUNT_BYTES : 0);
   static constexpr u32 bars = item + 16;
   static constexpr u32 bytes = bars + 8 * (2 + 4 * STAGES);
 };
@@ -114,11 +111,12 @@ template <int N> __device__ __forceinline__ void pin(u32 (&x)[N]) {
 
 // ---- wgmma ----
 
-// Shared-memory matrix descriptor, 128-byte swizzle. Keys and queries are K-major: rows of 128 bytes,
-// groups of 8 rows 1,024 bytes apart. Values are MN-major: `lead` is the distance of 64-column halves.
-__device__ __forceinline__ u64 matrixAt(u32 address, u32 lead) {
-  return static_cast<u64>((address & 0x3ffff) >> 4) | (static_cast<u64>(lead >> 4) << 16) |
-         (static_cast<u64>(1024 >> 4) << 32) | (1ull << 62);
+// Shared-memory matrix descriptors, 128-byte swizzle: groups of 8 rows of 128 bytes, 1,024 bytes apart.
+// Keys and queries are K-major; values are MN-major, `lead` the distance of their 64-column halves. Only
+// the low word varies, so it alone is computed.
+constexpr u64 MATRIX = 0x4000004000000000ull;
+__device__ __forceinline__ u32 matrixAt(u32 address, u32 lead) {
+  return ((address & 0x3ffff) >> 4) | ((lead >> 4) << 16);
 }
 
 #define T8_0 "%0,%1,%2,%3,%4,%5,%6,%7"
@@ -187,22 +185,22 @@ constexpr int SCORES = BLOCK_N / 2;    // fp32 score registers of a thread
 constexpr int WEIGHTS = BLOCK_N / 4;   // packed bf16 weight registers of a thread
 
 // s = Q K^T (s += with BIAS) for one stage; 64 rows x BLOCK_N keys, HEAD_DIM/16 instructions.
-__device__ __forceinline__ void issueScores(float (&s)[SCORES], u64 query, u64 key) {
+__device__ __forceinline__ void issueScores(float (&s)[SCORES], u32 query, u32 key) {
 #pragma unroll
   for (int k = 0; k < HEAD_DIM / 16; k++) {
-    u64 q = query + (k / 4) * (ROWS * 128 >> 4) + (k % 4) * 2;
-    u64 b = key + (k / 4) * (BLOCK_N * 128 >> 4) + (k % 4) * 2;
+    const u64 q = MATRIX | (query + (k / 4) * (ROWS * 128 >> 4) + (k % 4) * 2);
+    const u64 b = MATRIX | (key + (k / 4) * (BLOCK_N * 128 >> 4) + (k % 4) * 2);
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " QK_PRED ", 0;\n"
                  "wgmma.mma_async.sync.aligned.m64" QK_SHAPE "k16.f32.bf16.bf16 {" QK_TEXT "}, " QK_ARGS ", 1, 1, 0, 0;\n}"
-                 : QK_REGS : "l"(q), "l"(b), "r"(BIAS || k > 0));
+                 : QK_REGS : "l"(q), "l"(b), "r"(BIAS ? 1 : k));
   }
 }
 
 // o += P V for one stage; weights from registers, values MN-major.
-__device__ __forceinline__ void issueOutput(float (&o)[OUTS], const u32 (&p)[WEIGHTS], u64 value) {
+__device__ __forceinline__ void issueOutput(float (&o)[OUTS], const u32 (&p)[WEIGHTS], u32 value) {
 #pragma unroll
   for (int k = 0; k < BLOCK_N / 16; k++) {
-    u64 b = value + k * (16 * 128 >> 4);
+    const u64 b = MATRIX | (value + k * (16 * 128 >> 4));
     asm volatile("wgmma.mma_async.sync.aligned.m64" PV_SHAPE "k16.f32.bf16.bf16 {" PV_TEXT "}, " PV_ARGS ", 1, 1, 1, 1;"
                  : PV_REGS : "r"(p[4 * k]), "r"(p[4 * k + 1]), "r"(p[4 * k + 2]), "r"(p[4 * k + 3]), "l"(b));
   }
@@ -212,14 +210,14 @@ __device__ __forceinline__ void issueOutput(float (&o)[OUTS], const u32 (&p)[WEI
 
 // The keys of one item: stages are counted from the last key tile backwards, so that only stage 0 can
 // be partly filled and every later one needs no mask.
-struct Run { int head, first, last, total, begin, end, valid; };
+struct Run { int head, keys, first, last, total, begin, end, valid; };
 
 __device__ __forceinline__ int listEnd(const Attention &a, int tile) { return tile < 0 ? 0 : a.tileEnds[tile]; }
 
 __device__ __forceinline__ Run runOf(const Attention &a, int tile, int piece, int pieces) {
   Run r;
   r.head = tile / a.queryTiles;
-  const int keys = RAGGED ? a.lengths[r.head] : a.keys;
+  const int keys = r.keys = RAGGED ? a.lengths[r.head] : a.keys;
   r.begin = r.end = 0;
   if (LIST_TILE == 0) {
     r.total = (keys + BLOCK_N - 1) / BLOCK_N;
@@ -261,29 +259,30 @@ __device__ __forceinline__ void loadRows(u32 dst, const TensorMap *map, u32 bar,
   }
 }
 
-__device__ __forceinline__ void loadKeys(const Attention &a, const TensorMap *map, u32 smem, Bars bars, int stage,
-                                         int head, int low, int high) {
-  const u32 bar = bars.keyFull(stage);
-  u32 bytes = STAGE_BYTES;
-  u32 lowBytes = 0, highBytes = 0;
-  if (BIAS) {  // the last row of counts may end inside the box: copy what is there
-    lowBytes = 4 * min(static_cast<long long>(BOX), a.logCountHead - low);
-    if (LIST_TILE == 64) highBytes = 4 * min(static_cast<long long>(BOX), a.logCountHead - high);
-    bytes += lowBytes + highBytes;
-  }
-  barExpect(bar, bytes);
-  loadRows(smem + Layout::keys + stage * STAGE_BYTES, map, bar, head, low, high);
-  if (BIAS) {
-    const float *row = a.logCount + head * a.logCountHead;
-    const u32 at = smem + Layout::logCount + stage * BLOCK_N * 4;
-    loadBulk(at, row + low, lowBytes, bar);
-    if (LIST_TILE == 64) loadBulk(at + 64 * 4, row + high, highBytes, bar);
+// Log-counts of one stage on their way from memory: pairs of keys, dealt to the lanes of the loading warp.
+constexpr int PAIRS = (BLOCK_N / 2 + 31) / 32;
+struct Counts { float x[2 * PAIRS]; };
+
+__device__ __forceinline__ void fetchCounts(Counts &c, const Attention &a, const Run &r, int low, int high, int lane) {
+  const float *row = a.logCount + r.head * a.logCountHead;
+#pragma unroll
+  for (int i = 0; i < 2 * PAIRS; i++) {
+    const int column = 2 * (lane + 32 * (i / 2)) + i % 2;
+    const int token = LIST_TILE == 64 && column >= 64 ? high + column - 64 : low + column;
+    c.x[i] = column < BLOCK_N && token < r.keys ? row[token] : NEG_INF;
   }
 }
 
-__device__ __forceinline__ void loadValues(const TensorMap *map, u32 smem, Bars bars, int stage, int head, int low, int high) {
-  barExpect(bars.valueFull(stage), STAGE_BYTES);
-  loadRows(smem + Layout::values + stage * STAGE_BYTES, map, bars.valueFull(stage), head, low, high);
+// Writes them as the accumulators want them, in score units, and counts the warp in at the barrier.
+__device__ __forceinline__ void storeCounts(const Counts &c, float perScore, u32 at, u32 bar, int lane) {
+#pragma unroll
+  for (int i = 0; i < PAIRS; i++) {
+    const float b0 = c.x[2 * i] * perScore, b1 = c.x[2 * i + 1] * perScore;
+    if (lane + 32 * i < BLOCK_N / 2)
+      asm volatile("st.shared.v4.f32 [%0], {%1, %2, %1, %2};" ::"r"(at + 16 * (lane + 32 * i)), "f"(b0), "f"(b1) : "memory");
+  }
+  __syncwarp();
+  if (lane == 0) barArrive(bar);
 }
 
 struct Ring {  // position in a ring of stages and the parity of its barriers
@@ -294,55 +293,83 @@ struct Ring {  // position in a ring of stages and the parity of its barriers
   }
 };
 
-// The loading thread: deals items, fills the rings. Keys run one stage ahead of values.
+// One stage of keys or values, once its place in the ring is free.
+__device__ __forceinline__ void loadStage(Ring &ring, u32 empty, u32 full, u32 base, const TensorMap *map, int head, int low,
+                                          int high, int lane) {
+  barWait(empty + 8 * ring.stage, ring.parity);
+  if (lane == 0) {
+    barExpect(full + 8 * ring.stage, STAGE_BYTES);
+    loadRows(base + ring.stage * STAGE_BYTES, map, full + 8 * ring.stage, head, low, high);
+  }
+}
+
+__device__ __forceinline__ int takeItem(const Attention &a, int last, int lane) {
+  if (!a.counter) return last < 0 ? blockIdx.x : last + gridDim.x;
+  int at = 0;
+  if (lane == 0) at = atomicAdd(a.counter, 1);
+  return __shfl_sync(0xffffffffu, at, 0);
+}
+
+// Tells the computing warps what comes next and sends the queries there.
+__device__ __forceinline__ void openItem(const Attention &a, const Run &r, int tile, int slot, const TensorMap *map, u32 smem,
+                                         Bars bars, volatile Item *item) {
+  item->tile = tile;
+  item->stages = r.last - r.first;
+  item->valid = r.valid;
+  item->slot = slot;
+  if (r.first == r.last) {
+    barArrive(bars.queryFull());
+    return;
+  }
+  barExpect(bars.queryFull(), QUERY_BYTES);
+#pragma unroll
+  for (int h = 0; h < HALVES; h++)
+    loadBox(smem + Layout::query + h * ROWS * 128, map, bars.queryFull(), 64 * h, (tile % a.queryTiles) * ROWS, r.head);
+}
+
+// The loading warp: deals items, fills the rings. Keys run one stage ahead of values.
 __device__ __forceinline__ void loadAll(const Attention &a, const TensorMap *queryMap, const TensorMap *keyMap,
-                                        const TensorMap *valueMap, u32 smem, Bars bars, volatile Item *item) {
+                                        const TensorMap *valueMap, u32 smem, Bars bars, volatile Item *item, int lane) {
   const int tiles = a.heads * a.queryTiles;
   const int rest = tiles - a.whole;
   const int items = a.whole + rest * a.pieces;
+  const float perScore = 1.0f / a.scale;
   Ring keys = {0, 1}, values = {0, 1};
   u32 queryParity = 1;
-  int at = a.counter ? atomicAdd(a.counter, 1) : blockIdx.x;
-  for (; at < items; at = a.counter ? atomicAdd(a.counter, 1) : at + gridDim.x) {
+  Counts counts;
+  for (int at = takeItem(a, -1, lane); at < items; at = takeItem(a, at, lane)) {
     const int slot = at - a.whole;  // negative for whole tiles
     const int tile = slot < 0 ? at : a.whole + slot % rest;
     const Run r = slot < 0 ? runOf(a, tile, 0, 1) : runOf(a, tile, slot / rest, a.pieces);
-    const int stages = r.last - r.first;
+    int low = 0, high = 0, nextLow, nextHigh;
+    if (r.first < r.last) stageTokens(a, r, r.first, low, high);
+    if (BIAS) fetchCounts(counts, a, r, low, high, lane);
     barWait(bars.queryEmpty(), queryParity);
     queryParity ^= 1;
-    item->tile = tile;
-    item->stages = stages;
-    item->valid = r.valid;
-    item->slot = a.pieces > 1 ? slot : -1;
-    if (stages == 0) {
-      barArrive(bars.queryFull());
-      continue;
-    }
-    barExpect(bars.queryFull(), QUERY_BYTES);
-#pragma unroll
-    for (int h = 0; h < HALVES; h++)
-      loadBox(smem + Layout::query + h * ROWS * 128, queryMap, bars.queryFull(), 64 * h,
-              (tile % a.queryTiles) * ROWS, r.head);
+    if (lane == 0) openItem(a, r, tile, a.pieces > 1 ? slot : -1, queryMap, smem, bars, item);
     int lastLow = 0, lastHigh = 0;
     for (int i = r.first; i < r.last; i++) {
-      int low, high;
-      stageTokens(a, r, i, low, high);
-      barWait(bars.keyEmpty(keys.stage), keys.parity);
-      loadKeys(a, keyMap, smem, bars, keys.stage, r.head, low, high);
+      loadStage(keys, bars.keyEmpty(0), bars.keyFull(0), smem + Layout::keys, keyMap, r.head, low, high, lane);
+      if (BIAS)
+        storeCounts(counts, perScore, smem + Layout::logCount + keys.stage * COUNT_BYTES, bars.keyFull(keys.stage), lane);
       keys.next();
+      nextLow = low, nextHigh = high;
+      if (i + 1 < r.last) stageTokens(a, r, i + 1, nextLow, nextHigh);
+      if (BIAS) fetchCounts(counts, a, r, nextLow, nextHigh, lane);
       if (i > r.first) {
-        barWait(bars.valueEmpty(values.stage), values.parity);
-        loadValues(valueMap, smem, bars, values.stage, r.head, lastLow, lastHigh);
+        loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, lastLow, lastHigh, lane);
         values.next();
       }
-      lastLow = low;
-      lastHigh = high;
+      lastLow = low, lastHigh = high;
+      low = nextLow, high = nextHigh;
     }
-    barWait(bars.valueEmpty(values.stage), values.parity);
-    loadValues(valueMap, smem, bars, values.stage, r.head, lastLow, lastHigh);
-    values.next();
+    if (r.first < r.last) {
+      loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, lastLow, lastHigh, lane);
+      values.next();
+    }
   }
   barWait(bars.queryEmpty(), queryParity);
+  if (lane > 0) return;
   item->tile = -1;
   barArrive(bars.queryFull());
   if (a.counter && atomicAdd(a.counter + 1, 1) == static_cast<int>(gridDim.x) - 1) {
@@ -353,16 +380,14 @@ __device__ __forceinline__ void loadAll(const Attention &a, const TensorMap *que
 
 // ---- softmax ----
 
-// Starts the scores at their log-counts (shared memory), in score units, so that the matrix unit adds
-// the products to them: this runs while the warpgroup waits for its turn, not between product and softmax.
-__device__ __forceinline__ void startScores(float (&s)[SCORES], u32 at, int lane, float perScore) {
+// Starts the scores at their log-counts, in score units, so that the matrix unit adds the products to
+// them: this runs while the warpgroup waits for its turn, not between product and softmax.
+__device__ __forceinline__ void startScores(float (&s)[SCORES], u32 at, int lane) {
 #pragma unroll
-  for (int j = 0; j < BLOCK_N / 8; j++) {
-    float b0, b1;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(b0), "=f"(b1) : "r"(at + 4 * (8 * j + 2 * (lane & 3))));
-    s[4 * j] = s[4 * j + 2] = b0 * perScore;
-    s[4 * j + 1] = s[4 * j + 3] = b1 * perScore;
-  }
+  for (int j = 0; j < BLOCK_N / 8; j++)
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(s[4 * j]), "=f"(s[4 * j + 1]), "=f"(s[4 * j + 2]), "=f"(s[4 * j + 3])
+                 : "r"(at + 16 * (4 * j + (lane & 3))));
 }
 
 __device__ __forceinline__ void mask(float (&s)[SCORES], int lane, int valid) {
@@ -447,11 +472,11 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
                                            int group, int thread) {
   const int lane = thread & 31;
   const int rowInTile = 64 * group + 16 * (thread / 32) + lane / 4;
-  const float unit = a.scale * LOG2E, perScore = 1.0f / a.scale;
+  const float unit = a.scale * LOG2E;
   const u32 logCount = smem + Layout::logCount;
-  const u64 query = matrixAt(smem + Layout::query + group * 64 * 128, 16);
-  const u64 keyBase = matrixAt(smem + Layout::keys, 16);
-  const u64 valueBase = matrixAt(smem + Layout::values, BLOCK_N * 128);
+  const u32 query = matrixAt(smem + Layout::query + group * 64 * 128, 16);
+  const u32 keyBase = matrixAt(smem + Layout::keys, 16);
+  const u32 valueBase = matrixAt(smem + Layout::values, BLOCK_N * 128);
   Ring keys = {0, 0}, values = {0, 0};
   u32 queryParity = 0;
   float s[SCORES], o[OUTS];
@@ -461,7 +486,8 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
   for (;;) {
     barWait(bars.queryFull(), queryParity);
     queryParity ^= 1;
-    const int tile = item->tile, stages = item->stages, valid = item->valid, slot = item->slot;
+    const int tile = __shfl_sync(0xffffffffu, item->tile, 0), stages = __shfl_sync(0xffffffffu, item->stages, 0);
+    const int valid = __shfl_sync(0xffffffffu, item->valid, 0), slot = __shfl_sync(0xffffffffu, item->slot, 0);
     if (tile < 0) break;
 #pragma unroll
     for (int i = 0; i < OUTS; i++) o[i] = 0.0f;
@@ -470,7 +496,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
     if (stages > 0) {
       barWait(bars.keyFull(keys.stage), keys.parity);
       if (BIAS) {
-        startScores(s, logCount + keys.stage * BLOCK_N * 4, lane, perScore);
+        startScores(s, logCount + keys.stage * COUNT_BYTES, lane);
         pin(s);
       }
       mmaFence();
@@ -493,7 +519,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
       for (int i = 1; i < stages; i++) {
         barWait(bars.keyFull(keys.stage), keys.parity);
         if (BIAS) {
-          startScores(s, logCount + keys.stage * BLOCK_N * 4, lane, perScore);
+          startScores(s, logCount + keys.stage * COUNT_BYTES, lane);
           pin(s);
           __syncwarp();
         }
@@ -512,7 +538,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
         if (lane == 0) barArrive(bars.keyEmpty(keys.stage));
         keys.next();
         const bool turned = weigh<false>(s, rows, unit);
-        if (PIN_WEIGHTS) pin(s);  // else the compiler moves the exponentials behind the wait
+        pin(s);  // else the compiler moves the exponentials behind the wait
         mmaWait<0>();
         pin(o);
         pin(p);
@@ -557,7 +583,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
     barInit(bars.queryFull(), 1);
     barInit(bars.queryEmpty(), 8);
     for (int s = 0; s < STAGES; s++) {
-      barInit(bars.keyFull(s), 1);
+      barInit(bars.keyFull(s), BIAS ? 2 : 1);
       barInit(bars.keyEmpty(s), 8);
       barInit(bars.valueFull(s), 1);
       barInit(bars.valueEmpty(s), 8);
@@ -568,7 +594,7 @@ extern "C" __global__ void __launch_bounds__(384, 1)
   __syncthreads();
   if (warp < 4) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(LOAD_REGS));
-    if (threadIdx.x == 0) loadAll(a, &queryMap, &keyMap, &valueMap, smem, bars, item);
+    if (warp == 0) loadAll(a, &queryMap, &keyMap, &valueMap, smem, bars, item, threadIdx.x);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((504 - LOAD_REGS) / 2));
     computeAll(a, smem, bars, item, warp / 4 - 1, threadIdx.x % 128);
