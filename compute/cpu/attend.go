@@ -10,8 +10,7 @@ import (
 
 // Attention is computed transposed: logits Sᵀ = K Qᵀ hold one query a column, so that the running maximum and sum of the
 // softmax (Milakov and Gimelshein, arXiv:1805.02867) are vectors without reductions across lanes, and both products take keys
-// and values as they lie: A = K by rows, then A = V by columns with B = Pᵀ as the softmax left it. Logits are kept in powers
-// of two: the scale of queries and LogCount carry log2(e).
+// and values as they lie: A = K by rows, then A = V by columns with B = Pᵀ as the softmax left it.
 const (
 	// keyBlock keys are taken at a time; their logits for 16 queries stay in the first-level cache.
 	keyBlock = 96
@@ -123,9 +122,9 @@ func checkAttend(dst, query, keys, values compute.Tensor, a *compute.Attention) 
 		}
 	}
 	heads, queries := query.Shape[0], query.Shape[1]
-	wantDims("attend LogCount", a.LogCount, compute.F32, heads, keys.Shape[1])
-	wantDims("attend LogSumExp", a.LogSumExp, compute.F32, heads, queries)
-	wantDims("attend Lengths", a.Lengths, compute.I32, heads)
+	wantDims("attend LogCount", keys, a.LogCount, compute.F32, heads, keys.Shape[1])
+	wantDims("attend LogSumExp", query, a.LogSumExp, compute.F32, heads, queries)
+	wantDims("attend Lengths", keys, a.Lengths, compute.I32, heads)
 	if (a.Tiles.Keys.Rank == 0) != (a.Tiles.Ends.Rank == 0) {
 		panic("cpu: attend with half a tile list")
 	}
@@ -135,7 +134,7 @@ func checkAttend(dst, query, keys, values compute.Tensor, a *compute.Attention) 
 	if a.Tiles.QueryTile <= 0 || a.Tiles.KeyTile <= 0 {
 		panic(fmt.Sprintf("cpu: attend with tiles of %d queries, %d keys", a.Tiles.QueryTile, a.Tiles.KeyTile))
 	}
-	wantDims("attend tile ends", a.Tiles.Ends, compute.I32, heads*((queries+a.Tiles.QueryTile-1)/a.Tiles.QueryTile))
+	wantDims("attend tile ends", query, a.Tiles.Ends, compute.I32, heads*((queries+a.Tiles.QueryTile-1)/a.Tiles.QueryTile))
 	wantType("attend tile keys", a.Tiles.Keys, compute.I32)
 	if a.Tiles.Keys.Rank != 1 || !a.Tiles.Keys.Contiguous() || !a.Tiles.Ends.Contiguous() {
 		panic(fmt.Sprintf("cpu: attend with tile lists %v, %v", a.Tiles.Keys, a.Tiles.Ends))
@@ -143,7 +142,7 @@ func checkAttend(dst, query, keys, values compute.Tensor, a *compute.Attention) 
 }
 
 // wantDims panics unless t, when present, has the type and shape; its last dimension must be dense.
-func wantDims(op string, t compute.Tensor, dt compute.DType, dims ...int) {
+func wantDims(op string, of, t compute.Tensor, dt compute.DType, dims ...int) {
 	if t.Rank == 0 {
 		return
 	}
@@ -153,7 +152,7 @@ func wantDims(op string, t compute.Tensor, dt compute.DType, dims ...int) {
 		ok = ok && t.Shape[i] == n
 	}
 	if !ok {
-		panic(fmt.Sprintf("cpu: %s is %v, want %v", op, t, append([]int{}, dims...))) // a copy: dims itself stays on the stack
+		panic(fmt.Sprintf("cpu: %s of %v is %v, want %v", op, of, t, append([]int{}, dims...))) // a copy: dims itself stays on the stack
 	}
 }
 
@@ -191,9 +190,6 @@ func (t *attendTask) visible(list []part, h, qt int) []part {
 	}
 	return list
 }
-
-// log2e is log2(e).
-const log2e = 1.4426950408889634
 
 // flash is the state of one tile: a group of queries of one head.
 type flash struct {
@@ -258,7 +254,6 @@ func (t *attendTask) width(f *flash, lane int) int {
 // begin lays the scaled queries out as columns and clears the state.
 func (t *attendTask) begin(s *scratch, f *flash) {
 	d := t.headDim
-	scale := float32(float64(t.a.Scale) * log2e)
 	for lane := 0; lane < f.lanes; {
 		w := t.width(f, lane)
 		to := unsafe.Add(f.query, lane*d*4)
@@ -274,7 +269,7 @@ func (t *attendTask) begin(s *scratch, f *flash) {
 			if t.query.dt == compute.BF16 {
 				x, xRow = t.widenRows(s, slotX, x, xRow, n), d*4
 			}
-			t.class.transpose16(unsafe.Add(to, i*4), w*4, x, xRow, n, d, scale)
+			t.class.transpose16(unsafe.Add(to, i*4), w*4, x, xRow, n, d, t.a.Scale)
 		}
 		lane += w
 	}
@@ -316,9 +311,7 @@ func (t *attendTask) block(s *scratch, f *flash, parts []part, used int) {
 	at := 0
 	for _, p := range parts {
 		if t.count.p != nil {
-			for i, v := range f32s(t.count.at(f.h, 0), p.first+p.n)[p.first:] {
-				count[at+i] = float32(float64(v) * log2e)
-			}
+			copy(count[at:], f32s(t.count.at(f.h, 0), p.first+p.n)[p.first:])
 		}
 		if t.widen {
 			for i := range p.n {
@@ -386,7 +379,7 @@ func (t *attendTask) end(s *scratch, f *flash) {
 	}
 	if t.lse.p != nil {
 		for i := range f.queries {
-			*(*float32)(unsafe.Add(t.lse.at(f.h, 0), (f.first+i)*4)) = float32((float64(top[i]) + math.Log2(float64(sum[i]))) / log2e)
+			*(*float32)(unsafe.Add(t.lse.at(f.h, 0), (f.first+i)*4)) = float32(float64(top[i]) + math.Log(float64(sum[i])))
 		}
 	}
 	for lane := 0; lane < f.lanes; {

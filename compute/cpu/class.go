@@ -59,8 +59,8 @@ type gemmArgs struct {
 	blocks  int // row blocks of the kernel's height, one after the other
 }
 
-// softmaxArgs is one block of keys for 16 queries: logits s[key][query] in powers of two, without LogCount. Afterwards s holds
-// 2^(s+count-max), max and sum are brought up to date, and rescale holds 2^(old max - new max).
+// softmaxArgs is one block of keys for 16 queries: logits s[key][query] without LogCount. Afterwards s holds e^(s+count-max),
+// max and sum are brought up to date, and rescale holds e^(old max - new max).
 type softmaxArgs struct {
 	s       unsafe.Pointer
 	stride  int // bytes from key to key

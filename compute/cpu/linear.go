@@ -45,7 +45,7 @@ func (q *Queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 	if dst.Rank != 2 || x.Rank != 2 || dst.Shape[0] != x.Shape[0] || x.Shape[1] != m.in || dst.Shape[1] != m.out {
 		panic(fmt.Sprintf("cpu: linear of %v with a weight of [%d %d] into %v", x, m.out, m.in, dst))
 	}
-	b := vector("linear bias", bias, m.out)
+	b := vector("linear bias", bias, dst)
 	if dst.Elems() == 0 {
 		return
 	}

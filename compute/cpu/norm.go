@@ -31,7 +31,7 @@ func (q *Queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	}
 	t := &q.normTask
 	*t = normTask{class: q.class, rms: n.RMS, eps: n.Eps,
-		weight: vector("norm weight", n.Weight, x.Shape[1]), bias: vector("norm bias", n.Bias, x.Shape[1]),
+		weight: vector("norm weight", n.Weight, x), bias: vector("norm bias", n.Bias, x),
 		scaleGroup: groupsOf("norm scale", n.Scale, x), shiftGroup: groupsOf("norm shift", n.Shift, x)}
 	if x.Elems() == 0 {
 		return
@@ -42,14 +42,14 @@ func (q *Queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	q.run(t, (t.x.rows+t.step-1)/t.step)
 }
 
-// vector returns the address of an F32 parameter of the given width, nil when absent.
-func vector(op string, t compute.Tensor, width int) unsafe.Pointer {
+// vector returns the address of an F32 parameter as wide as the rows of x, nil when absent.
+func vector(op string, t, x compute.Tensor) unsafe.Pointer {
 	if t.Rank == 0 {
 		return nil
 	}
 	wantType(op, t, compute.F32)
-	if t.Elems() != width || !t.Contiguous() {
-		panic(fmt.Sprintf("cpu: %s %v, want %d elements", op, t, width))
+	if t.Elems() != x.Shape[1] || !t.Contiguous() {
+		panic(fmt.Sprintf("cpu: %s %v for rows %v", op, t, x))
 	}
 	return address(t)
 }

@@ -34,13 +34,12 @@ type ropeTask struct {
 func (q *Queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
 	wantSame("rope", dst, x)
 	wantFloat("rope", dst, x)
-	wantType("rope", pos, compute.I32)
 	t := &q.rope
 	*t = ropeTask{class: q.class, dst: dst, x: x, minTime: r.MinTime, inverse: r.Inverse,
 		heads: x.Shape[0], tokens: x.Shape[1], headDim: x.Shape[2]}
 	shared := pos.Rank == 2 && pos.Shape[0] == t.tokens && pos.Shape[1] == 3
-	if x.Rank != 3 || !shared && (pos.Rank != 3 || pos.Shape[0] != t.heads || pos.Shape[1] != t.tokens || pos.Shape[2] != 3) {
-		panic(fmt.Sprintf("cpu: rope of %v at positions %v", x, pos))
+	if x.Rank != 3 || pos.DType != compute.I32 || !shared && (pos.Rank != 3 || pos.Shape[0] != t.heads || pos.Shape[1] != t.tokens || pos.Shape[2] != 3) {
+		panic(fmt.Sprintf("cpu: rope of %v at positions %v, want i32 [tokens, 3] or [heads, tokens, 3]", x, pos))
 	}
 	floats := 0
 	for i, table := range [3]*compute.Tensor{&r.Time, &r.Row, &r.Column} {
