@@ -74,7 +74,14 @@ func TestTheEmbeddedModelReadsAsPythonReadsIt(t *testing.T) {
 	}
 }
 
-func TestHostileFilesAreOneClearLine(t *testing.T) {
+// hostile is a file that must be refused with a message that contains want.
+type hostile struct {
+	name string
+	data []byte
+	want string
+}
+
+func hostiles() []hostile {
 	entry := func(typ, shape, offsets string) string {
 		return fmt.Sprintf(`{"a":{"dtype":%q,"shape":%s,"data_offsets":%s}}`, typ, shape, offsets)
 	}
@@ -83,11 +90,7 @@ func TestHostileFilesAreOneClearLine(t *testing.T) {
 	}
 	length := func(n uint64) []byte { return append(binary.LittleEndian.AppendUint64(nil, n), "{}"...) }
 	eight := make([]byte, 8)
-	for _, c := range []struct {
-		name string
-		data []byte
-		want string
-	}{
+	return []hostile{
 		{"empty", nil, "0 bytes are too few"},
 		{"seven bytes", eight[:7], "7 bytes are too few"},
 		{"header longer than the file", length(3), "truncated: the header needs 3 bytes, the file has 2"},
@@ -138,7 +141,11 @@ func TestHostileFilesAreOneClearLine(t *testing.T) {
 		{"zip", []byte("PK\x03\x04aaaaaaaaaaaaaa"), "PyTorch"},
 		{"pickle", []byte("\x80\x02}q\x00(X\x05\x00aaaaaaaa"), "pickle"},
 		{"web page", []byte("<!DOCTYPE html><html>"), "web page"},
-	} {
+	}
+}
+
+func TestHostileFilesAreOneClearLine(t *testing.T) {
+	for _, c := range hostiles() {
 		t.Run(c.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "bad.safetensors")
 			if err := os.WriteFile(path, c.data, 0o600); err != nil {

@@ -73,16 +73,25 @@ func (s *suite) ask(c *call, logSumExp bool) (dst, lse *placed) {
 // settle asks and compares with the truth.
 func (s *suite) settle(c *call, logSumExp bool) {
 	s.Helper()
+	s.settleWithin(s.tol.Attention, c, logSumExp)
+}
+
+// settleWithin has a bound of its own for dst.
+func (s *suite) settleWithin(b Bound, c *call, logSumExp bool) {
+	s.Helper()
 	dst, lse := s.ask(c, logSumExp)
 	out, sums := attend(c.query, c.keys, c.values, c.a)
-	s.near(dst, out, s.tol.Attention)
+	s.near(dst, out, b)
 	if lse != nil {
 		label := s.label
 		s.label += ", logsumexp"
-		s.near(lse, sums, s.tol.Attention)
+		s.near(lse, sums, s.sums())
 		s.label = label
 	}
 }
+
+// sums bounds logarithms: they may lie near 0, so only the absolute difference says something.
+func (s *suite) sums() Bound { return Bound{math.Inf(1), s.tol.Attention.MaxAbs} }
 
 var attendTypes = [][3]compute.DType{{compute.F32, compute.F32, compute.F32}, {compute.BF16, compute.BF16, compute.BF16},
 	{compute.F32, compute.F32, compute.BF16}, {compute.BF16, compute.F32, compute.F32}, {compute.F32, compute.BF16, compute.F32}}
@@ -183,7 +192,7 @@ func examAttendExtremes(s *suite) {
 		}
 		c.a.scale = 8
 		s.begin("logits up to %v, %v", 8*8*8*64, c)
-		s.settle(c, true)
+		s.settleWithin(Bound{math.Max(s.tol.Attention.Relative, 1e-2), math.Max(s.tol.Attention.MaxAbs, 3e-2)}, c, true) // a float32 logit of 32768 is off by 2e-3
 
 		c = s.problem(2, 20, 130, 64, dt)
 		c.a.scale = 0x1p-60
@@ -233,7 +242,7 @@ func examAttendLaws(s *suite) {
 	}
 	dst, sum := s.ask(&tiled, true)
 	s.near(dst, dense, s.tol.Attention.times(2))
-	s.near(sum, denseSum, s.tol.Attention.times(2))
+	s.near(sum, denseSum, s.sums().times(2))
 
 	s.begin("keys permuted, %v", c)
 	turned := &call{query: c.query, keys: newArray(c.keys.shape...), values: newArray(c.keys.shape...), a: c.a}
@@ -247,7 +256,7 @@ func examAttendLaws(s *suite) {
 	}
 	dst, sum = s.ask(turned, true)
 	s.near(dst, dense, s.tol.Attention.times(2))
-	s.near(sum, denseSum, s.tol.Attention.times(2))
+	s.near(sum, denseSum, s.sums().times(2))
 
 	for _, cut := range []int{1, 63, 64, 100} {
 		s.begin("keys split at %d and merged by logsumexp, %v", cut, c)
@@ -323,6 +332,6 @@ func examAttendCounts(s *suite) {
 		wantOut, wantSum := s.values(whole), s.values(wholeSum)
 		dst, sum := s.ask(few, true)
 		s.near(dst, wantOut, s.tol.Attention.times(2))
-		s.near(sum, wantSum, s.tol.Attention.times(2))
+		s.near(sum, wantSum, s.sums().times(2))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -119,8 +120,9 @@ func examSticky(s *suite) {
 	}
 }
 
-// panics calls f, which must panic with a text that holds every shape. Afterwards the queue must still work.
-func (s *suite) panics(what string, f func(), shapes ...compute.Tensor) {
+// panics calls f, which must panic with a text that names the shape of the wrong operand, and what it does not fit: one of
+// against. Afterwards the queue must still work.
+func (s *suite) panics(what string, f func(), wrong compute.Tensor, against ...any) {
 	s.Helper()
 	defer func() {
 		s.Helper()
@@ -130,13 +132,23 @@ func (s *suite) panics(what string, f func(), shapes ...compute.Tensor) {
 			return
 		}
 		text := fmt.Sprint(r)
-		for _, t := range shapes {
-			if shape := fmt.Sprint(t.Shape[:t.Rank]); !strings.Contains(text, shape) {
-				s.fail("%s: the panic does not name shape %s: %s", what, shape, text)
-			}
+		if shape := dims(wrong); !strings.Contains(text, shape) {
+			s.fail("%s: the panic does not name shape %s: %s", what, shape, text)
+		}
+		names := func(a any) bool { return strings.Contains(text, dims(a)) }
+		if len(against) > 0 && !slices.ContainsFunc(against, names) {
+			s.fail("%s: the panic names none of %v: %s", what, against, text)
 		}
 	}()
 	f()
+}
+
+// dims prints a tensor's shape, or anything else as it is.
+func dims(a any) string {
+	if t, ok := a.(compute.Tensor); ok {
+		return fmt.Sprint(t.Shape[:t.Rank])
+	}
+	return fmt.Sprint(a)
 }
 
 func examPanics(s *suite) {
@@ -152,31 +164,31 @@ func examPanics(s *suite) {
 	s.panics("copy", func() { dq.Copy(x, bad) }, x, bad)
 	s.panics("copy of another type", func() { dq.Copy(x, i32(4, 9)) }, x)
 	s.panics("copy to nothing", func() { dq.Copy(none, x) }, x)
-	s.panics("upload of too few bytes", func() { dq.Upload(x, make([]byte, 4)) }, x)
-	s.panics("upload to a strided view", func() { dq.Upload(x.Slice(1, 0, 4), make([]byte, 64)) })
-	s.panics("download of too many bytes", func() { dq.Download(make([]byte, 1000), x) }, x)
-	s.panics("linear, input width", func() { dq.Linear(y, f32(4, 8), w, none, compute.None) }, f32(4, 8))
-	s.panics("linear, output width", func() { dq.Linear(f32(4, 8), x, w, none, compute.None) }, f32(4, 8))
-	s.panics("linear, rows", func() { dq.Linear(f32(3, 7), x, w, none, compute.None) }, f32(3, 7), x)
-	s.panics("linear, bias", func() { dq.Linear(y, x, w, f32(6), compute.None) }, f32(6))
+	s.panics("upload of too few bytes", func() { dq.Upload(x, make([]byte, 4)) }, x, 4)
+	s.panics("upload to a strided view", func() { dq.Upload(x.Slice(1, 0, 4), make([]byte, 64)) }, x.Slice(1, 0, 4))
+	s.panics("download of too many bytes", func() { dq.Download(make([]byte, 1000), x) }, x, 1000)
+	s.panics("linear, input width", func() { dq.Linear(y, f32(4, 8), w, none, compute.None) }, f32(4, 8), []int{7, 9}, "9")
+	s.panics("linear, output width", func() { dq.Linear(f32(4, 8), x, w, none, compute.None) }, f32(4, 8), []int{7, 9}, []int{4, 7}, "7")
+	s.panics("linear, rows", func() { dq.Linear(f32(3, 7), x, w, none, compute.None) }, f32(3, 7), x, []int{4, 7})
+	s.panics("linear, bias", func() { dq.Linear(y, x, w, f32(6), compute.None) }, f32(6), "7")
 	s.panics("linear, type", func() { dq.Linear(i32(4, 7), x, w, none, compute.None) }, y)
 	s.panics("norm", func() { dq.Norm(x, bad, compute.Norm{}) }, x, bad)
-	s.panics("norm, weight", func() { dq.Norm(x, x2, compute.Norm{Weight: f32(8)}) }, x, f32(8))
-	s.panics("norm, bias", func() { dq.Norm(x, x2, compute.Norm{Bias: f32(10)}) }, x, f32(10))
-	s.panics("norm, scale width", func() { dq.Norm(x, x2, compute.Norm{Scale: f32(2, 8)}) }, x, f32(2, 8))
-	s.panics("norm, shift groups", func() { dq.Norm(x, x2, compute.Norm{Shift: f32(3, 9)}) }, x, f32(3, 9))
+	s.panics("norm, weight", func() { dq.Norm(x, x2, compute.Norm{Weight: f32(8)}) }, f32(8), x, "9")
+	s.panics("norm, bias", func() { dq.Norm(x, x2, compute.Norm{Bias: f32(10)}) }, f32(10), x, "9")
+	s.panics("norm, scale width", func() { dq.Norm(x, x2, compute.Norm{Scale: f32(2, 8)}) }, f32(2, 8), x, "9")
+	s.panics("norm, shift groups", func() { dq.Norm(x, x2, compute.Norm{Shift: f32(3, 9)}) }, f32(3, 9), x, "4")
 	s.panics("rope", func() { dq.Rope(cube, cube2, pos, rope) }, cube, cube2)
-	s.panics("rope, positions", func() { dq.Rope(cube, cube, i32(5, 3), rope) }, cube, i32(5, 3))
-	s.panics("rope, heads of positions", func() { dq.Rope(cube, cube, i32(3, 6, 3), rope) }, cube, i32(3, 6, 3))
-	s.panics("rope, type of positions", func() { dq.Rope(cube, cube, f32(6, 3), rope) }, cube, pos)
-	s.panics("rope, pairs", func() { dq.Rope(cube, cube, pos, compute.Rope{Time: f32(3, 7, 2)}) }, cube, f32(3, 7, 2))
+	s.panics("rope, positions", func() { dq.Rope(cube, cube, i32(5, 3), rope) }, i32(5, 3), cube, []int{6, 3}, "6")
+	s.panics("rope, heads of positions", func() { dq.Rope(cube, cube, i32(3, 6, 3), rope) }, i32(3, 6, 3), cube, []int{2, 6, 3}, "2")
+	s.panics("rope, type of positions", func() { dq.Rope(cube, cube, f32(6, 3), rope) }, f32(6, 3), cube, "i32")
+	s.panics("rope, pairs", func() { dq.Rope(cube, cube, pos, compute.Rope{Time: f32(3, 7, 2)}) }, cube, f32(3, 7, 2), "7")
 	s.panics("add gated", func() { dq.AddGated(x, x2, bad, none) }, x, bad)
-	s.panics("add gated, gate", func() { dq.AddGated(x, x2, x2, f32(3, 9)) }, x, f32(3, 9))
+	s.panics("add gated, gate", func() { dq.AddGated(x, x2, x2, f32(3, 9)) }, f32(3, 9), x, "4")
 	s.panics("activate", func() { dq.Activate(x, bad, compute.GELU) }, x, bad)
-	s.panics("gather, width", func() { dq.Gather(x, f32(20, 8), i32(4), false) }, x, f32(20, 8))
-	s.panics("gather, rows", func() { dq.Gather(x, f32(20, 9), i32(5), false) }, x, i32(5))
-	s.panics("time embed", func() { dq.TimeEmbed(f32(4, 8), f32(3), 10) }, f32(4, 8), f32(3))
-	s.panics("noise in a strided view", func() { dq.Noise(x.Slice(1, 0, 4), compute.NoiseKey{}) })
+	s.panics("gather, width", func() { dq.Gather(x, f32(20, 8), i32(4), false) }, f32(20, 8), x, "9")
+	s.panics("gather, rows", func() { dq.Gather(x, f32(20, 9), i32(5), false) }, i32(5), x, "4")
+	s.panics("time embed", func() { dq.TimeEmbed(f32(4, 8), f32(3), 10) }, f32(3), f32(4, 8), "4")
+	s.panics("noise in a strided view", func() { dq.Noise(x.Slice(1, 0, 4), compute.NoiseKey{}) }, x.Slice(1, 0, 4))
 	s.panics("mix", func() { dq.Mix(x, 1, bad, 0, none) }, x, bad)
 	s.panics("mix, second operand", func() { dq.Mix(x, 1, x2, 1, bad) }, x, bad)
 	s.panics("clamp", func() { dq.Clamp(x, bad, 0, 1) }, x, bad)
@@ -192,20 +204,21 @@ func examAttendPanics(s *suite) {
 		what                     string
 		dst, query, keys, values compute.Tensor
 		a                        compute.Attention
-		shapes                   []compute.Tensor
+		wrong                    compute.Tensor
+		against                  []any
 	}{
-		{"dst", f32(2, 5, 16), query, keys, values, compute.Attention{}, []compute.Tensor{f32(2, 5, 16), query}},
-		{"heads", dst, query, f32(3, 9, 16), f32(3, 9, 16), compute.Attention{}, []compute.Tensor{query, f32(3, 9, 16)}},
-		{"head width", dst, query, f32(2, 9, 32), f32(2, 9, 32), compute.Attention{}, []compute.Tensor{query, f32(2, 9, 32)}},
-		{"values", dst, query, keys, f32(2, 8, 16), compute.Attention{}, []compute.Tensor{keys, f32(2, 8, 16)}},
-		{"types of keys and values", dst, query, keys, s.in(newArray(2, 9, 16), compute.BF16, dense), compute.Attention{}, []compute.Tensor{keys}},
-		{"a head width of 24", f32(2, 6, 24), f32(2, 6, 24), f32(2, 9, 24), f32(2, 9, 24), compute.Attention{}, []compute.Tensor{f32(2, 6, 24)}},
-		{"log counts", dst, query, keys, values, compute.Attention{LogCount: f32(2, 8)}, []compute.Tensor{keys, f32(2, 8)}},
-		{"lengths", dst, query, keys, values, compute.Attention{Lengths: i32(3)}, []compute.Tensor{keys, i32(3)}},
-		{"logsumexp", dst, query, keys, values, compute.Attention{LogSumExp: f32(2, 9)}, []compute.Tensor{query, f32(2, 9)}},
-		{"tiles", dst, query, keys, values, compute.Attention{Tiles: compute.Tiles{QueryTile: 4, KeyTile: 4, Keys: i32(8), Ends: i32(3)}}, []compute.Tensor{query, i32(3)}},
+		{"dst", f32(2, 5, 16), query, keys, values, compute.Attention{}, f32(2, 5, 16), []any{query}},
+		{"heads", dst, query, f32(3, 9, 16), f32(3, 9, 16), compute.Attention{}, f32(3, 9, 16), []any{query}},
+		{"head width", dst, query, f32(2, 9, 32), f32(2, 9, 32), compute.Attention{}, f32(2, 9, 32), []any{query}},
+		{"values", dst, query, keys, f32(2, 8, 16), compute.Attention{}, f32(2, 8, 16), []any{keys}},
+		{"types of keys and values", dst, query, keys, s.in(newArray(2, 9, 16), compute.BF16, dense), compute.Attention{}, keys, []any{"bf16"}},
+		{"a head width of 24", f32(2, 6, 24), f32(2, 6, 24), f32(2, 9, 24), f32(2, 9, 24), compute.Attention{}, f32(2, 6, 24), []any{"24"}},
+		{"log counts", dst, query, keys, values, compute.Attention{LogCount: f32(2, 8)}, f32(2, 8), []any{keys, []int{2, 9}}},
+		{"lengths", dst, query, keys, values, compute.Attention{Lengths: i32(3)}, i32(3), []any{keys, []int{2}}},
+		{"logsumexp", dst, query, keys, values, compute.Attention{LogSumExp: f32(2, 9)}, f32(2, 9), []any{query, []int{2, 6}}},
+		{"tiles", dst, query, keys, values, compute.Attention{Tiles: compute.Tiles{QueryTile: 4, KeyTile: 4, Keys: i32(8), Ends: i32(3)}}, i32(3), []any{query, []int{4}}},
 	} {
-		s.panics(c.what, func() { s.dq.Attend(c.dst, c.query, c.keys, c.values, c.a) }, c.shapes...)
+		s.panics(c.what, func() { s.dq.Attend(c.dst, c.query, c.keys, c.values, c.a) }, c.wrong, c.against...)
 	}
 	s.stillWorks()
 }
