@@ -3,18 +3,18 @@ module longtake
 go 1.26.0
 
 require (
+	github.com/alecthomas/kong v1.17.0
 	github.com/deepteams/webp v1.1.0
+	github.com/vbauerster/mpb/v8 v8.11.3
 	golang.org/x/image v0.36.0
 )
 
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect
 	github.com/acarl005/stripansi v0.0.0-20180116102854-5a71ef0e047d // indirect
-	github.com/alecthomas/kong v1.17.0 // indirect
 	github.com/clipperhouse/stringish v0.1.1 // indirect
 	github.com/clipperhouse/uax29/v2 v2.3.0 // indirect
 	github.com/ebitengine/purego v0.11.3
 	github.com/mattn/go-runewidth v0.0.19 // indirect
-	github.com/vbauerster/mpb/v8 v8.11.3 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 )

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"longtake/compute/cpu"
+	"longtake/model"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/video/metric"
+)
+
+// The self-test: so many frames by every kernel class, which must be this close to those of plain Go.
+const (
+	testFrames = 4
+	testPSNR   = 40 // dB
+)
+
+// doctorCommand looks at the machine.
+type doctorCommand struct {
+	JSON bool `name:"json" help:"Print one JSON object."`
+}
+
+// diagnosis is what doctor finds.
+type diagnosis struct {
+	Tool    toolRecord   `json:"tool"`
+	Host    hostRecord   `json:"host"`
+	CPU     string       `json:"cpu,omitempty"`
+	Threads int          `json:"threads"`
+	Memory  memoryInfo   `json:"memory"`
+	Kernels []string     `json:"kernels"` // best first
+	FFmpeg  string       `json:"ffmpeg,omitempty"`
+	Cache   string       `json:"cache_folder,omitempty"`
+	Tests   []kernelTest `json:"tests"`
+	Healthy bool         `json:"healthy"`
+}
+
+type memoryInfo struct {
+	Total int64 `json:"total"`
+	Free  int64 `json:"free"`
+}
+
+// kernelTest is the self-test of one kernel class.
+type kernelTest struct {
+	Kernel string  `json:"kernel"`
+	FPS    float64 `json:"fps"`
+	PSNR   float64 `json:"psnr,omitempty"` // against the portable class; absent where all frames are equal
+	Equal  bool    `json:"equal"`
+	Error  string  `json:"error,omitempty"`
+}
+
+// Run examines the machine and fails if a kernel class does not make the right frames.
+func (c *doctorCommand) Run(ctx context.Context, out *streams) error {
+	d := diagnosis{Tool: tool(), Host: hostRecord{runtime.GOOS, runtime.GOARCH, runtime.NumCPU()},
+		CPU: cpuName(), Threads: runtime.GOMAXPROCS(0), Kernels: cpu.Kernels()}
+	if dev, err := cpu.New(cpu.Options{}); err == nil {
+		m := dev.Memory()
+		d.Memory = memoryInfo{m.Total, m.Free}
+		dev.Close()
+	}
+	d.FFmpeg, _ = exec.LookPath("ffmpeg")
+	if dir, err := os.UserCacheDir(); err == nil {
+		d.Cache = filepath.Join(dir, "longtake")
+	}
+	if !c.JSON {
+		d.describe(out.out)
+	}
+	d.Healthy = true
+	var want []video.Frame
+	for i := len(d.Kernels) - 1; i >= 0; i-- { // the portable class, the reference, is the last
+		t, frames := testKernel(ctx, d.Kernels[i], want)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if want == nil {
+			want = frames
+		}
+		d.Tests, d.Healthy = append(d.Tests, t), d.Healthy && t.Error == ""
+		if !c.JSON {
+			fmt.Fprintln(out.out, t)
+		}
+	}
+	if c.JSON {
+		if _, err := out.out.Write(jsonText(d)); err != nil {
+			return err
+		}
+	}
+	if !d.Healthy {
+		return errors.New("the self-test failed: choose a kernel class that passed with --cpu-kernel, and report this")
+	}
+	return nil
+}
+
+func (d *diagnosis) describe(w io.Writer) {
+	ffmpeg, cores := d.FFmpeg, d.CPU
+	if ffmpeg == "" {
+		ffmpeg = "not found on PATH: .mp4 cannot be written, .webm .gif .y4m and PNG can"
+	}
+	if cores == "" {
+		cores = "unknown processor"
+	}
+	fmt.Fprintf(w, "longtake  %s, %s\n", d.Tool.Version, d.Tool.Go)
+	fmt.Fprintf(w, "system    %s/%s, %s, %d cores, %d threads used\n", d.Host.OS, d.Host.Arch, cores, d.Host.CPUs, d.Threads)
+	if d.Memory.Total > 0 {
+		fmt.Fprintf(w, "memory    %s, %s free\n", bytesText(d.Memory.Total), bytesText(d.Memory.Free))
+	}
+	fmt.Fprintf(w, "kernels   %s (the first is used)\n", strings.Join(d.Kernels, ", "))
+	fmt.Fprintf(w, "ffmpeg    %s\n", ffmpeg)
+	if d.Cache != "" {
+		fmt.Fprintf(w, "cache     %s\n", d.Cache)
+	}
+}
+
+// String is "self-test avx2: 17.1 fps, 98.2 dB to the portable class".
+func (t kernelTest) String() string {
+	switch {
+	case t.Error != "":
+		return fmt.Sprintf("self-test %s: FAILED: %s", t.Kernel, t.Error)
+	case t.Equal:
+		return fmt.Sprintf("self-test %s: %.1f fps, frames equal the portable class's", t.Kernel, t.FPS)
+	}
+	return fmt.Sprintf("self-test %s: %.1f fps, %.1f dB to the portable class", t.Kernel, t.FPS, t.PSNR)
+}
+
+// testKernel makes frames and compares them with want; a nil want is the reference itself.
+func testKernel(ctx context.Context, kernel string, want []video.Frame) (kernelTest, []video.Frame) {
+	t := kernelTest{Kernel: kernel}
+	frames, fps, err := testRun(ctx, kernel)
+	if err != nil {
+		t.Error = err.Error()
+		return t, nil
+	}
+	t.FPS = rounded(fps, 10)
+	if want == nil {
+		t.Equal = true
+		return t, frames
+	}
+	worst := math.Inf(1)
+	for i, f := range frames {
+		psnr, err := metric.PSNR(f, want[i])
+		if err != nil {
+			t.Error = err.Error()
+			return t, nil
+		}
+		worst = min(worst, psnr)
+	}
+	if t.Equal = math.IsInf(worst, 1); !t.Equal {
+		t.PSNR = rounded(worst, 10)
+	}
+	if worst < testPSNR {
+		t.Error = fmt.Sprintf("%.1f dB to the portable class, expected at least %d", worst, testPSNR)
+	}
+	return t, frames
+}
+
+func testRun(ctx context.Context, kernel string) ([]video.Frame, float64, error) {
+	dev, err := openCPU(cpu.Options{Kernel: kernel})
+	if err != nil {
+		return nil, 0, err
+	}
+	defer dev.Close()
+	engine, err := model.OpenTinyWorld(dev)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer engine.Close()
+	g := generateCommand{Frames: testFrames + 1, Seed: 7, Start: "sim", Actions: "auto"}
+	plan, err := g.makePlan(nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	d := engine.NewDecoder()
+	plan.setStart(d.Width(), d.Height())
+	session, err := engine.NewSession(ctx, plan.request)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer session.Close()
+	frames, fps, err := roll(ctx, session, plan)
+	return frames, fps, err
+}
+
+// roll generates the frames of a plan after its start.
+func roll(ctx context.Context, session *rollout.Session, p *plan) (frames []video.Frame, fps float64, err error) {
+	began := time.Now()
+	for n := len(p.request.Start); n < p.frames; n++ {
+		made, err := session.Next(ctx, p.action(n))
+		if err != nil {
+			return nil, 0, err
+		}
+		frames = append(frames, made...)
+	}
+	return frames, float64(len(frames)) / time.Since(began).Seconds(), nil
+}
+
+// cpuName reads the processor's name where the system tells it in a file.
+func cpuName() string {
+	f, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if name, value, ok := strings.Cut(s.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"time"
+
+	"longtake/compute"
+	"longtake/compute/cpu"
+	"longtake/kvcache"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/video/file"
+)
+
+// generateCommand holds the flags of "generate".
+type generateCommand struct {
+	Output string `short:"o" default:"video.webm" aliases:"output-path,save-file" placeholder:"PATH" help:"Video to write, format by extension: ${formats}. Default ${default}."`
+	Frames int    `short:"n" default:"240" aliases:"num-frames,frame-num,num-output-frames" help:"Frames of the video, the start frame included. Default ${default}."`
+	Seed   uint64 `default:"0" aliases:"base-seed" help:"Seed of the noise and, in its lower 32 bits, of the simulator. Default ${default}."`
+	Start  string `default:"sim" aliases:"image" placeholder:"WHAT" help:"First frame: sim (the simulator's view in the world of --seed), sim:SEED, none (from the text alone), or an image file (cut to the model's shape and resized)."`
+
+	Prompt  *string `placeholder:"TEXT" help:"Description of the world; @FILE reads it. Default: the simulator's own for the seed."`
+	Actions string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
+	Steps   int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
+	Model   string  `default:"tinyworld" help:"Model: ${models}."`
+
+	Cache  string `default:"window" help:"History that the model sees: ${policies} (full is unlimited: memory and time grow)."`
+	Window *int   `placeholder:"N" help:"Latest frames kept by --cache window. Default: the model's own."`
+	Anchor *int   `aliases:"sink-size" placeholder:"N" help:"First frames kept for ever by --cache window. Default: the model's own."`
+
+	Scale int    `placeholder:"N" help:"Enlarge every pixel to NxN. Default: what makes the shorter side at least 256."`
+	FPS   string `name:"fps" placeholder:"RATE" help:"Frame rate of the file, such as 15 or 30000/1001. Default: the model's own."`
+
+	Device    string `default:"auto" help:"Device: ${devices}."`
+	CPUKernel string `name:"cpu-kernel" placeholder:"CLASS" help:"Kernel class of the CPU; this machine has ${kernels}. Default: the first."`
+	Threads   int    `placeholder:"N" help:"CPU threads. Default: all cores. The video does not depend on it."`
+
+	Preview bool `help:"Show the frames in the terminal as they come."`
+	JSON    bool `name:"json" help:"Print the record of the run as one JSON object on standard output."`
+	Quiet   bool `short:"q" help:"Print errors only."`
+}
+
+// Help is shown below the flags' summary.
+func (*generateCommand) Help() string {
+	return `Examples:
+
+  longtake generate --frames 240 --seed 7 -o walk.webm
+  longtake generate --actions 'w20 d8 (w10 q5)x4' --seed 3 -o turns.gif
+  longtake generate --start photo.jpg --scale 4 -o dream.mp4
+  longtake generate --start none --prompt 'you start in the south . the sky is night .' -o night.y4m
+  longtake generate --cache window --window 16 --anchor 2 --json -o a.webm
+
+Beside the video lies a record of how it was made (walk.webm.json). The same seed and kernel class give the same frames, whatever the number of threads. Nothing is left behind after an error or Ctrl-C. Flags may be written with "_" for "-".`
+}
+
+// settings are the checked flags that need no model.
+type settings struct {
+	fps    video.Rate // zero for the model's own
+	record string     // path of the sidecar, "" for none
+	model  catalogued
+	policy func(kvcache.Policy, *int, *int) (history, error)
+}
+
+// check finds what is wrong with the flags before anything is loaded.
+func (g *generateCommand) check() (s settings, err error) {
+	if g.Frames < 1 || g.Frames > maxFrames {
+		return s, usagef("--frames %d: must be between 1 and %d", g.Frames, maxFrames)
+	}
+	if g.Scale < 0 {
+		return s, usagef("--scale %d: must not be negative", g.Scale)
+	}
+	if g.Steps < 0 {
+		return s, usagef("--steps %d: must not be negative", g.Steps)
+	}
+	if g.Output == "-" && g.JSON {
+		return s, usagef("--json and a video on standard output exclude each other")
+	}
+	if err := file.Supported(g.Output); err != nil {
+		return s, usageError{err}
+	}
+	if g.FPS != "" {
+		if s.fps, err = video.ParseRate(g.FPS); err != nil {
+			return s, usagef("--fps: %w", err)
+		}
+	}
+	if s.model, err = named("model", g.Model, models); err != nil {
+		return s, err
+	}
+	if s.policy, err = named("cache", g.Cache, policies); err != nil {
+		return s, err
+	}
+	s.record, err = sidecarPath(g.Output)
+	return s, err
+}
+
+// Run makes the video.
+func (g *generateCommand) Run(ctx context.Context, out *streams) error {
+	set, err := g.check()
+	if err != nil {
+		return err
+	}
+	if _, ok := terminal(out.err); g.Preview && !ok {
+		return usagef("--preview draws on standard error, which is not a terminal")
+	}
+	plan, err := g.makePlan(out.in)
+	if err != nil {
+		return err
+	}
+	dev, err := openDevice(g.Device, cpu.Options{Kernel: g.CPUKernel, Threads: g.Threads})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	engine, err := set.model.open(dev)
+	if err != nil {
+		return fmt.Errorf("model %s: %w", g.Model, err)
+	}
+	defer engine.Close()
+	if set.fps == (video.Rate{}) {
+		if set.fps, err = video.RateOf(engine.FPS); err != nil {
+			return err
+		}
+	}
+	decoder := engine.NewDecoder()
+	plan.setStart(decoder.Width(), decoder.Height())
+	kept, err := set.policy(engine.Cache, g.Window, g.Anchor)
+	if err != nil {
+		return err
+	}
+	plan.request.Cache = kept.Policy
+	r, err := newRecord(g, dev, engine, plan, kept)
+	if err != nil {
+		return err
+	}
+	if err := fits(dev, r.Memory); err != nil {
+		return err
+	}
+	options := video.Options{Width: decoder.Width(), Height: decoder.Height(), FPS: set.fps, Scale: g.Scale}
+	if options.Scale == 0 {
+		options.Scale = max(1, (255+min(options.Width, options.Height))/min(options.Width, options.Height))
+	}
+	r.setVideo(options)
+	shot := &shot{flags: g, settings: set, plan: plan, record: r, out: out}
+	return shot.run(ctx, engine, options)
+}
+
+// openDevice starts a device; what the machine cannot do is the user's to change.
+func openDevice(name string, o cpu.Options) (processor, error) {
+	open, err := named("device", name, devices)
+	if err != nil {
+		return processor{}, err
+	}
+	if o.Threads < 0 || o.Threads > 1024 {
+		return processor{}, usagef("--threads %d: must be between 0 (all cores) and 1024", o.Threads)
+	}
+	dev, err := open(o)
+	if err != nil {
+		return processor{}, usageError{err}
+	}
+	return dev, nil
+}
+
+// fits refuses what would run out of memory half-way.
+func fits(dev compute.Device, m memoryRecord) error {
+	if free := dev.Memory().Free; free > 0 && m.PeakSession > free {
+		return usagef("the session needs %s and %s is free: use a smaller --window, --cache window, or fewer --frames",
+			bytesText(m.PeakSession), bytesText(free))
+	}
+	return nil
+}
+
+// shot is one run of generate.
+type shot struct {
+	flags *generateCommand
+	settings
+	plan   *plan
+	record *record
+	out    *streams
+
+	hash     hash.Hash // over the raw frames
+	encoding time.Duration
+	times    stages
+	writer   video.AtomicWriter
+	progress progress
+}
+
+func (s *shot) run(ctx context.Context, engine *rollout.Engine, o video.Options) (err error) {
+	if s.writer, err = createOutput(s.flags.Output, o, s.out.out); err != nil {
+		return usageError{err}
+	}
+	defer s.writer.Abort()
+	if !s.flags.Quiet {
+		s.record.announce(s.out.err)
+	}
+	session, err := engine.NewSession(ctx, s.plan.request)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	s.record.setUnknown(session.Unknown())
+	if !s.flags.Quiet {
+		for _, u := range session.Unknown() {
+			fmt.Fprintf(s.out.err, "longtake: note: the model does not know the word %v\n", u)
+		}
+	}
+	s.record.Timings.StartUp = seconds(time.Since(s.out.began))
+	s.hash = sha256.New()
+	s.progress = newProgress(s.flags, s.out, s.plan.frames)
+	defer s.progress.end()
+	d := startDelivery(ctx, s.write)
+	if err := d.finish(s.film(d, session)); err != nil {
+		return err
+	}
+	s.progress.end()
+	return s.publish(session)
+}
+
+// stages sums times over chunks.
+type stages rollout.Times
+
+func (s *stages) add(t rollout.Times) {
+	s.Denoise += t.Denoise
+	s.Commit += t.Commit
+	s.Decode += t.Decode
+}
+
+// film makes the frames.
+func (s *shot) film(d *delivery, session *rollout.Session) error {
+	n := 0
+	for _, f := range s.plan.request.Start {
+		if n == s.plan.frames {
+			break
+		}
+		if err := d.send(f); err != nil {
+			return err
+		}
+		n++
+	}
+	began, t := time.Now(), &s.record.Timings
+	for first := true; n < s.plan.frames; first = false {
+		frames, err := session.Next(d.ctx, s.plan.action(n))
+		if err != nil {
+			return err
+		}
+		if first {
+			t.FirstFrame = seconds(time.Since(s.out.began))
+		}
+		s.times.add(session.Times())
+		for _, f := range frames[:min(len(frames), s.plan.frames-n)] {
+			if err := d.send(f); err != nil {
+				return err
+			}
+			n++
+		}
+		s.record.Memory.Cache = session.Stats().Bytes
+		s.progress.frame(n, session.Stats().Bytes)
+	}
+	if made := n - len(s.plan.request.Start); made > 0 {
+		t.MeanFPS = rounded(float64(made)/time.Since(began).Seconds(), 1e3)
+	}
+	return nil
+}
+
+// write is the far end of the delivery.
+func (s *shot) write(ctx context.Context, f video.Frame) error {
+	began := time.Now()
+	s.hash.Write(f.Pix)
+	err := s.writer.WriteFrame(ctx, f)
+	s.encoding += time.Since(began)
+	if err == nil {
+		s.progress.show(ctx, f)
+	}
+	return err
+}
+
+// publish gives the finished video and its record their names. The record is on the disk before the video takes its place, so
+// that what can fail fails first.
+func (s *shot) publish(session *rollout.Session) error {
+	t := &s.record.Timings
+	t.Denoise, t.Commit, t.Decode = seconds(s.times.Denoise), seconds(s.times.Commit), seconds(s.times.Decode)
+	t.Encode, t.Total = seconds(s.encoding), seconds(time.Since(s.out.began))
+	s.record.FramesHash = fmt.Sprintf("%x", s.hash.Sum(nil))
+	s.record.Memory.Session = session.Bytes()
+	card, err := prepareSidecar(s.settings.record, s.record)
+	if err != nil {
+		return err
+	}
+	defer card.abort()
+	if err := s.writer.Close(); err != nil {
+		return err
+	}
+	if err := card.commit(); err != nil {
+		return err
+	}
+	if !s.flags.Quiet {
+		s.record.summarize(s.out.err)
+	}
+	if s.flags.JSON {
+		return s.record.print(s.out.out)
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"runtime"
+	"time"
+
+	"longtake/rollout"
+	"longtake/text"
+	"longtake/video"
+	"longtake/world"
+)
+
+// record says how a video was made: it lies beside the video, and --json prints it. Times are seconds, sizes bytes.
+type record struct {
+	Tool       toolRecord    `json:"tool"`
+	Host       hostRecord    `json:"host"`
+	Model      modelRecord   `json:"model"`
+	Device     deviceRecord  `json:"device"`
+	Request    requestRecord `json:"request"`
+	Video      videoRecord   `json:"video"`
+	Memory     memoryRecord  `json:"memory"`
+	Timings    timingRecord  `json:"timings"`
+	FramesHash string        `json:"frames_sha256"` // over the raw RGB frames, before scaling and encoding
+}
+
+type toolRecord struct {
+	Name     string `json:"name"`
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Modified bool   `json:"modified,omitempty"`
+	Go       string `json:"go"`
+}
+
+type hostRecord struct {
+	OS   string `json:"os"`
+	Arch string `json:"arch"`
+	CPUs int    `json:"cpus"`
+}
+
+type modelRecord struct {
+	Name       string `json:"name"`
+	Hash       string `json:"sha256"`
+	Parameters int    `json:"parameters"`
+}
+
+type deviceRecord struct {
+	Name        string `json:"name"`
+	Kernel      string `json:"kernel"`
+	Description string `json:"description"`
+}
+
+type requestRecord struct {
+	Prompt  string        `json:"prompt"`
+	Unknown []unknownWord `json:"unknown_words,omitempty"`
+	Seed    uint64        `json:"seed"`
+	Frames  int           `json:"frames"`
+	Start   startRecord   `json:"start"`
+	Actions string        `json:"actions"` // one for each frame but the first, as a script
+	Steps   int           `json:"steps"`
+	Policy  string        `json:"policy"`
+	Window  int           `json:"window,omitempty"`
+	Anchor  int           `json:"anchor,omitempty"`
+
+	cache string // the policy in words
+}
+
+type unknownWord struct {
+	Word    string   `json:"word"`
+	Nearest []string `json:"nearest"`
+}
+
+type startRecord struct {
+	From    string `json:"from"` // as --start takes it
+	Image   string `json:"sha256,omitempty"`
+	Frames  int    `json:"frames"` // of the video that were given, not generated
+	Heading int    `json:"heading"`
+}
+
+type videoRecord struct {
+	File   string  `json:"file"`
+	Width  int     `json:"width"` // of a raw frame
+	Height int     `json:"height"`
+	Scale  int     `json:"scale"`
+	FPS    float64 `json:"fps"`
+}
+
+type memoryRecord struct {
+	Weights int64 `json:"weights"`
+	Session int64 `json:"session"` // before the run what it will take at first, in the end what it took
+	Cache   int64 `json:"cache"`
+	// PeakSession is what the session may take at most, known beforehand; a full cache is copied when it grows.
+	PeakSession int64 `json:"-"`
+}
+
+type timingRecord struct {
+	StartUp    float64 `json:"start_up"`              // from the start of the program to a session that is ready
+	FirstFrame float64 `json:"first_frame,omitempty"` // from the start of the program to the first generated frame
+	Total      float64 `json:"total"`
+	MeanFPS    float64 `json:"mean_fps,omitempty"` // of generated frames, start-up not counted
+	Denoise    float64 `json:"denoise"`            // summed over the frames
+	Commit     float64 `json:"commit"`
+	Decode     float64 `json:"decode"`
+	Encode     float64 `json:"encode"` // beside the others, in a goroutine of its own
+}
+
+// newRecord writes down what is known before the first frame. Errors are the request's.
+func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, kept history) (*record, error) {
+	solver, err := e.NewSolver(p.request.Steps)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	session, err := e.SessionBytes(p.request)
+	if err != nil {
+		return nil, err
+	}
+	r := &record{
+		Tool:   tool(),
+		Host:   hostRecord{runtime.GOOS, runtime.GOARCH, runtime.NumCPU()},
+		Model:  modelRecord{e.Name, e.Hash, e.Parameters},
+		Device: deviceRecord{dev.kind, dev.kernel, dev.Name()},
+		Request: requestRecord{
+			Prompt: p.request.Prompt, Seed: p.request.Seed, Frames: p.frames, Steps: len(solver.Steps),
+			Start:   startRecord{p.begin.name, p.begin.sum, len(p.request.Start), p.request.Heading},
+			Actions: world.FormatActions(p.actions),
+			Policy:  g.Cache, Window: kept.window, Anchor: kept.anchor, cache: kept.String(),
+		},
+		Video: videoRecord{File: g.Output},
+	}
+	r.Memory.Weights, r.Memory.Session, r.Memory.PeakSession = e.WeightBytes(), session, session
+	if kept.spent != nil {
+		// Old and new store lie side by side for a moment.
+		first, most := kept.Bytes(e.Device, e.CacheShape), kept.spent(p.frames).Bytes(e.Device, e.CacheShape)
+		r.Memory.PeakSession = session - first + max(first, most+most/2)
+	}
+	return r, nil
+}
+
+func (r *record) setVideo(o video.Options) {
+	r.Video.Width, r.Video.Height, r.Video.Scale, r.Video.FPS = o.Width, o.Height, max(o.Scale, 1), o.FPS.Float()
+}
+
+func (r *record) setUnknown(words []text.Unknown) {
+	for _, u := range words {
+		r.Request.Unknown = append(r.Request.Unknown, unknownWord(u))
+	}
+}
+
+// announce says in two lines what is about to run.
+func (r *record) announce(w io.Writer) {
+	cache := r.Request.cache
+	if r.Request.Policy == "full" {
+		cache += fmt.Sprintf(" (growing to at most %s)", bytesText(r.Memory.PeakSession))
+	}
+	fmt.Fprintf(w, "%s, %.1f M parameters, on %s; seed %d, start %s, %d frames of %d steps\n",
+		r.Model.Name, float64(r.Model.Parameters)/1e6, r.Device.Description, r.Request.Seed, r.Request.Start.From, r.Request.Frames, r.Request.Steps)
+	fmt.Fprintf(w, "cache %s; memory %s weights + %s session\n", cache, bytesText(r.Memory.Weights), bytesText(r.Memory.Session))
+}
+
+// summarize says in one line what was made.
+func (r *record) summarize(w io.Writer) {
+	v, t := r.Video, r.Timings
+	fmt.Fprintf(w, "%s: %d frames, %dx%d at %.4g fps", v.File, r.Request.Frames, v.Width*v.Scale, v.Height*v.Scale, v.FPS)
+	if t.MeanFPS > 0 {
+		fmt.Fprintf(w, "; made at %.1f fps, first frame after %.2f s", t.MeanFPS, t.FirstFrame)
+	}
+	fmt.Fprintln(w)
+}
+
+func (r *record) print(w io.Writer) error {
+	_, err := w.Write(r.json())
+	if err != nil {
+		return fmt.Errorf("write standard output: %w", cause(err))
+	}
+	return nil
+}
+
+func (r *record) json() []byte { return jsonText(r) }
+
+// jsonText formats for people, too.
+func jsonText(v any) []byte {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		panic(err) // a record holds nothing that JSON cannot
+	}
+	return append(b, '\n')
+}
+
+// seconds rounds to microseconds.
+func seconds(d time.Duration) float64 { return rounded(d.Seconds(), 1e6) }
+
+func rounded(x, parts float64) float64 { return math.Round(x*parts) / parts }
+
+// bytesText writes a size in MiB or GiB.
+func bytesText(n int64) string {
+	if n >= 10<<30 {
+		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+	}
+	return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+}
