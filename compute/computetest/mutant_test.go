@@ -19,7 +19,6 @@ type recorder struct {
 	lines []string
 }
 
-func (r *recorder) Helper() {}
 func (r *recorder) Errorf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -18,7 +18,6 @@ type fake struct {
 	lines []string
 }
 
-func (f *fake) Helper()                      {}
 func (f *fake) Errorf(s string, args ...any) { f.lines = append(f.lines, fmt.Sprintf(s, args...)) }
 
 func TestCompareMeasures(t *testing.T) {
@@ -51,7 +50,7 @@ func TestCompareMeasures(t *testing.T) {
 }
 
 func TestFailuresSayWhereAndHowMuch(t *testing.T) {
-	f := &fake{}
+	f := &fake{TB: t}
 	Near(f, "hidden", []float32{1, 2, 3, 5}, []float32{1, 2, 3, 4}, 1e-3)
 	Near(f, "fine", []float32{1, 2, 3, 4.0001}, []float32{1, 2, 3, 4}, 1e-3)
 	Near(f, "short", []float32{1}, []float32{1, 2}, 1e-3)
