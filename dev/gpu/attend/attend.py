@@ -27,7 +27,8 @@ def compile_cubin(job):
     """(file, defines, arch) -> (cubin bytes or None, log). Runs in a child process."""
     name, defines, arch = job
     rtc = find_nvrtc()
-    source = open(f"{KERNELS}/attend_parts.cuh").read() + open(f"{KERNELS}/{name}.cu").read()
+    parts = ["attend_parts.cuh"] + (["attend_hopper.cuh"] if name == "attend_sm90" else []) + [f"{name}.cu"]
+    source = "".join(open(f"{KERNELS}/{p}").read() for p in parts)
     prog = C.c_void_p()
     rtc.nvrtcCreateProgram(C.byref(prog), source.encode(), f"{name}.cu".encode(), 0, None, None)
     options = [f"--gpu-architecture={arch}", "--std=c++17", "--ptxas-options=-v"]
@@ -127,7 +128,7 @@ class Kernel:
         if self.sm90:
             stage = self.block_n * self.dim * 2
             self.shared = (1024 + ROWS * self.dim * 2 + 2 * self.stages * stage +
-                           (self.stages * self.block_n * 8 if self.bias else 0) + 16 + 8 * (2 + 4 * self.stages))
+                           (self.stages * self.block_n * 32 if self.bias else 0) + 16 + 8 * (2 + 4 * self.stages))
         else:
             self.block_n = 64
             self.shared = ROWS * self.dim * 2 + 4 * 64 * self.dim * 2

@@ -1,5 +1,5 @@
 // Parts that both attention kernels share: the launch record, row state, output, and the merge kernel.
-// The source given to NVRTC is this file followed by attend_sm90.cu or attend_mma.cu; README.md
+// The source given to NVRTC is this file followed by attend_mma.cu, or by attend_hopper.cuh and attend_sm90.cu; README.md
 // beside it holds the contract. Defines of both:
 //   HEAD_DIM   64 or 128
 //   LIST_TILE  0 = every key; 64 or 128 = ascending lists of key tiles of that size
@@ -65,6 +65,11 @@ __device__ __forceinline__ u32 packBf16(float low, float high) {
   u32 r;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
   return r;
+}
+
+__device__ __forceinline__ void loadMatrices(u32 (&r)[4], u32 address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
 }
 
 // Two rows of running softmax state: `top` in score units, `sum` this thread's part only.

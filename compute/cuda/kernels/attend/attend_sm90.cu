@@ -1,7 +1,7 @@
 // Attention forward for Hopper (sm_90a): TMA in, wgmma, one softmax in fp32 registers.
 //
-// Given to NVRTC after attend_parts.cuh, whose defines choose the variant; README.md beside this file
-// holds the contract. Further defines:
+// Given to NVRTC after attend_parts.cuh and attend_hopper.cuh, whose defines choose the variant; README.md
+// beside this file holds the contract. Further defines:
 //   BLOCK_N    keys of one stage (128, 144, 160 or 176; lists need 128)
 //   STAGES     key and value stages in flight
 //
@@ -9,31 +9,12 @@
 // 64 query rows each. Work items (a query tile and a run of key stages) are handed out by the
 // loading warp through shared memory, so that the next item's queries travel under this item's tail.
 
-#ifndef BLOCK_N
-#define BLOCK_N 128
-#endif
-#ifndef STAGES
-#define STAGES 2
-#endif
-#ifndef SLACK
-#define SLACK 8.0f  // in powers of two: how far a row's maximum may rise before its sums are rescaled
-#endif
-#ifndef PINGPONG
-#define PINGPONG 1  // the two computing warpgroups take turns at the matrix unit
-#endif
-
-#ifndef LOAD_REGS
-#define LOAD_REGS (BLOCK_N > 160 && !BIAS ? 24 : 40)  // of a loading thread; what is left of 64,512 computes
-#endif
-
 constexpr int HALVES = HEAD_DIM / 64;            // columns of 64 bf16 = one 128-byte swizzle row
 constexpr u32 QUERY_BYTES = ROWS * HEAD_DIM * 2;
 constexpr u32 STAGE_BYTES = BLOCK_N * HEAD_DIM * 2;
-constexpr u32 COUNT_BYTES = BLOCK_N * 8;             // log-counts of a stage, each pair of keys written twice
+constexpr u32 COUNT_BYTES = BLOCK_N * 32;            // log-counts of a stage: a matrix of 16 columns, 3 used
 
 static_assert(LIST_TILE == 0 || BLOCK_N == 128, "lists use stages of 128 keys");
-
-struct alignas(64) TensorMap { u64 words[16]; };
 
 struct alignas(16) Item { int tile, stages, valid, slot; };  // tile < 0: no more work
 
@@ -57,154 +38,6 @@ struct Bars {
   __device__ u32 valueFull(int s) const { return at + 16 + 8 * (2 * STAGES + s); }
   __device__ u32 valueEmpty(int s) const { return at + 16 + 8 * (3 * STAGES + s); }
 };
-
-// ---- instructions ----
-
-__device__ __forceinline__ u32 sharedAddress(const void *p) {
-  return static_cast<u32>(__cvta_generic_to_shared(p));
-}
-__device__ __forceinline__ void barInit(u32 bar, u32 count) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar), "r"(count) : "memory");
-}
-__device__ __forceinline__ void barExpect(u32 bar, u32 bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barArrive(u32 bar) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
-}
-__device__ __forceinline__ void barWait(u32 bar, u32 parity) {
-  u32 done;
-  do {
-    asm volatile("{\n.reg .pred p;\nmbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\nselp.b32 %0, 1, 0, p;\n}"
-                 : "=r"(done) : "r"(bar), "r"(parity) : "memory");
-  } while (!done);
-}
-__device__ __forceinline__ void loadBox(u32 dst, const TensorMap *map, u32 bar, int column, int token, int head) {
-  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
-               ::"r"(dst), "l"(map), "r"(bar), "r"(column), "r"(token), "r"(head) : "memory");
-}
-__device__ __forceinline__ void loadBulk(u32 dst, const void *src, u32 bytes, u32 bar) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-               ::"r"(dst), "l"(src), "r"(bytes), "r"(bar) : "memory");
-}
-__device__ __forceinline__ void namedSync(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void namedArrive(int id, int threads) {
-  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-__device__ __forceinline__ void mmaFence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-__device__ __forceinline__ void mmaCommit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
-template <int N> __device__ __forceinline__ void mmaWait() {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-// Pins register arrays between asynchronous matrix instructions and ordinary code: without it the
-// compiler may read an accumulator before the wait that makes it valid.
-template <int N> __device__ __forceinline__ void pin(float (&x)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; i++) asm volatile("" : "+f"(x[i]));
-}
-template <int N> __device__ __forceinline__ void pin(u32 (&x)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; i++) asm volatile("" : "+r"(x[i]));
-}
-
-// ---- wgmma ----
-
-// Shared-memory matrix descriptors, 128-byte swizzle: groups of 8 rows of 128 bytes, 1,024 bytes apart.
-// Keys and queries are K-major; values are MN-major, `lead` the distance of their 64-column halves. Only
-// the low word varies, so it alone is computed.
-constexpr u64 MATRIX = 0x4000004000000000ull;
-__device__ __forceinline__ u32 matrixAt(u32 address, u32 lead) {
-  return ((address & 0x3ffff) >> 4) | ((lead >> 4) << 16);
-}
-
-#define T8_0 "%0,%1,%2,%3,%4,%5,%6,%7"
-#define T8_1 ",%8,%9,%10,%11,%12,%13,%14,%15"
-#define T8_2 ",%16,%17,%18,%19,%20,%21,%22,%23"
-#define T8_3 ",%24,%25,%26,%27,%28,%29,%30,%31"
-#define T8_4 ",%32,%33,%34,%35,%36,%37,%38,%39"
-#define T8_5 ",%40,%41,%42,%43,%44,%45,%46,%47"
-#define T8_6 ",%48,%49,%50,%51,%52,%53,%54,%55"
-#define T8_7 ",%56,%57,%58,%59,%60,%61,%62,%63"
-#define T8_8 ",%64,%65,%66,%67,%68,%69,%70,%71"
-#define T8_9 ",%72,%73,%74,%75,%76,%77,%78,%79"
-#define T8_10 ",%80,%81,%82,%83,%84,%85,%86,%87"
-#define T32 T8_0 T8_1 T8_2 T8_3
-#define T64 T32 T8_4 T8_5 T8_6 T8_7
-#define T72 T64 T8_8
-#define T80 T72 T8_9
-#define T88 T80 T8_10
-#define R8(x, i) "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3]), "+f"(x[i + 4]), "+f"(x[i + 5]), "+f"(x[i + 6]), "+f"(x[i + 7])
-#define R32(x) R8(x, 0), R8(x, 8), R8(x, 16), R8(x, 24)
-#define R64(x) R32(x), R8(x, 32), R8(x, 40), R8(x, 48), R8(x, 56)
-#define R72(x) R64(x), R8(x, 64)
-#define R80(x) R72(x), R8(x, 72)
-#define R88(x) R80(x), R8(x, 80)
-
-#if BLOCK_N == 128
-#define QK_SHAPE "n128"
-#define QK_TEXT T64
-#define QK_REGS R64(s)
-#define QK_ARGS "%64, %65, p"
-#define QK_PRED "%66"
-#elif BLOCK_N == 144
-#define QK_SHAPE "n144"
-#define QK_TEXT T72
-#define QK_REGS R72(s)
-#define QK_ARGS "%72, %73, p"
-#define QK_PRED "%74"
-#elif BLOCK_N == 160
-#define QK_SHAPE "n160"
-#define QK_TEXT T80
-#define QK_REGS R80(s)
-#define QK_ARGS "%80, %81, p"
-#define QK_PRED "%82"
-#elif BLOCK_N == 176
-#define QK_SHAPE "n176"
-#define QK_TEXT T88
-#define QK_REGS R88(s)
-#define QK_ARGS "%88, %89, p"
-#define QK_PRED "%90"
-#else
-#error "BLOCK_N must be 128, 144, 160 or 176"
-#endif
-#if HEAD_DIM == 128
-#define PV_SHAPE "n128"
-#define PV_TEXT T64
-#define PV_REGS R64(o)
-#define PV_ARGS "{%64,%65,%66,%67}, %68"
-#else
-#define PV_SHAPE "n64"
-#define PV_TEXT T32
-#define PV_REGS R32(o)
-#define PV_ARGS "{%32,%33,%34,%35}, %36"
-#endif
-
-constexpr int SCORES = BLOCK_N / 2;    // fp32 score registers of a thread
-constexpr int WEIGHTS = BLOCK_N / 4;   // packed bf16 weight registers of a thread
-
-// s = Q K^T (s += with BIAS) for one stage; 64 rows x BLOCK_N keys, HEAD_DIM/16 instructions.
-__device__ __forceinline__ void issueScores(float (&s)[SCORES], u32 query, u32 key) {
-#pragma unroll
-  for (int k = 0; k < HEAD_DIM / 16; k++) {
-    const u64 q = MATRIX | (query + (k / 4) * (ROWS * 128 >> 4) + (k % 4) * 2);
-    const u64 b = MATRIX | (key + (k / 4) * (BLOCK_N * 128 >> 4) + (k % 4) * 2);
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " QK_PRED ", 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64" QK_SHAPE "k16.f32.bf16.bf16 {" QK_TEXT "}, " QK_ARGS ", 1, 1, 0, 0;\n}"
-                 : QK_REGS : "l"(q), "l"(b), "r"(BIAS ? 1 : k));
-  }
-}
-
-// o += P V for one stage; weights from registers, values MN-major.
-__device__ __forceinline__ void issueOutput(float (&o)[OUTS], const u32 (&p)[WEIGHTS], u32 value) {
-#pragma unroll
-  for (int k = 0; k < BLOCK_N / 16; k++) {
-    const u64 b = MATRIX | (value + k * (16 * 128 >> 4));
-    asm volatile("wgmma.mma_async.sync.aligned.m64" PV_SHAPE "k16.f32.bf16.bf16 {" PV_TEXT "}, " PV_ARGS ", 1, 1, 1, 1;"
-                 : PV_REGS : "r"(p[4 * k]), "r"(p[4 * k + 1]), "r"(p[4 * k + 2]), "r"(p[4 * k + 3]), "l"(b));
-  }
-}
 
 // ---- work ----
 
@@ -236,53 +69,70 @@ __device__ __forceinline__ Run runOf(const Attention &a, int tile, int piece, in
   return r;
 }
 
-// First key tokens of the two 64-row halves of a stage (the second is used by lists of 64 only).
-__device__ __forceinline__ void stageTokens(const Attention &a, const Run &r, int i, int &low, int &high) {
-  if (LIST_TILE == 0) {
-    low = high = (r.total - 1 - i) * BLOCK_N;
-  } else if (LIST_TILE == 128) {
-    low = high = a.tileKeys[r.end - 1 - i] * 128;
-  } else {
-    const int odd = (r.end - r.begin) & 1;
-    const int at = r.end - 1 - 2 * i + odd;  // entry of the upper half
-    low = a.tileKeys[odd && i == 0 ? r.end - 1 : at - 1] * 64;
-    high = odd && i == 0 ? low : a.tileKeys[at] * 64;
-  }
+struct Tokens { int low, high; };  // first keys of a stage's two 64-row halves; only lists of 64 use the second
+
+__device__ __forceinline__ Tokens stageTokens(const Attention &a, const Run &r, int i) {
+  if (LIST_TILE == 0) return {(r.total - 1 - i) * BLOCK_N, 0};
+  if (LIST_TILE == 128) return {a.tileKeys[r.end - 1 - i] * 128, 0};
+  const int odd = (r.end - r.begin) & 1;
+  if (odd && i == 0) return {a.tileKeys[r.end - 1] * 64, a.tileKeys[r.end - 1] * 64};
+  const int at = r.end - 1 - 2 * i + odd;  // entry of the upper half
+  return {a.tileKeys[at - 1] * 64, a.tileKeys[at] * 64};
 }
 
-__device__ __forceinline__ void loadRows(u32 dst, const TensorMap *map, u32 bar, int head, int low, int high) {
+__device__ __forceinline__ void loadRows(u32 dst, const TensorMap *map, u32 bar, int head, Tokens t) {
 #pragma unroll
   for (int h = 0; h < HALVES; h++) {
     const u32 at = dst + h * BLOCK_N * 128;
-    loadBox(at, map, bar, 64 * h, low, head);
-    if (LIST_TILE == 64) loadBox(at + 64 * 128, map, bar, 64 * h, high, head);
+    loadBox(at, map, bar, 64 * h, t.low, head);
+    if (LIST_TILE == 64) loadBox(at + 64 * 128, map, bar, 64 * h, t.high, head);
   }
 }
 
-// Log-counts of one stage on their way from memory: pairs of keys, dealt to the lanes of the loading warp.
-constexpr int PAIRS = (BLOCK_N / 2 + 31) / 32;
-struct Counts { float x[2 * PAIRS]; };
+// Log-counts of one stage on their way from memory, dealt to the lanes of the loading warp. They enter the
+// scores through the matrix unit: a row of three bf16 parts (24 bits, so nothing is lost) times a column of
+// ones. Adding them in registers instead costs shared-memory reads, which the matrix unit needs itself.
+constexpr int SHARE = (BLOCK_N + 31) / 32;
+struct Counts { float x[SHARE]; };
 
-__device__ __forceinline__ void fetchCounts(Counts &c, const Attention &a, const Run &r, int low, int high, int lane) {
+__device__ __forceinline__ void fetchCounts(Counts &c, const Attention &a, const Run &r, Tokens t, int lane) {
   const float *row = a.logCount + r.head * a.logCountHead;
 #pragma unroll
-  for (int i = 0; i < 2 * PAIRS; i++) {
-    const int column = 2 * (lane + 32 * (i / 2)) + i % 2;
-    const int token = LIST_TILE == 64 && column >= 64 ? high + column - 64 : low + column;
+  for (int i = 0; i < SHARE; i++) {
+    const int column = lane + 32 * i;
+    const int token = LIST_TILE == 64 && column >= 64 ? t.high + column - 64 : t.low + column;
     c.x[i] = column < BLOCK_N && token < r.keys ? row[token] : NEG_INF;
   }
 }
 
-// Writes them as the accumulators want them, in score units, and counts the warp in at the barrier.
+// Takes the upper 16 bits off x as bf16 and leaves the rest; an infinity leaves nothing.
+__device__ __forceinline__ u32 takePart(float &x) {
+  const u32 part = packBf16(x, 0.0f);
+  const float rest = x - __int_as_float(part << 16);
+  x = fabsf(x) < 1e38f ? rest : 0.0f;
+  return part;
+}
+
+// Writes the parts, in score units, and counts the warp in at the barrier.
 __device__ __forceinline__ void storeCounts(const Counts &c, float perScore, u32 at, u32 bar, int lane) {
 #pragma unroll
-  for (int i = 0; i < PAIRS; i++) {
-    const float b0 = c.x[2 * i] * perScore, b1 = c.x[2 * i + 1] * perScore;
-    if (lane + 32 * i < BLOCK_N / 2)
-      asm volatile("st.shared.v4.f32 [%0], {%1, %2, %1, %2};" ::"r"(at + 16 * (lane + 32 * i)), "f"(b0), "f"(b1) : "memory");
+  for (int i = 0; i < SHARE; i++) {
+    float x = fmaxf(c.x[i] * perScore, NEG_INF);
+    const u32 first = takePart(x), second = takePart(x), third = takePart(x);
+    if (lane + 32 * i < BLOCK_N)
+      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %3};" ::"r"(at + 16 * (lane + 32 * i)), "r"(first | second << 16),
+                   "r"(third), "r"(0) : "memory");
   }
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncwarp();
   if (lane == 0) barArrive(bar);
+}
+
+// Columns 8 to 15 of the log-count matrices stay zero.
+__device__ __forceinline__ void clearCounts(u32 at, int lane) {
+  for (int i = lane; i < STAGES * BLOCK_N; i += 32)
+    asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(at + i / BLOCK_N * COUNT_BYTES + (BLOCK_N + i % BLOCK_N) * 16),
+                 "r"(0) : "memory");
 }
 
 struct Ring {  // position in a ring of stages and the parity of its barriers
@@ -294,12 +144,12 @@ struct Ring {  // position in a ring of stages and the parity of its barriers
 };
 
 // One stage of keys or values, once its place in the ring is free.
-__device__ __forceinline__ void loadStage(Ring &ring, u32 empty, u32 full, u32 base, const TensorMap *map, int head, int low,
-                                          int high, int lane) {
+__device__ __forceinline__ void loadStage(Ring &ring, u32 empty, u32 full, u32 base, const TensorMap *map, int head,
+                                          Tokens t, int lane) {
   barWait(empty + 8 * ring.stage, ring.parity);
   if (lane == 0) {
     barExpect(full + 8 * ring.stage, STAGE_BYTES);
-    loadRows(base + ring.stage * STAGE_BYTES, map, full + 8 * ring.stage, head, low, high);
+    loadRows(base + ring.stage * STAGE_BYTES, map, full + 8 * ring.stage, head, t);
   }
 }
 
@@ -337,34 +187,34 @@ __device__ __forceinline__ void loadAll(const Attention &a, const TensorMap *que
   Ring keys = {0, 1}, values = {0, 1};
   u32 queryParity = 1;
   Counts counts;
+  if (BIAS) clearCounts(smem + Layout::logCount, lane);
   for (int at = takeItem(a, -1, lane); at < items; at = takeItem(a, at, lane)) {
     const int slot = at - a.whole;  // negative for whole tiles
     const int tile = slot < 0 ? at : a.whole + slot % rest;
     const Run r = slot < 0 ? runOf(a, tile, 0, 1) : runOf(a, tile, slot / rest, a.pieces);
-    int low = 0, high = 0, nextLow, nextHigh;
-    if (r.first < r.last) stageTokens(a, r, r.first, low, high);
-    if (BIAS) fetchCounts(counts, a, r, low, high, lane);
+    Tokens now = {0, 0}, next = {0, 0}, last = {0, 0};  // list entries are read a stage before they are needed
+    if (r.first < r.last) now = stageTokens(a, r, r.first);
+    if (r.first + 1 < r.last) next = stageTokens(a, r, r.first + 1);
+    if (BIAS) fetchCounts(counts, a, r, now, lane);
     barWait(bars.queryEmpty(), queryParity);
     queryParity ^= 1;
     if (lane == 0) openItem(a, r, tile, a.pieces > 1 ? slot : -1, queryMap, smem, bars, item);
-    int lastLow = 0, lastHigh = 0;
     for (int i = r.first; i < r.last; i++) {
-      loadStage(keys, bars.keyEmpty(0), bars.keyFull(0), smem + Layout::keys, keyMap, r.head, low, high, lane);
+      loadStage(keys, bars.keyEmpty(0), bars.keyFull(0), smem + Layout::keys, keyMap, r.head, now, lane);
       if (BIAS)
         storeCounts(counts, perScore, smem + Layout::logCount + keys.stage * COUNT_BYTES, bars.keyFull(keys.stage), lane);
       keys.next();
-      nextLow = low, nextHigh = high;
-      if (i + 1 < r.last) stageTokens(a, r, i + 1, nextLow, nextHigh);
-      if (BIAS) fetchCounts(counts, a, r, nextLow, nextHigh, lane);
+      if (BIAS) fetchCounts(counts, a, r, next, lane);
       if (i > r.first) {
-        loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, lastLow, lastHigh, lane);
+        loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, last, lane);
         values.next();
       }
-      lastLow = low, lastHigh = high;
-      low = nextLow, high = nextHigh;
+      last = now;
+      now = next;
+      if (i + 2 < r.last) next = stageTokens(a, r, i + 2);
     }
     if (r.first < r.last) {
-      loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, lastLow, lastHigh, lane);
+      loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, last, lane);
       values.next();
     }
   }
@@ -379,16 +229,6 @@ __device__ __forceinline__ void loadAll(const Attention &a, const TensorMap *que
 }
 
 // ---- softmax ----
-
-// Starts the scores at their log-counts, in score units, so that the matrix unit adds the products to
-// them: this runs while the warpgroup waits for its turn, not between product and softmax.
-__device__ __forceinline__ void startScores(float (&s)[SCORES], u32 at, int lane) {
-#pragma unroll
-  for (int j = 0; j < BLOCK_N / 8; j++)
-    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(s[4 * j]), "=f"(s[4 * j + 1]), "=f"(s[4 * j + 2]), "=f"(s[4 * j + 3])
-                 : "r"(at + 16 * (4 * j + (lane & 3))));
-}
 
 __device__ __forceinline__ void mask(float (&s)[SCORES], int lane, int valid) {
 #pragma unroll
@@ -468,19 +308,54 @@ __device__ __forceinline__ void clearTail(u32 stageAt, int valid, int thread, in
   namedSync(3 + group, 128);
 }
 
+// Query fragments of this warp's 16 rows, for wgmma with its left operand in registers.
+__device__ __forceinline__ void readQueries(u32 (&q)[HEAD_DIM / 4], u32 queryAt, int row, int lane) {
+#pragma unroll
+  for (int k = 0; k < HEAD_DIM / 16; k++) {
+    const int line = row + (lane & 15), chunk = (k % 4) * 2 + lane / 16;
+    u32 r[4];
+    loadMatrices(r, queryAt + (k / 4) * ROWS * 128 + line * 128 + ((chunk ^ (line & 7)) << 4));
+#pragma unroll
+    for (int i = 0; i < 4; i++) q[4 * k + i] = r[i];
+  }
+}
+
+// s = log-counts + Q K^T for one stage; 64 rows x BLOCK_N keys. `ones` is this lane's part of a matrix
+// whose first three columns are one.
+__device__ __forceinline__ void issueScores(float (&s)[SCORES], const u32 (&q)[HEAD_DIM / 4], u32 query, u32 key, u32 count,
+                                            u32 ones) {
+  if (BIAS) scoreStep(s, ones, ones, 0, 0, COUNTS | count, 0);
+#pragma unroll
+  for (int k = 0; k < HEAD_DIM / 16; k++) {
+    const u64 b = MATRIX | (key + (k / 4) * (BLOCK_N * 128 >> 4) + (k % 4) * 2);
+    if (Q_REGS)
+      scoreStep(s, q[4 * k], q[4 * k + 1], q[4 * k + 2], q[4 * k + 3], b, BIAS ? 1 : k);
+    else
+      scoreStep(s, MATRIX | (query + (k / 4) * (ROWS * 128 >> 4) + (k % 4) * 2), b, BIAS ? 1 : k);
+  }
+}
+
+// o += P V for one stage; weights from registers, values MN-major.
+__device__ __forceinline__ void issueOutput(float (&o)[OUTS], const u32 (&p)[WEIGHTS], u32 value) {
+#pragma unroll
+  for (int k = 0; k < BLOCK_N / 16; k++)
+    outputStep(o, p[4 * k], p[4 * k + 1], p[4 * k + 2], p[4 * k + 3], MATRIX | (value + k * (16 * 128 >> 4)));
+}
+
 __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars bars, const volatile Item *item,
                                            int group, int thread) {
   const int lane = thread & 31;
   const int rowInTile = 64 * group + 16 * (thread / 32) + lane / 4;
   const float unit = a.scale * LOG2E;
-  const u32 logCount = smem + Layout::logCount;
+  const u32 countBase = matrixAt(smem + Layout::logCount, BLOCK_N * 16);
+  const u32 ones = (lane & 3) == 0 ? 0x3f803f80u : (lane & 3) == 1 ? 0x3f80u : 0u;
   const u32 query = matrixAt(smem + Layout::query + group * 64 * 128, 16);
   const u32 keyBase = matrixAt(smem + Layout::keys, 16);
   const u32 valueBase = matrixAt(smem + Layout::values, BLOCK_N * 128);
   Ring keys = {0, 0}, values = {0, 0};
   u32 queryParity = 0;
   float s[SCORES], o[OUTS];
-  u32 p[WEIGHTS];
+  u32 p[WEIGHTS], q[HEAD_DIM / 4];
   Rows rows;
   if (PINGPONG && group == 1) namedArrive(1, 256);
   for (;;) {
@@ -495,16 +370,17 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
     rows.sum[0] = rows.sum[1] = 0.0f;
     if (stages > 0) {
       barWait(bars.keyFull(keys.stage), keys.parity);
-      if (BIAS) {
-        startScores(s, logCount + keys.stage * COUNT_BYTES, lane);
-        pin(s);
+      if (Q_REGS) {
+        readQueries(q, smem + Layout::query, rowInTile - lane / 4, lane);
+        pin(q);
+        __syncwarp();
+        if (lane == 0) barArrive(bars.queryEmpty());
       }
       mmaFence();
-      issueScores(s, query, keyBase + keys.stage * (STAGE_BYTES >> 4));
+      issueScores(s, q, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
       mmaCommit();
       mmaWait<0>();
       pin(s);
-      __syncwarp();
       if (lane == 0) barArrive(bars.keyEmpty(keys.stage));
       keys.next();
       if (valid < BLOCK_N) {
@@ -518,16 +394,11 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
       packWeights(p, s);
       for (int i = 1; i < stages; i++) {
         barWait(bars.keyFull(keys.stage), keys.parity);
-        if (BIAS) {
-          startScores(s, logCount + keys.stage * COUNT_BYTES, lane);
-          pin(s);
-          __syncwarp();
-        }
         if (PINGPONG) namedSync(1 + group, 256);
         pin(o);
         pin(p);
         mmaFence();
-        issueScores(s, query, keyBase + keys.stage * (STAGE_BYTES >> 4));
+        issueScores(s, q, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
         mmaCommit();
         barWait(bars.valueFull(values.stage), values.parity);
         issueOutput(o, p, valueBase + values.stage * (STAGE_BYTES >> 4));
@@ -551,8 +422,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
         packWeights(p, s);
       }
     }
-    __syncwarp();
-    if (lane == 0) barArrive(bars.queryEmpty());
+    if (lane == 0 && (!Q_REGS || stages == 0)) barArrive(bars.queryEmpty());
     if (stages > 0) {
       barWait(bars.valueFull(values.stage), values.parity);
       pin(o);
