@@ -12,6 +12,14 @@ type Config struct {
 	Dim, Heads, Layers, FFN int
 	// In and Out are the values of a token before the patch embedding and after the head.
 	In, Out int
+	// Conv, if set, is [channels, rows, columns] of a patch whose embedding is stored as a convolution [dim, channels, 1,
+	// rows, columns]. Tokens are (row, column, channel) on both sides, as the head writes them, so the columns of the
+	// weight are put in that order when it is loaded.
+	Conv [3]int
+	// TextDim is the width of the text encoder's output, which two linear layers bring to Dim; 0 when it is Dim already.
+	// TextTokens is the length that prompts are padded to with zero rows which all queries attend to (Wan: 512); 0 when
+	// padding is masked.
+	TextDim, TextTokens int
 	// Rows and Columns are the token grid of a latent frame, ChunkFrames the latent frames of a chunk.
 	Rows, Columns, ChunkFrames int
 	// FreqDim is the width of the time sinusoids, whose periods end at MaxPeriod.
@@ -59,13 +67,14 @@ func (c Config) CacheShape() kvcache.Shape {
 // Names are the tensor names of a checkpoint format. Block names are put behind "blocks.N.".
 type Names struct {
 	Patch, Time1, Time2, TimeProj, Head, HeadModulation string // linears without ".weight" and ".bias"
+	Text1, Text2                                        string
 	FFN1, FFN2, Modulation, NormSuffix                  string // in a block; NormSuffix ends norm_q and norm_k
 }
 
 // WanNames are the official names of Wan-2.1 and of the checkpoints made from it.
 var WanNames = Names{
 	Patch: "patch_embedding", Time1: "time_embedding.0", Time2: "time_embedding.2", TimeProj: "time_projection.1",
-	Head: "head.head", HeadModulation: "head.modulation",
+	Head: "head.head", HeadModulation: "head.modulation", Text1: "text_embedding.0", Text2: "text_embedding.2",
 	FFN1: "ffn.0", FFN2: "ffn.2", Modulation: "modulation", NormSuffix: ".weight",
 }
 

@@ -92,5 +92,10 @@ func (w *Work) mod(pass Pass, layer, j, tokens int) compute.Tensor {
 // prompt returns block i's prompt as a view for attention.
 func (w *Work) prompt(i int) kvcache.View {
 	n, heads := w.promptTokens, w.m.Heads
-	return kvcache.View{Keys: w.promptKeys[i].Slice(0, 0, n).Heads(heads), Values: w.promptValues[i].Slice(0, 0, n).Heads(heads)}
+	view := kvcache.View{Keys: w.promptKeys[i].Slice(0, 0, n).Heads(heads), Values: w.promptValues[i].Slice(0, 0, n).Heads(heads)}
+	if !w.promptCount.IsZero() {
+		view.LogCount = w.promptCount.Slice(1, 0, n)
+		view.LogCount.Shape[0], view.LogCount.Stride[0] = heads, 0 // one row for all heads
+	}
+	return view
 }

@@ -15,6 +15,7 @@ type Model struct {
 	modulation                          compute.Tensor // [layers, 6*dim]
 	blocks                              []block
 	control                             *control
+	text1, text2                        linear // absent when Config.TextDim is 0
 }
 
 // linear is a weight with its bias.
@@ -49,7 +50,14 @@ type control struct {
 func Load(l weights.Placer, c Config, n Names) *Model {
 	m := &Model{Config: c}
 	d := c.Dim
-	m.patch = loadLinear(l, d, c.In, n.Patch)
+	if c.Conv == [3]int{} {
+		m.patch = loadLinear(l, d, c.In, n.Patch)
+	} else {
+		m.patch = linear{l.Conv(d, c.Conv, n.Patch+".weight"), l.Table(n.Patch+".bias", d)}
+	}
+	if c.TextDim > 0 {
+		m.text1, m.text2 = loadLinear(l, d, c.TextDim, n.Text1), loadLinear(l, d, d, n.Text2)
+	}
 	m.time1 = loadLinear(l, d, c.FreqDim, n.Time1)
 	m.time2 = loadLinear(l, d, d, n.Time2)
 	m.timeProj = loadLinear(l, 6*d, d, n.TimeProj)

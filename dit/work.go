@@ -39,6 +39,8 @@ type Work struct {
 	promptKeys, promptValues []compute.Tensor // per block [prompt tokens, dim]
 	promptKV                 compute.Tensor   // [prompt tokens, 2*dim]
 	promptTokens             int
+	embedded, embeddedHidden compute.Tensor // [prompt tokens, dim], with Config.TextDim
+	promptCount              compute.Tensor // F32 [1, prompt tokens]: ln of the padding rows that the last token stands for
 }
 
 // NewWork allocates for chunks of ChunkFrames frames, passes different forwards a chunk and prompts of up to promptTokens
@@ -63,6 +65,12 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, passes, promptToke
 		w.added = a.Tensor(compute.F32, n, d)
 		w.place, w.action, w.ray = a.Tensor(compute.I32, n), a.Tensor(compute.I32, n), a.Tensor(compute.I32, n)
 		w.actionOfPass, w.headingOfPass = a.Tensor(compute.I32, rows), a.Tensor(compute.I32, rows)
+	}
+	if m.TextDim > 0 {
+		w.embedded, w.embeddedHidden = a.Tensor(act, promptTokens, d), a.Tensor(act, promptTokens, d)
+	}
+	if m.TextTokens > 0 {
+		w.promptCount = a.Tensor(compute.F32, 1, promptTokens)
 	}
 	for range m.Layers {
 		w.promptKeys = append(w.promptKeys, a.Tensor(types.Cache, promptTokens, d))
@@ -150,10 +158,27 @@ func (w *Work) Control(dq compute.Queue, actions, headings []int) {
 	w.modulate(dq)
 }
 
-// Prompt computes the cross-attention keys and values of an encoded prompt, history F32 [prompt tokens, dim].
-func (w *Work) Prompt(dq compute.Queue, encoded compute.Tensor) {
+// Prompt computes the cross-attention keys and values of an encoded prompt, F32 [prompt tokens, TextDim or Dim].
+//
+// Where prompts are padded with zero rows (Config.TextTokens), all the padding has the same key and value, so that one token
+// with ln(rows) on its logit gives exactly the same attention (the merge lemma, arXiv:2602.01801 lemma 5.1): pass the prompt
+// with one zero row behind it, padded tells how many it stands for; 0 for none.
+func (w *Work) Prompt(dq compute.Queue, encoded compute.Tensor, padded int) {
 	m, n, d := w.m, encoded.Dim(0), w.m.Dim
 	w.promptTokens = n
+	if m.TextDim > 0 {
+		hidden, out := w.embeddedHidden.Slice(0, 0, n), w.embedded.Slice(0, 0, n)
+		m.text1.apply(dq, hidden, encoded, compute.GELU)
+		m.text2.apply(dq, out, hidden, compute.None)
+		encoded = out
+	}
+	if !w.promptCount.IsZero() {
+		counts := make([]byte, 4*n)
+		if padded > 0 {
+			binary.LittleEndian.PutUint32(counts[4*n-4:], math.Float32bits(float32(math.Log(float64(padded)))))
+		}
+		dq.Upload(w.promptCount.Slice(1, 0, n), counts)
+	}
 	kv := w.promptKV.Slice(0, 0, n)
 	for i := range m.blocks {
 		b := &m.blocks[i]

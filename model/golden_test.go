@@ -67,7 +67,7 @@ func TestTextEncoderEqualsPyTorch(t *testing.T) {
 			length := g.Ints(t, "text.safetensors", "length."+n)[0]
 			ids := g.Ints(t, "text.safetensors", "tokens."+n)[:length]
 			prompts := e.Text.(*prompter)
-			encoded, unknown, err := prompts.Encode(dq, prompts.words.Decode(ids))
+			encoded, _, unknown, err := prompts.Encode(dq, prompts.words.Decode(ids))
 			if err != nil || len(unknown) > 0 {
 				t.Fatal(err, unknown)
 			}

@@ -227,10 +227,10 @@ type prompter struct {
 func (p *prompter) MaxTokens() int { return p.encoder.MaxTokens }
 
 // Encode encodes the words that the model knows; a prompt without any is encoded as a single full stop.
-func (p *prompter) Encode(dq compute.Queue, prompt string) (compute.Tensor, []text.Unknown, error) {
+func (p *prompter) Encode(dq compute.Queue, prompt string) (compute.Tensor, int, []text.Unknown, error) {
 	ids, unknown := p.words.Encode(prompt, p.encoder.MaxTokens)
 	if len(ids) == 0 {
 		ids = []int32{p.encoder.Stop}
 	}
-	return p.encoder.Encode(dq, p.work, ids), unknown, dq.Err()
+	return p.encoder.Encode(dq, p.work, ids), 0, unknown, dq.Err()
 }

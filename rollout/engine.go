@@ -21,8 +21,9 @@ var ErrRequest = errors.New("bad request")
 
 // Prompter encodes prompts. It is shared by sessions and called by one at a time.
 type Prompter interface {
-	// Encode returns F32 [tokens, width], valid until the next call, and the words it did not know.
-	Encode(dq compute.Queue, prompt string) (compute.Tensor, []text.Unknown, error)
+	// Encode returns F32 [tokens, width], valid until the next call, how many padding rows the last one stands for (0: it
+	// is an ordinary token, see dit.Work.Prompt), and the words it did not know.
+	Encode(dq compute.Queue, prompt string) (encoded compute.Tensor, padded int, unknown []text.Unknown, err error)
 	// MaxTokens is the most tokens that Encode returns.
 	MaxTokens() int
 }

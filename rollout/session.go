@@ -125,12 +125,12 @@ func (s *Session) SetPrompt(ctx context.Context, prompt string) (err error) {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	encoded, unknown, err := s.engine.Text.Encode(s.dq, prompt)
+	encoded, padded, unknown, err := s.engine.Text.Encode(s.dq, prompt)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	s.unknown = unknown
-	s.work.Prompt(s.dq, encoded)
+	s.work.Prompt(s.dq, encoded, padded)
 	return s.dq.Wait()
 }
 

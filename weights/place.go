@@ -30,6 +30,23 @@ func (p Placer) Matrix(out, in int, names ...string) compute.Matrix {
 	return p.Arena.Matrix(p.stack(names, out/len(names), in))
 }
 
+// Conv loads the weight [out, channels, 1, rows, columns] of a convolution whose stride is its size as a matrix for patches
+// in the order (row, column, channel).
+func (p Placer) Conv(out int, patch [3]int, name string) compute.Matrix {
+	channels, rows, columns := patch[0], patch[1], patch[2]
+	h := p.stack([]string{name}, out, channels, 1, rows, columns)
+	n, size := channels*rows*columns, h.DType.Size()
+	to := compute.Host{DType: h.DType, Shape: []int{out, n}}
+	if p.Queue != nil {
+		to.Data = make([]byte, len(h.Data))
+		for i := 0; i < len(h.Data); i += size {
+			o, c, at := i/size/n, i/size%n/(rows*columns), i/size%(rows*columns)
+			copy(to.Data[(o*n+at*channels+c)*size:], h.Data[i:i+size])
+		}
+	}
+	return p.Arena.Matrix(to)
+}
+
 // Table loads a parameter as F32 with the given dimensions.
 func (p Placer) Table(name string, dims ...int) compute.Tensor { return p.Scaled(1, name, dims...) }
 

@@ -109,12 +109,15 @@ func (a *Audit) Tensor(name string) (compute.Host, error) {
 	return h, err
 }
 
-// Want is Tensor for a tensor of F32, BF16 or F16 with exactly these dimensions; anything else is reported as wrong, and
+// Want is Tensor for a tensor of F32, BF16 or F16 with exactly these dimensions, leading ones of length 1 aside; anything else is reported as wrong, and
 // the result is false.
 func (a *Audit) Want(name string, shape ...int) (compute.Host, bool) {
 	h, err := a.Tensor(name)
 	if err != nil {
 		return h, false
+	}
+	for len(h.Shape) > len(shape) && h.Shape[0] == 1 {
+		h.Shape = h.Shape[1:] // Wan stores modulations as [1, 6, dim]
 	}
 	float := h.DType == compute.F32 || h.DType == compute.BF16 || h.DType == compute.F16
 	if float && slices.Equal(h.Shape, shape) {
