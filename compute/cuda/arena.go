@@ -129,7 +129,7 @@ func (d *Device) MatrixBytes(out, in int, dt compute.DType) int64 {
 	return int64(out) * int64(in) * int64(d.stored(dt).Size())
 }
 
-// Matrix copies a weight to the GPU. F16 values are rounded to BF16.
+// Matrix copies a weight to the GPU; nil after a failure. F16 values are rounded to BF16.
 func (a *arena) Matrix(w compute.Host) compute.Matrix {
 	if len(w.Shape) != 2 || len(w.Data) != w.Elems()*w.DType.Size() {
 		panic(fmt.Sprintf("cuda: matrix %v%v with %d bytes", w.DType, w.Shape, len(w.Data)))
@@ -137,8 +137,7 @@ func (a *arena) Matrix(w compute.Host) compute.Matrix {
 	to := a.device.stored(w.DType)
 	m := &matrix{Tensor: a.Tensor(to, w.Shape...), half: to == compute.BF16}
 	if m.IsZero() {
-		m.Shape = [compute.MaxRank]int{w.Shape[0], w.Shape[1]}
-		return m
+		return nil
 	}
 	a.device.mu.Lock()
 	defer a.device.mu.Unlock()
@@ -148,6 +147,7 @@ func (a *arena) Matrix(w compute.Host) compute.Matrix {
 	}
 	if err != nil {
 		a.err = fmt.Errorf("bring in matrix %v: %w", w.Shape, err)
+		return nil
 	}
 	return m
 }

@@ -84,9 +84,15 @@ func (d *Device) Memory() compute.Memory {
 
 // alloc takes device memory and accounts for it. The error wraps compute.ErrNoMemory when there is too little.
 func (d *Device) alloc(bytes int64) (*block, error) {
-	ptr, err := d.drv.Alloc(bytes)
+	free, total, err := d.drv.MemInfo()
+	var ptr uint64
+	if err == nil && bytes > total { // the driver calls absurd sizes invalid rather than too large
+		err = compute.ErrNoMemory
+	}
+	if err == nil {
+		ptr, err = d.drv.Alloc(bytes)
+	}
 	if err != nil {
-		free, total, _ := d.drv.MemInfo()
 		return nil, fmt.Errorf("take %d MiB of GPU memory (%d of %d MiB free): %w", bytes>>20, free>>20, total>>20, err)
 	}
 	d.mu.Lock()

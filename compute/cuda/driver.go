@@ -31,6 +31,8 @@ type driver interface {
 	// CopyIn and CopyOut are asynchronous for pinned memory.
 	CopyIn(dst uint64, src unsafe.Pointer, bytes int, stream uintptr) error
 	CopyOut(dst unsafe.Pointer, src uint64, bytes int, stream uintptr) error
+	// CopyOn copies within the GPU.
+	CopyOn(dst, src uint64, bytes int64, stream uintptr) error
 
 	NewEvent(timing bool) (uintptr, error)
 	FreeEvent(event uintptr)
@@ -63,16 +65,14 @@ type limits struct {
 	clockKHz        int
 }
 
-// launch is one kernel start. A queue keeps one and reuses it, so that starting a kernel allocates nothing: params points to
-// the kernel's one argument, a struct.
+// launch is one kernel start. A queue keeps one and reuses it, so that starting a kernel allocates nothing: params point to
+// the kernel's arguments, most often one struct.
 type launch struct {
 	fn, stream  uintptr
 	grid, block [3]uint32
 	sharedBytes uint32
-	params      unsafe.Pointer
-
-	pointers [1]unsafe.Pointer
-	raw      [11]uintptr
+	params      [4]unsafe.Pointer
+	raw         [11]uintptr
 }
 
 // product is a case of dst = act(x Wᵀ + bias), the key under which plans are kept.

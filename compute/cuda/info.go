@@ -64,7 +64,7 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s (%d)", e.Call, e.Tex
 
 // Unwrap gives compute.ErrNoMemory for exhausted memory.
 func (e *Error) Unwrap() error {
-	if e.Code == codeOutOfMemory && strings.HasPrefix(e.Call, "cu") {
+	if e.Code == codeOutOfMemory && strings.HasPrefix(e.Call, "cu") && e.Call[2] >= 'A' && e.Call[2] <= 'Z' { // of the driver, not of cuBLAS
 		return compute.ErrNoMemory
 	}
 	return nil

@@ -32,7 +32,7 @@ const (
 var cudaNames = []string{"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGetErrorString", "cuDeviceGetCount", "cuDeviceGet",
 	"cuDeviceGetName", "cuDeviceGetAttribute", "cuDeviceTotalMem_v2", "cuDevicePrimaryCtxRetain", "cuDevicePrimaryCtxRelease_v2",
 	"cuCtxSetCurrent", "cuMemGetInfo_v2", "cuMemAlloc_v2", "cuMemFree_v2", "cuMemHostAlloc", "cuMemFreeHost",
-	"cuMemHostGetDevicePointer_v2", "cuMemsetD8Async", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuModuleLoadData",
+	"cuMemHostGetDevicePointer_v2", "cuMemsetD8Async", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2", "cuModuleLoadData",
 	"cuModuleUnload", "cuModuleGetFunction", "cuFuncSetAttribute", "cuFuncGetAttribute", "cuLaunchKernel", "cuStreamCreate",
 	"cuStreamDestroy_v2", "cuStreamSynchronize", "cuEventCreate", "cuEventDestroy_v2", "cuEventRecord", "cuEventSynchronize",
 	"cuEventElapsedTime", "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphLaunch",
@@ -240,9 +240,8 @@ func (d *gpu) FreeStream(stream uintptr) { d.call("cuStreamDestroy_v2", stream) 
 func (d *gpu) Sync(stream uintptr) error { return d.call("cuStreamSynchronize", stream) }
 
 func (d *gpu) Launch(l *launch) error {
-	l.pointers[0] = l.params
 	l.raw = [11]uintptr{l.fn, uintptr(l.grid[0]), uintptr(l.grid[1]), uintptr(l.grid[2]), uintptr(l.block[0]), uintptr(l.block[1]),
-		uintptr(l.block[2]), uintptr(l.sharedBytes), l.stream, uintptr(unsafe.Pointer(&l.pointers[0])), 0}
+		uintptr(l.block[2]), uintptr(l.sharedBytes), l.stream, uintptr(unsafe.Pointer(&l.params[0])), 0}
 	r := d.current()
 	if r == 0 {
 		r, _, _ = purego.SyscallN(d.launchKernel, l.raw[:]...)
@@ -261,6 +260,10 @@ func (d *gpu) CopyIn(dst uint64, src unsafe.Pointer, bytes int, stream uintptr) 
 
 func (d *gpu) CopyOut(dst unsafe.Pointer, src uint64, bytes int, stream uintptr) error {
 	return d.call("cuMemcpyDtoHAsync_v2", uintptr(dst), uintptr(src), uintptr(bytes), stream)
+}
+
+func (d *gpu) CopyOn(dst, src uint64, bytes int64, stream uintptr) error {
+	return d.call("cuMemcpyDtoDAsync_v2", uintptr(dst), uintptr(src), uintptr(bytes), stream)
 }
 
 func (d *gpu) NewEvent(timing bool) (event uintptr, err error) {

@@ -24,8 +24,9 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 		return
 	}
 	m, ok := w.(*matrix)
-	require(ok && dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1], "linear", dst, x, w)
-	row("linear", bias, dst.Shape[1])
+	require(ok && dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1], "linear", dst, x, matrixText(w))
+	row("linear", bias, dst)
+	half("linear", dst)
 	if dst.Elems() == 0 {
 		return
 	}
@@ -124,7 +125,7 @@ func (q *queue) plainLinear(dst, x compute.Tensor, m *matrix, bias compute.Tenso
 		return
 	}
 	a := &q.linearArgs
-	*a = linearArgs{dst: address(dst), x: address(x), w: address(m.Tensor), bias: row("linear", bias, m.Shape[0]),
+	*a = linearArgs{dst: address(dst), x: address(x), w: address(m.Tensor), bias: row("linear", bias, dst),
 		dstStride: int64(stride(dst)), xStride: int64(stride(x)), rows: uint32(x.Shape[0]), in: uint32(x.Shape[1]), out: uint32(m.Shape[0]),
 		act: uint32(act), dstHalf: half("linear", dst), xHalf: half("linear", x), wHalf: half("linear", m.Tensor)}
 	const tile = 64
@@ -144,4 +145,12 @@ func stride(t compute.Tensor) int {
 func alignment(t compute.Tensor) int {
 	at := address(t)
 	return int(min(at&-at, 256))
+}
+
+// matrixText prints a matrix for a panic.
+func matrixText(w compute.Matrix) string {
+	if m, ok := w.(*matrix); ok {
+		return m.Tensor.String()
+	}
+	return fmt.Sprintf("%T", w)
 }

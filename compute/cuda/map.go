@@ -137,13 +137,17 @@ func (q *queue) elementwise(name string, op uint32, dst, x, y, param compute.Ten
 	q.launch(name, q.device.kernels.elements[kernel], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{mapThreads, 1, 1}, 0, unsafe.Pointer(args))
 }
 
-// Copy copies src to dst of the same shape, converting between F32 and BF16. Other types are copied as they are.
+// Copy copies src to dst of the same shape, converting between F32 and BF16. Dense tensors of any one type, and strided ones
+// of any 4-byte type, are copied as they are.
 func (q *queue) Copy(dst, src compute.Tensor) {
 	if q.err != nil {
 		return
 	}
-	if dst.DType == src.DType && dst.DType != compute.BF16 && dst.DType.Size() == 4 {
-		// The kernel moves 4-byte elements without looking at them.
+	if dst.DType == src.DType && dst.Elems() > 0 && dst.Shape == src.Shape && dst.Contiguous() && src.Contiguous() {
+		q.fail("copy", q.drv.CopyOn(address(dst), address(src), dst.Bytes(), q.stream))
+		return
+	}
+	if dst.DType == src.DType && dst.DType.Size() == 4 { // the kernel moves these without looking at them
 		dst.DType, src.DType = compute.F32, compute.F32
 	}
 	q.elementwise("copy", opActivate, dst, src, compute.Tensor{}, compute.Tensor{}, 1, compute.None, 0, 0)
@@ -181,7 +185,7 @@ func (q *queue) AddGated(dst, x, y, gate compute.Tensor) {
 	require(dst.Rank == 2 && !y.IsZero(), "add gated", dst, x, y, gate)
 	share := 1
 	if !gate.IsZero() {
-		share = groups("add gated", gate, dst.Shape[0], dst.Shape[1])
+		share = groups("add gated", gate, dst)
 	}
 	q.elementwise("add gated", opAddGated, dst, x, y, gate, share, compute.None, 0, 0)
 }

@@ -39,13 +39,13 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	if n.RMS {
 		a.rms = 1
 	}
-	a.weight, a.bias = row("norm", n.Weight, width), row("norm", n.Bias, width)
+	a.weight, a.bias = row("norm", n.Weight, x), row("norm", n.Bias, x)
 	if !n.Scale.IsZero() {
-		a.rowsPerScale = uint32(groups("norm", n.Scale, rows, width))
+		a.rowsPerScale = uint32(groups("norm", n.Scale, x))
 		a.scale, a.scaleStride = address(n.Scale), int64(n.Scale.Stride[0])
 	}
 	if !n.Shift.IsZero() {
-		a.rowsPerShift = uint32(groups("norm", n.Shift, rows, width))
+		a.rowsPerShift = uint32(groups("norm", n.Shift, x))
 		a.shift, a.shiftStride = address(n.Shift), int64(n.Shift.Stride[0])
 	}
 	chunk := 1
@@ -68,11 +68,11 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	q.launch("norm", q.device.kernels.normWide[kernel], [3]uint32{uint32(rows), 1, 1}, [3]uint32{uint32(max(threads, 64)), 1, 1}, 0, unsafe.Pointer(a))
 }
 
-// row returns the address of an F32 parameter [width], or 0 when it is absent.
-func row(op string, t compute.Tensor, width int) uint64 {
+// row returns the address of an F32 parameter [width] that goes with x [rows, width], or 0 when it is absent.
+func row(op string, t, x compute.Tensor) uint64 {
 	if t.IsZero() {
 		return 0
 	}
-	require(t.DType == compute.F32 && t.Elems() == width && t.Contiguous(), op, t, width)
+	require(t.DType == compute.F32 && t.Elems() == x.Shape[1] && t.Contiguous(), op, t, x)
 	return address(t)
 }

@@ -110,6 +110,9 @@ func (q *queue) Close() {
 		return
 	}
 	q.drv.Sync(q.stream)
+	if q.Err() == nil { // before the fault word goes
+		q.err = errFreed
+	}
 	for _, p := range q.products {
 		if p != nil {
 			q.drv.FreeProduct(p)
@@ -125,11 +128,11 @@ func (q *queue) Close() {
 		q.device.release(b)
 	}
 	q.drv.FreeStream(q.stream)
-	if q.Err(); q.err == nil {
-		q.err = errFreed
-	}
 	q.stream, q.fault, q.faultPage = 0, nil, nil
 }
+
+// Fail makes the queue behave as if the device had failed with err; for tests of what comes after a failure.
+func (q *queue) Fail(err error) { q.fail("failed on request", err) }
 
 // fail keeps the first error.
 func (q *queue) fail(op string, err error) {
@@ -138,13 +141,14 @@ func (q *queue) fail(op string, err error) {
 	}
 }
 
-// launch starts a kernel with one struct of arguments. blocks of 0 do nothing.
-func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedBytes int, args unsafe.Pointer) {
+// launch starts a kernel; a grid with a 0 does nothing. args point into the queue: they must stay where they are.
+func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedBytes int, args ...unsafe.Pointer) {
 	if q.err != nil || grid[0] == 0 || grid[1] == 0 || grid[2] == 0 {
 		return
 	}
 	l := &q.start
-	l.fn, l.stream, l.grid, l.block, l.sharedBytes, l.params = fn, q.stream, grid, threads, uint32(sharedBytes), args
+	l.fn, l.stream, l.grid, l.block, l.sharedBytes = fn, q.stream, grid, threads, uint32(sharedBytes)
+	copy(l.params[:], args)
 	q.fail(op, q.drv.Launch(l))
 }
 
@@ -214,11 +218,11 @@ func aligned(t compute.Tensor) bool {
 	return true
 }
 
-// groups returns how many rows share a row of modulation [groups, width], after checking it against [rows, width].
-func groups(op string, modulation compute.Tensor, rows, width int) int {
+// groups returns how many rows of x [rows, width] share a row of modulation [groups, width], after checking the two.
+func groups(op string, modulation, x compute.Tensor) int {
 	m := modulation
-	require(m.Rank == 2 && m.DType == compute.F32 && m.Shape[1] == width && m.Shape[0] > 0 && rows%m.Shape[0] == 0, op, m, rows, width)
-	return max(rows/m.Shape[0], 1)
+	require(m.Rank == 2 && m.DType == compute.F32 && m.Shape[1] == x.Shape[1] && m.Shape[0] > 0 && x.Shape[0]%m.Shape[0] == 0, op, m, x)
+	return max(x.Shape[0]/m.Shape[0], 1)
 }
 
 // geometry lays threads over rows of chunks: x along a row, y over rows.

@@ -1,0 +1,223 @@
+package cuda
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"longtake/compute"
+)
+
+func TestElementwiseViewsAreMergedIntoTheLongestRows(t *testing.T) {
+	d, f := fakeDevice(t)
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	a, _ := d.NewArena(0)
+	big := a.Tensor(compute.BF16, 6, 10, 4, 32)
+	same := a.Tensor(compute.F32, 6, 10, 4, 32)
+	dense := a.Tensor(compute.F32, 6, 10, 4, 16)
+	odd := a.Tensor(compute.F32, 5, 7)
+	gate := a.Tensor(compute.F32, 2, 32)
+	rows := a.Tensor(compute.F32, 8, 32)
+	for _, c := range []struct {
+		name   string
+		run    func()
+		kernel string
+		want   mapArgs
+	}{
+		{"dense operands are one row", func() { q.Copy(same, big) }, "map_fbf", mapArgs{chunks: 960, rowChunks: 960, n1: 1, n2: 1, vec: 1}},
+		{"odd lengths go one by one", func() { q.Clamp(odd, odd, 0, 1) }, "map_fff", mapArgs{chunks: 35, rowChunks: 35, n1: 1, n2: 1, op: opClamp, b: 1}},
+		{"half a row leaves rows", func() { q.Copy(dense, big.Slice(3, 0, 16)) }, "map_fbf",
+			mapArgs{chunks: 480, rowChunks: 2, n1: 1, n2: 1, vec: 1, dstStride: [3]int64{16}, xStride: [3]int64{32}}},
+		{"an offset of one element breaks 16-byte access", func() { q.Copy(dense, big.Slice(3, 1, 17)) }, "map_fbf",
+			mapArgs{chunks: 3840, rowChunks: 16, n1: 1, n2: 1, dstStride: [3]int64{16}, xStride: [3]int64{32}}},
+		{"a cut in the middle leaves two dimensions", func() { q.Copy(same.Slice(1, 0, 3), big.Slice(1, 2, 5)) }, "map_fbf",
+			mapArgs{chunks: 288, rowChunks: 48, n1: 1, n2: 1, vec: 1, dstStride: [3]int64{1280}, xStride: [3]int64{1280}}},
+		{"cuts in two places leave three", func() { q.Copy(same.Slice(1, 0, 3).Slice(3, 0, 8), big.Slice(1, 2, 5).Slice(3, 8, 16)) }, "map_fbf",
+			mapArgs{chunks: 72, rowChunks: 1, n1: 6, n2: 12, vec: 1, dstStride: [3]int64{0, 1280, 32}, xStride: [3]int64{0, 1280, 32}}},
+		{"gated rows stay rows", func() { q.AddGated(rows, rows, rows, gate) }, "map_fff",
+			mapArgs{chunks: 32, rowChunks: 4, n1: 1, n2: 1, op: opAddGated, vec: 1, rowsPerGroup: 4, paramStride: 32,
+				dstStride: [3]int64{32}, xStride: [3]int64{32}, yStride: [3]int64{32}}},
+	} {
+		c.run()
+		if err := q.Err(); err != nil {
+			t.Fatal(err)
+		}
+		got := q.elementArgs
+		got.dst, got.x, got.y, got.param = 0, 0, 0, 0
+		c.want.rowsPerGroup = max(c.want.rowsPerGroup, 1)
+		if got != c.want || f.names[f.last.fn] != c.kernel {
+			t.Errorf("%s: %s %+v, want %s %+v", c.name, f.names[f.last.fn], got, c.kernel, c.want)
+		}
+		if blocks := (c.want.chunks + 511) / 512; f.last.grid != [3]uint32{blocks, 1, 1} || f.last.block != [3]uint32{256, 1, 1} {
+			t.Errorf("%s: grid %v of %v", c.name, f.last.grid, f.last.block)
+		}
+	}
+}
+
+func TestLaunchesFitTheHardware(t *testing.T) {
+	d, f := fakeDevice(t)
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	a, _ := d.NewArena(0)
+	pos := a.Tensor(compute.I32, 70, 3)
+	table := a.Tensor(compute.F32, 9, 64, 2)
+	index := a.Tensor(compute.I32, 70)
+	check := func(name, kernel string) {
+		t.Helper()
+		if err := q.Err(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		b := f.last.block
+		if n := b[0] * b[1] * b[2]; n == 0 || n > 512 || b[2] > 64 || f.last.grid[1] > 65535 {
+			t.Errorf("%s: grid %v of %v threads", name, f.last.grid, b)
+		}
+		if got := f.names[f.last.fn]; got != kernel {
+			t.Errorf("%s: kernel %s, want %s", name, got, kernel)
+		}
+	}
+	for _, c := range []struct {
+		width  int
+		kernel string
+		blocks uint32
+	}{{8, "norm_bf", 18}, {1536, "norm_bf", 18}, {2048, "norm_bf", 18}, {2056, "norm_wide_bf", 70}, {32768, "norm_wide_bf", 70}, {257, "norm_wide_bf", 70}, {255, "norm_bf", 18}} {
+		x, y := a.Tensor(compute.F32, 70, c.width), a.Tensor(compute.BF16, 70, c.width)
+		q.Norm(y, x, compute.Norm{})
+		check("norm", c.kernel)
+		if f.last.grid[0] != c.blocks {
+			t.Errorf("norm %d wide: %v blocks, want %d", c.width, f.last.grid, c.blocks)
+		}
+	}
+	for _, heads := range []int{1, 12, 40, 300} {
+		x := a.Tensor(compute.BF16, 70, heads*128).Heads(heads)
+		q.Rope(x, x, pos, compute.Rope{Time: table})
+		check("rope", "rope_bb")
+	}
+	q.Rope(a.Tensor(compute.F32, 1, 70, 2), a.Tensor(compute.BF16, 1, 70, 2), pos, compute.Rope{Column: a.Tensor(compute.F32, 4, 1, 2)})
+	check("narrow rope", "rope_fb")
+	q.Gather(a.Tensor(compute.BF16, 70, 10000), a.Tensor(compute.F32, 5, 10000), index, false)
+	check("gather", "gather_b")
+	q.TimeEmbed(a.Tensor(compute.F32, 3, 256), a.Tensor(compute.F32, 3), 10000)
+	check("time embed", "timeembed_f")
+	q.Noise(a.Tensor(compute.F32, 1025), compute.NoiseKey{})
+	if check("noise", "noise_f"); f.last.grid[0] != 2 {
+		t.Errorf("noise: grid %v", f.last.grid)
+	}
+	wide := a.Tensor(compute.F32, 2, 40000)
+	if q.Norm(wide, wide, compute.Norm{}); q.Err() == nil {
+		t.Error("a row of 40000 was accepted")
+	}
+}
+
+func TestLinearFusesWhatItCanAndConvertsTheRest(t *testing.T) {
+	const (
+		convert = "map"
+		lt      = "cublasLt"
+	)
+	for _, c := range []struct {
+		name        string
+		x, w, dst   compute.DType
+		bias        bool
+		act         compute.Activation
+		refuse      func(product) bool
+		want        string
+		last        product
+		lastIgnored bool
+	}{
+		{name: "bf16 all through", x: compute.BF16, w: compute.BF16, dst: compute.BF16, want: lt, last: product{half: true, dstHalf: true}},
+		{name: "bias is rounded for a bf16 result", x: compute.BF16, w: compute.BF16, dst: compute.BF16, bias: true, act: compute.GELU, want: convert + " " + lt, last: product{half: true, dstHalf: true, bias: true, act: uint8(compute.GELU)}},
+		{name: "bias stays for an f32 result", x: compute.BF16, w: compute.BF16, dst: compute.F32, bias: true, want: lt, last: product{half: true, bias: true}},
+		{name: "f32 input is rounded", x: compute.F32, w: compute.BF16, dst: compute.F32, want: convert + " " + lt, last: product{half: true}},
+		{name: "f32 weights multiply in f32", x: compute.F32, w: compute.F32, dst: compute.F32, bias: true, act: compute.ReLU, want: lt, last: product{bias: true, act: uint8(compute.ReLU)}},
+		{name: "f32 weights, bf16 around", x: compute.BF16, w: compute.F32, dst: compute.BF16, want: convert + " " + lt + " " + convert, last: product{}},
+		{name: "silu follows", x: compute.BF16, w: compute.BF16, dst: compute.F32, bias: true, act: compute.SiLU, want: lt + " " + convert, last: product{half: true, bias: true}},
+		{name: "no fused algorithm", x: compute.BF16, w: compute.BF16, dst: compute.F32, bias: true, act: compute.GELU, refuse: func(p product) bool { return p.bias }, want: lt + " " + convert, last: product{half: true}},
+		{name: "no algorithm", x: compute.BF16, w: compute.BF16, dst: compute.F32, bias: true, act: compute.GELU, refuse: func(product) bool { return true }, want: "linear", last: product{half: true}},
+	} {
+		d, f := fakeDevice(t)
+		f.refuse = c.refuse
+		q, _ := d.NewQueue()
+		a, _ := d.NewArena(0)
+		w := a.Matrix(compute.Host{DType: c.w, Shape: []int{48, 32}, Data: make([]byte, 48*32*c.w.Size())})
+		dst, x := a.Tensor(c.dst, 10, 48), a.Tensor(c.x, 10, 32)
+		var bias compute.Tensor
+		if c.bias {
+			bias = a.Tensor(compute.F32, 48)
+		}
+		for range 2 { // the second time everything is known
+			f.launches = nil
+			q.Linear(dst, x, w, bias, c.act)
+		}
+		for i, l := range f.launches {
+			f.launches[i] = strings.SplitN(l, "_", 2)[0]
+		}
+		if got := strings.Join(f.launches, " "); q.Err() != nil || got != c.want {
+			t.Errorf("%s: %s (%v), want %s", c.name, got, q.Err(), c.want)
+		}
+		p := f.products[len(f.products)-1]
+		if p.rows != 10 || p.in != 32 || p.out != 48 || p.half != c.last.half || p.dstHalf != c.last.dstHalf || p.bias != c.last.bias || p.act != c.last.act {
+			t.Errorf("%s: asked for %+v", c.name, p)
+		}
+		if len(f.products) > 2 || (c.refuse == nil && len(f.products) != 1) {
+			t.Errorf("%s: %d plans", c.name, len(f.products))
+		}
+	}
+}
+
+func TestPlansKnowStridesAndAlignment(t *testing.T) {
+	d, f := fakeDevice(t)
+	q, _ := d.NewQueue()
+	a, _ := d.NewArena(0)
+	w := a.Matrix(compute.Host{DType: compute.BF16, Shape: []int{16, 32}, Data: make([]byte, 1024)})
+	wide := a.Tensor(compute.BF16, 4, 128)
+	q.Linear(wide.Slice(1, 4, 20), wide.Slice(1, 64, 96), w, compute.Tensor{}, compute.None)
+	p := f.products[0]
+	if p.xStride != 128 || p.dstStride != 128 || p.xAlign != 128 || p.dstAlign != 8 || p.wAlign != 256 {
+		t.Errorf("plan %+v", p)
+	}
+}
+
+func TestWorkSpaceGrowsOnceAndOldOnesLast(t *testing.T) {
+	d, f := fakeDevice(t)
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	base := f.taken
+	small := q.scratch(scratchInput, compute.BF16, 10, 100)
+	if again := q.scratch(scratchInput, compute.BF16, 5, 100); again.Buffer != small.Buffer {
+		t.Error("work space is not reused")
+	}
+	large := q.scratch(scratchInput, compute.F32, 1000, 1000)
+	if large.Buffer == small.Buffer || address(small) == 0 || !slices.Contains(q.outgrown, small.Buffer.(*block)) {
+		t.Error("outgrown work space is lost, but a graph may hold it")
+	}
+	if _, err := q.Capture(func() { q.scratch(scratchInput, compute.F32, 2000, 1000) }); err == nil || !strings.Contains(err.Error(), "run the same calls once before") {
+		t.Errorf("growth while recording: %v", err)
+	}
+	q.Close()
+	if f.taken != base-workspaceBytes {
+		t.Errorf("%d bytes left", f.taken-base+workspaceBytes)
+	}
+}
+
+func TestAttentionVariantsArePacked(t *testing.T) {
+	d, f := fakeDevice(t)
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	d.attends[32] = f.new()
+	f.names[d.attends[32]] = "attendany"
+	a, _ := d.NewArena(0)
+	query, keys := a.Tensor(compute.F32, 130, 96).Heads(3), a.Tensor(compute.BF16, 3, 200, 32)
+	dst := a.Tensor(compute.BF16, 3, 130, 32)
+	q.Attend(dst, query, keys, keys, compute.Attention{Scale: 0.5, LogCount: a.Tensor(compute.F32, 3, 256).Slice(1, 0, 200),
+		Lengths: a.Tensor(compute.I32, 3), LogSumExp: a.Tensor(compute.F32, 3, 130),
+		Tiles: compute.Tiles{QueryTile: 100, KeyTile: 40, Keys: a.Tensor(compute.I32, 17), Ends: a.Tensor(compute.I32, 6)}})
+	g := q.attendAnyArgs
+	if q.Err() != nil || f.last.grid != [3]uint32{4, 3, 1} || g.queryRow != 96 || g.queryHead != 32 || g.keyHead != 6400 || g.logHead != 256 ||
+		g.queryTiles != 2 || g.blocksPerTile != 2 || g.entries != 17 || g.dstHalf != 1 || g.queryHalf != 0 || g.cacheHalf != 1 || g.scale != 0.5 || g.vec != 1 {
+		t.Errorf("%v: grid %v, %+v", q.Err(), f.last.grid, g)
+	}
+	q.Attend(dst, query, keys.Slice(1, 0, 0), keys.Slice(1, 0, 0), compute.Attention{})
+	if g := q.attendAnyArgs; q.Err() != nil || g.keyCount != 0 || g.tileEnds != 0 || f.last.grid != [3]uint32{3, 3, 1} {
+		t.Errorf("no keys: %v, grid %v, %+v", q.Err(), f.last.grid, g)
+	}
+}

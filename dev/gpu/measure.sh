@@ -1,0 +1,35 @@
+#!/bin/bash
+# Tests, times and checks compute/cuda on a machine with an NVIDIA GPU; needs dev/gpu/bin (build.sh), no Go.
+#   bash dev/gpu/measure.sh [tests] [bench] [baseline] [memcheck] [racecheck]     (no argument: tests bench baseline)
+# Logs go to $OUT, or dev/gpu/out when it is unset. RESULTS.md is written from them by hand.
+cd "$(dirname "$0")/../.." || exit
+OUT=${OUT:-dev/gpu/out}
+mkdir -p "$OUT"
+OUT=$(realpath "$OUT")
+test=$PWD/dev/gpu/bin/cuda.test
+chmod +x "$test"
+export LONGTAKE_REQUIRE_GPU=1 XDG_CACHE_HOME=${XDG_CACHE_HOME:-/tmp/longtake-cache} PYTHONUNBUFFERED=1
+here=$PWD
+cd compute/cuda || exit
+status=0
+for what in ${*:-tests bench baseline}; do
+  start=$SECONDS
+  case $what in
+    tests) timeout -k 5 150 "$test" -test.v >"$OUT/tests.log" 2>&1 || status=1
+      grep -vE '^(=== |--- PASS|    --- PASS)' "$OUT/tests.log" | head -c 9000 ;;
+    bench) timeout -k 5 100 "$test" -test.run '^$' -test.bench "${BENCH:-.}" -test.benchtime "${BENCHTIME:-1x}" >"$OUT/bench.log" 2>&1 || status=1
+      cat "$OUT/bench.log" ;;
+    host) timeout -k 5 100 "$test" -test.run '^$' -test.bench Host -test.benchtime 0.3s >"$OUT/host.log" 2>&1 || status=1
+      cat "$OUT/host.log" ;;
+    baseline) timeout -k 5 100 python3 "$here/dev/gpu/baseline.py" >"$OUT/baseline.log" 2>&1 || status=1
+      cat "$OUT/baseline.log" ;;
+    memcheck|racecheck) timeout -k 5 200 compute-sanitizer --tool "$what" --error-exitcode 9 "$test" -test.short -test.v \
+      -test.run "${CHECK:-OnGPU|Replayed}" >"$OUT/$what.log" 2>&1 || status=1
+      tail -15 "$OUT/$what.log" ;;
+    *) echo "unknown part $what"; exit 2 ;;
+  esac
+  echo "== $what: $((SECONDS - start)) s"
+done
+{ cat "$here/dev/gpu/bin/commit.test"
+  nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu --format=csv; } | tee "$OUT/machine.log"
+exit $status
