@@ -23,7 +23,7 @@ def wanted(mode):
     jobs = []
     for name in ("attend_sm90", "attend_mma"):
         for dim in (128, 64):
-            blocks = (160, 128) if name == "attend_sm90" and dim == 128 else (128,)
+            blocks = (160, 128) if name == "attend_sm90" else (128,)
             for block in blocks:
                 extra = {"BLOCK_N": block} if name == "attend_sm90" else {}
                 jobs.append(variant(name, HEAD_DIM=dim, **extra))
@@ -176,7 +176,7 @@ def checks(torch, kernels, report, cases):
              dict(heads=12, nq=1561, nk=700), dict(heads=3, nq=300, nk=1100, amplitude=60.0),
              dict(heads=3, nq=300, nk=1100, amplitude=1e-3), dict(heads=3, nq=128, nk=5000, pieces=7, whole=0, dynamic=True)]
     for job, kernel in kernels.items():
-        for i, c in enumerate(plain[:cases]):
+        for i, c in enumerate(plain[cases]):
             total += 1
             try:
                 error, worst = case(torch, kernel, seed=i + 1, **c)
@@ -391,12 +391,12 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--mode", default="all", choices=("all", "small", "none"))
     p.add_argument("--no-check", action="store_true")
-    p.add_argument("--cases", type=int, default=99, help="shapes checked for each variant")
+    p.add_argument("--cases", default="0:99", help="slice of the shapes checked for each variant")
     p.add_argument("--no-time", action="store_true")
     p.add_argument("--flex", action="store_true")
     p.add_argument("--sass", default="", help="labels whose disassembly to keep")
-    p.add_argument("--tune", default="n176,n128,bias176,bias128", help="labels of the dense variants to time")
-    p.add_argument("--keys", default="4680,9360,18720,32760,65520,131040,262080,524160")
+    p.add_argument("--tune", default="n160,n128,bias160,d64n160", help="labels of the dense variants to time")
+    p.add_argument("--keys", default="128,512,4680,9360,18720,32760,65520,131040,262080,524160")
     args = p.parse_args()
     report = {}
     import torch
@@ -412,7 +412,7 @@ def main():
     wrong = set()
     try:
         if not args.no_check:
-            wrong = checks(torch, kernels, report, args.cases)
+            wrong = checks(torch, kernels, report, slice(*map(int, args.cases.split(":"))))
         if not args.no_time:
             ceilings(torch, report)
             dense, sparse = timing_set(kernels, tuned, args)
@@ -420,7 +420,7 @@ def main():
             for dim in (128, 64):
                 group = [x for x in dense if x[1].dim == dim]
                 if group:
-                    time_dense(torch, group, report, keys if dim == 128 else keys[:2], dim=dim)
+                    time_dense(torch, group, report, keys if dim == 128 else [x for x in keys if 4680 <= x < 40000], dim=dim)
             if sparse:
                 time_sparse(torch, sparse, report, args.flex)
             report["fp8_error"] = fp8_error(torch)

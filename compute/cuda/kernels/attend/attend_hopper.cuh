@@ -7,19 +7,9 @@
 #ifndef STAGES
 #define STAGES 2
 #endif
-#ifndef SLACK
-#define SLACK 8.0f  // in powers of two: how far a row's maximum may rise before its sums are rescaled
-#endif
-#ifndef Q_REGS
-#define Q_REGS (BLOCK_N < 176)  // queries in registers: spares the matrix unit a third of its shared-memory reads
-#endif
-#ifndef PINGPONG
-#define PINGPONG 1  // the two computing warpgroups take turns at the matrix unit
-#endif
-
-#ifndef LOAD_REGS
-#define LOAD_REGS (BLOCK_N >= 160 && !BIAS ? 24 : 40)  // of a loading thread; what is left of 64,512 computes
-#endif
+constexpr float SLACK = 8.0f;  // in powers of two: how far a row's maximum may rise before its sums are rescaled
+// Registers of a loading thread; a computing one gets half of what that leaves of 504.
+constexpr int LOAD_REGS = BLOCK_N >= 160 && !BIAS ? 24 : 40;
 
 struct alignas(64) TensorMap { u64 words[16]; };
 

@@ -67,11 +67,6 @@ __device__ __forceinline__ u32 packBf16(float low, float high) {
   return r;
 }
 
-__device__ __forceinline__ void loadMatrices(u32 (&r)[4], u32 address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-
 // Two rows of running softmax state: `top` in score units, `sum` this thread's part only.
 struct Rows { float top[2], sum[2], turn[2]; };
 

@@ -2,7 +2,7 @@
 //
 // Given to NVRTC after attend_parts.cuh and attend_hopper.cuh, whose defines choose the variant; README.md
 // beside this file holds the contract. Further defines:
-//   BLOCK_N    keys of one stage (128, 144, 160 or 176; lists need 128)
+//   BLOCK_N    keys of one stage: 128, 144, 160 (fastest without lists) or 176; lists need 128
 //   STAGES     key and value stages in flight
 //
 // A thread block is one loading warpgroup (one warp of it works) and two computing warpgroups of
@@ -308,30 +308,15 @@ __device__ __forceinline__ void clearTail(u32 stageAt, int valid, int thread, in
   namedSync(3 + group, 128);
 }
 
-// Query fragments of this warp's 16 rows, for wgmma with its left operand in registers.
-__device__ __forceinline__ void readQueries(u32 (&q)[HEAD_DIM / 4], u32 queryAt, int row, int lane) {
-#pragma unroll
-  for (int k = 0; k < HEAD_DIM / 16; k++) {
-    const int line = row + (lane & 15), chunk = (k % 4) * 2 + lane / 16;
-    u32 r[4];
-    loadMatrices(r, queryAt + (k / 4) * ROWS * 128 + line * 128 + ((chunk ^ (line & 7)) << 4));
-#pragma unroll
-    for (int i = 0; i < 4; i++) q[4 * k + i] = r[i];
-  }
-}
-
 // s = log-counts + Q K^T for one stage; 64 rows x BLOCK_N keys. `ones` is this lane's part of a matrix
 // whose first three columns are one.
-__device__ __forceinline__ void issueScores(float (&s)[SCORES], const u32 (&q)[HEAD_DIM / 4], u32 query, u32 key, u32 count,
-                                            u32 ones) {
+__device__ __forceinline__ void issueScores(float (&s)[SCORES], u32 query, u32 key, u32 count, u32 ones) {
   if (BIAS) scoreStep(s, ones, ones, 0, 0, COUNTS | count, 0);
 #pragma unroll
   for (int k = 0; k < HEAD_DIM / 16; k++) {
+    const u64 a = MATRIX | (query + (k / 4) * (ROWS * 128 >> 4) + (k % 4) * 2);
     const u64 b = MATRIX | (key + (k / 4) * (BLOCK_N * 128 >> 4) + (k % 4) * 2);
-    if (Q_REGS)
-      scoreStep(s, q[4 * k], q[4 * k + 1], q[4 * k + 2], q[4 * k + 3], b, BIAS ? 1 : k);
-    else
-      scoreStep(s, MATRIX | (query + (k / 4) * (ROWS * 128 >> 4) + (k % 4) * 2), b, BIAS ? 1 : k);
+    scoreStep(s, a, b, BIAS ? 1 : k);
   }
 }
 
@@ -355,9 +340,9 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
   Ring keys = {0, 0}, values = {0, 0};
   u32 queryParity = 0;
   float s[SCORES], o[OUTS];
-  u32 p[WEIGHTS], q[HEAD_DIM / 4];
+  u32 p[WEIGHTS];
   Rows rows;
-  if (PINGPONG && group == 1) namedArrive(1, 256);
+  if (group == 1) namedArrive(1, 256);  // the groups take turns at the matrix unit; group 0 begins
   for (;;) {
     barWait(bars.queryFull(), queryParity);
     queryParity ^= 1;
@@ -370,14 +355,8 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
     rows.sum[0] = rows.sum[1] = 0.0f;
     if (stages > 0) {
       barWait(bars.keyFull(keys.stage), keys.parity);
-      if (Q_REGS) {
-        readQueries(q, smem + Layout::query, rowInTile - lane / 4, lane);
-        pin(q);
-        __syncwarp();
-        if (lane == 0) barArrive(bars.queryEmpty());
-      }
       mmaFence();
-      issueScores(s, q, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
+      issueScores(s, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
       mmaCommit();
       mmaWait<0>();
       pin(s);
@@ -394,16 +373,16 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
       packWeights(p, s);
       for (int i = 1; i < stages; i++) {
         barWait(bars.keyFull(keys.stage), keys.parity);
-        if (PINGPONG) namedSync(1 + group, 256);
+        namedSync(1 + group, 256);
         pin(o);
         pin(p);
         mmaFence();
-        issueScores(s, q, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
+        issueScores(s, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
         mmaCommit();
         barWait(bars.valueFull(values.stage), values.parity);
         issueOutput(o, p, valueBase + values.stage * (STAGE_BYTES >> 4));
         mmaCommit();
-        if (PINGPONG) namedArrive(2 - group, 256);
+        namedArrive(2 - group, 256);
         mmaWait<1>();
         pin(s);
         if (lane == 0) barArrive(bars.keyEmpty(keys.stage));
@@ -422,7 +401,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
         packWeights(p, s);
       }
     }
-    if (lane == 0 && (!Q_REGS || stages == 0)) barArrive(bars.queryEmpty());
+    if (lane == 0) barArrive(bars.queryEmpty());
     if (stages > 0) {
       barWait(bars.valueFull(values.stage), values.parity);
       pin(o);
@@ -437,7 +416,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
     }
     storeItem(a, o, rows, tile, slot, rowInTile, lane, unit);
   }
-  if (PINGPONG && group == 0) namedSync(1, 256);
+  if (group == 0) namedSync(1, 256);
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
