@@ -301,9 +301,6 @@ func (t *attendTask) widenRows(s *scratch, k slot, x unsafe.Pointer, row, n int)
 func (t *attendTask) block(s *scratch, f *flash, parts []part, used int) {
 	d := t.headDim
 	count := f32s(f.count, used)
-	if t.count.p == nil {
-		clear(count)
-	}
 	if t.widen {
 		s.floats(slotKey, keyBlock*d)
 		s.floats(slotValue, keyBlock*d)
@@ -349,9 +346,12 @@ func (t *attendTask) columns(s *scratch, f *flash, parts []part, used, lane, w i
 	acc := unsafe.Add(f.acc, lane*d*4)
 	for i := 0; i < w; i += 16 {
 		a := &s.soft
-		*a = softmaxArgs{s: unsafe.Add(f.logit, i*4), stride: w * 4, keys: used, count: f.count,
+		*a = softmaxArgs{s: unsafe.Add(f.logit, i*4), stride: w * 4, keys: used,
 			max: unsafe.Add(f.stat, (lane+i)*4), sum: unsafe.Add(f.stat, (f.lanes+lane+i)*4),
 			rescale: unsafe.Add(f.stat, (2*f.lanes+lane+i)*4)}
+		if t.count.p != nil {
+			a.count = f.count
+		}
 		t.class.softmax(a)
 		if a.changed != 0 {
 			t.class.scaleRows(unsafe.Add(acc, i*4), w*4, a.rescale, d)

@@ -19,6 +19,9 @@ type class struct {
 	attend func(q *Queue, t *attendTask)
 	// gemm computes full and partial row blocks, see gemmArgs.
 	gemm func(g *gemmArgs, width, rows int)
+	// thin does one to three rows by several panels bPanel apart, at once, and returns how many; 0 where gemm is as good.
+	// Nil without such kernels.
+	thin func(g *gemmArgs, rows, panels int) int
 	// lanes are the widths of query groups that gemm can take in attention, widest first; the last is 16.
 	lanes []int
 	// softmax turns one block of logits of 16 queries into probabilities, see softmaxArgs.
@@ -57,6 +60,7 @@ type gemmArgs struct {
 	init    unsafe.Pointer
 	initRow int
 	blocks  int // row blocks of the kernel's height, one after the other
+	bPanel  int // from panel to panel, for thin
 }
 
 // softmaxArgs is one block of keys for 16 queries: logits s[key][query] without LogCount. Afterwards s holds e^(s+count-max),
@@ -65,7 +69,7 @@ type softmaxArgs struct {
 	s       unsafe.Pointer
 	stride  int // bytes from key to key
 	keys    int
-	count   unsafe.Pointer // [keys] added to the logits
+	count   unsafe.Pointer // [keys] added to the logits, or nil
 	max     unsafe.Pointer // [16]
 	sum     unsafe.Pointer // [16]
 	rescale unsafe.Pointer // [16]

@@ -1,3 +1,5 @@
+//go:build !amd64 || purego
+
 package cpu
 
 // classes lists what this machine can run, best first.

@@ -86,9 +86,12 @@ func gemm1x4(g *gemmArgs, width, j int) {
 
 func genericSoftmax(a *softmaxArgs) {
 	top, sum, rescale := (*[16]float32)(a.max), (*[16]float32)(a.sum), (*[16]float32)(a.rescale)
-	count := f32s(a.count, a.keys)
 	now := *top
-	for j, c := range count {
+	for j := range a.keys {
+		c := float32(0)
+		if a.count != nil {
+			c = f32at(a.count, j*4)
+		}
 		s := (*[16]float32)(unsafe.Add(a.s, j*a.stride))
 		for i := range s {
 			s[i] += c
@@ -105,7 +108,7 @@ func genericSoftmax(a *softmaxArgs) {
 		sum[i] *= rescale[i]
 	}
 	*top = now
-	for j := range count {
+	for j := range a.keys {
 		s := (*[16]float32)(unsafe.Add(a.s, j*a.stride))
 		for i := range s {
 			s[i] = exp(s[i] - now[i])

@@ -118,20 +118,26 @@ func (t *linearTask) tile(s *scratch, i int) {
 			bias = padded
 		}
 	}
-	for p := range panels {
-		t.panel(s, panel+p, row, rows, unsafe.Add(c, p*width*4), cRow, unsafe.Add(bias, p*biasStep))
+	for p := 0; p < panels; {
+		p += t.panel(s, panel+p, panels-p, row, rows, unsafe.Add(c, p*width*4), cRow, unsafe.Add(bias, p*biasStep))
 	}
 	if !direct {
 		t.finish(s, c, cRow, row, rows, col, cols)
 	}
 }
 
-// panel multiplies rows with one panel.
-func (t *linearTask) panel(s *scratch, panel, row, rows int, c unsafe.Pointer, cRow int, bias unsafe.Pointer) {
+// panel multiplies rows with one panel, or few rows with several, and returns how many it did.
+func (t *linearTask) panel(s *scratch, panel, panels, row, rows int, c unsafe.Pointer, cRow int, bias unsafe.Pointer) int {
 	g, width, in := &s.gemm, t.class.panel, t.w.in
 	from := t.w.p
 	if in > 0 {
 		from = unsafe.Add(t.w.p, panel*width*in*4)
+	}
+	if rows <= 3 && t.class.thin != nil {
+		*g = gemmArgs{a: unsafe.Add(t.x, row*t.xRow), aRow: t.xRow, aCol: 4, b: from, k: in, c: c, cRow: cRow, init: bias, bPanel: width * in * 4}
+		if n := t.class.thin(g, rows, panels); n > 0 {
+			return n
+		}
 	}
 	for k := 0; k == 0 || k < in; k += kBlock {
 		n := min(kBlock, in-k)
@@ -148,6 +154,7 @@ func (t *linearTask) panel(s *scratch, panel, row, rows int, c unsafe.Pointer, c
 			break
 		}
 	}
+	return 1
 }
 
 // finish applies the activation and moves results to dst.

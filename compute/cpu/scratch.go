@@ -24,7 +24,7 @@ const (
 	slotLogit // attention: logits, then probabilities
 	slotAcc   // attention: weighted sums
 	slotStat  // attention: running maximum, sum and rescaling of each query
-	slotCount // attention: LogCount of the block, zeros without
+	slotCount // attention: LogCount of the block
 	slotKey   // attention: keys widened to float32
 	slotValue
 	numSlots

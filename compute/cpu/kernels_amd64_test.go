@@ -1,0 +1,33 @@
+//go:build amd64 && !purego
+
+package cpu
+
+import (
+	"testing"
+	"unsafe"
+)
+
+func TestAssemblyAgreesOnArgumentLayout(t *testing.T) {
+	var g gemmArgs
+	var s softmaxArgs
+	for i, off := range []uintptr{unsafe.Offsetof(g.a), unsafe.Offsetof(g.aRow), unsafe.Offsetof(g.aCol), unsafe.Offsetof(g.b), unsafe.Offsetof(g.k),
+		unsafe.Offsetof(g.c), unsafe.Offsetof(g.cRow), unsafe.Offsetof(g.init), unsafe.Offsetof(g.initRow), unsafe.Offsetof(g.blocks), unsafe.Offsetof(g.bPanel)} {
+		if off != uintptr(8*i) {
+			t.Errorf("field %d of gemmArgs lies at %d, internal/asmgen says %d", i, off, 8*i)
+		}
+	}
+	for i, off := range []uintptr{unsafe.Offsetof(s.s), unsafe.Offsetof(s.stride), unsafe.Offsetof(s.keys), unsafe.Offsetof(s.count),
+		unsafe.Offsetof(s.max), unsafe.Offsetof(s.sum), unsafe.Offsetof(s.rescale), unsafe.Offsetof(s.changed)} {
+		if off != uintptr(8*i) {
+			t.Errorf("field %d of softmaxArgs lies at %d, internal/asmgen says %d", i, off, 8*i)
+		}
+	}
+}
+
+func BenchmarkPeak(b *testing.B) {
+	if !hasAVX2() {
+		b.Skip("no AVX2 here")
+	}
+	const n = 100000
+	measure(b, n*12*8*2, "GFLOP/s", func() { peakAVX2(n) })
+}

@@ -1,0 +1,134 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"sync"
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// matchQueries is how many queries share one pass over the keys.
+const matchQueries = 32
+
+// matchTask finds nearest keys; a tile is one group of queries of one head. Scores are computed transposed, a query a
+// column, as in attention.
+type matchTask struct {
+	class       *class
+	query, keys lines3
+	lengths     []int32
+	lengthStep  int
+	best        []int32   // [heads, queries]
+	score       []float32 // [heads, queries]
+	headDim     int
+	groups      int // groups a head
+}
+
+// matchTasks keeps tasks for reuse, so that calls allocate nothing.
+var matchTasks = sync.Pool{New: func() any { return new(matchTask) }}
+
+// Match finds for every query the key with the largest dot product, see compute.Matcher. Without keys the score is -Inf.
+func (q *Queue) Match(best, score, query, keys, lengths compute.Tensor) {
+	checkMatch(best, score, query, keys, lengths)
+	heads, queries := query.Shape[0], query.Shape[1]
+	if heads == 0 || queries == 0 {
+		return
+	}
+	t := matchTasks.Get().(*matchTask)
+	*t = matchTask{class: q.class, query: lines3Of(query), keys: lines3Of(keys), headDim: query.Shape[2],
+		groups: (queries + matchQueries - 1) / matchQueries}
+	t.best, t.score = i32s(address(best), heads*queries), f32s(address(score), heads*queries)
+	if lengths.Rank != 0 {
+		t.lengthStep = lengths.Stride[0]
+		t.lengths = i32s(address(lengths), (heads-1)*t.lengthStep+1)
+	}
+	q.run(t, heads*t.groups)
+	*t = matchTask{}
+	matchTasks.Put(t)
+}
+
+func checkMatch(best, score, query, keys, lengths compute.Tensor) {
+	wantFloat("match", query, keys)
+	if query.Rank != 3 || keys.Rank != 3 || keys.Shape[0] != query.Shape[0] || keys.Shape[2] != query.Shape[2] || query.Shape[2] == 0 ||
+		query.Stride[2] != 1 || keys.Stride[2] != 1 {
+		panic(fmt.Sprintf("cpu: match of queries %v with keys %v", query, keys))
+	}
+	wantDims("match best", query, best, compute.I32, query.Shape[0], query.Shape[1])
+	wantDims("match score", query, score, compute.F32, query.Shape[0], query.Shape[1])
+	wantDims("match lengths", keys, lengths, compute.I32, keys.Shape[0])
+	if best.Rank == 0 || score.Rank == 0 || !best.Contiguous() || !score.Contiguous() {
+		panic(fmt.Sprintf("cpu: match into %v and %v, want contiguous tensors", best, score))
+	}
+}
+
+func (t *matchTask) tile(s *scratch, i int) {
+	h, first := i/t.groups, i%t.groups*matchQueries
+	n, d := min(matchQueries, t.query.rows-first), t.headDim
+	keys := t.keys.rows
+	if t.lengths != nil {
+		keys = min(keys, int(t.lengths[h*t.lengthStep]))
+	}
+	columns, logit := s.floats(slotQuery, 16*d), s.floats(slotLogit, keyBlock*16)
+	for c := 0; c < n; c += 16 {
+		var top [16]float32
+		var at [16]int32
+		for j := range top {
+			top[j], at[j] = float32(math.Inf(-1)), -1
+		}
+		m := min(16, n-c)
+		t.columns(s, columns, h, first+c, m)
+		for k := 0; k < keys; k += keyBlock {
+			rows := min(keyBlock, keys-k)
+			from, step := t.block(s, h, k, rows)
+			g := &s.gemm
+			*g = gemmArgs{a: from, aRow: step, aCol: 4, b: columns, k: d, c: logit, cRow: 64, init: unsafe.Pointer(&zeros)}
+			t.class.gemm(g, 16, rows)
+			scan(&top, &at, logit, k, rows)
+		}
+		out := h*t.query.rows + first + c
+		copy(t.best[out:out+m], at[:m])
+		copy(t.score[out:out+m], top[:m])
+	}
+}
+
+// columns lays m queries out as columns of 16.
+func (t *matchTask) columns(s *scratch, to unsafe.Pointer, h, first, m int) {
+	d := t.headDim
+	if m < 16 {
+		clear16(to, 64, d)
+	}
+	x, row := t.query.at(h, first), t.query.row
+	if t.query.dt == compute.BF16 {
+		w := s.floats(slotX, m*d)
+		for i := range m {
+			t.class.widen(unsafe.Add(w, i*d*4), unsafe.Add(x, i*row), d)
+		}
+		x, row = w, d*4
+	}
+	t.class.transpose16(to, 64, x, row, m, d, 1)
+}
+
+// block returns where rows of keys lie as float32 and their distance in bytes.
+func (t *matchTask) block(s *scratch, h, first, rows int) (unsafe.Pointer, int) {
+	if t.keys.dt == compute.F32 {
+		return t.keys.at(h, first), t.keys.row
+	}
+	w := s.floats(slotKey, keyBlock*t.headDim)
+	for i := range rows {
+		t.class.widen(unsafe.Add(w, i*t.headDim*4), t.keys.at(h, first+i), t.headDim)
+	}
+	return w, t.headDim * 4
+}
+
+// scan takes rows of 16 scores into the best so far; the first of equal scores stays.
+func scan(top *[16]float32, at *[16]int32, logit unsafe.Pointer, first, rows int) {
+	for r := range rows {
+		v := (*[16]float32)(unsafe.Add(logit, r*64))
+		for j, x := range v {
+			if x > top[j] {
+				top[j], at[j] = x, int32(first+r)
+			}
+		}
+	}
+}
