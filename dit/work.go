@@ -14,6 +14,7 @@ type Work struct {
 	m           *Model
 	passes      int
 	self, cross attention.Policy
+	host        []byte // of uploads
 
 	// Between operations, for up to ChunkFrames frames of tokens.
 	residual     compute.Tensor // F32 [tokens, dim]
@@ -87,24 +88,17 @@ func (w *Work) Attend(self, cross attention.Policy) { w.self, w.cross = self, cr
 func (w *Work) Schedule(dq compute.Queue, timesteps [][]float32) {
 	m, frames := w.m, w.m.ChunkFrames
 	var t []byte
-	var pass, layer, head, part []int32
-	for p, ts := range timesteps {
-		for _, v := range ts {
+	for _, pass := range timesteps {
+		for _, v := range pass {
 			t = binary.LittleEndian.AppendUint32(t, math.Float32bits(v))
-		}
-		for l := range m.Layers {
-			for f := range frames {
-				pass, layer = append(pass, int32(p*frames+f)), append(layer, int32(l))
-			}
-		}
-		for f := range frames {
-			head, part = append(head, int32(p*frames+f), int32(p*frames+f)), append(part, 0, 1)
 		}
 	}
 	dq.Upload(w.timesteps, t)
-	for dst, rows := range map[*compute.Tensor][]int32{&w.rowOfPass: pass, &w.rowOfLayer: layer, &w.rowOfHead: head, &w.rowOfPart: part} {
-		dq.Upload(*dst, indexBytes(nil, rows))
-	}
+	// Rows of modulation are (pass, layer, frame), those of headModulation (pass, frame, part).
+	w.index(dq, w.rowOfPass, func(i int) int { return i/(m.Layers*frames)*frames + i%frames })
+	w.index(dq, w.rowOfLayer, func(i int) int { return i / frames % m.Layers })
+	w.index(dq, w.rowOfHead, func(i int) int { return i / 2 })
+	w.index(dq, w.rowOfPart, func(i int) int { return i % 2 })
 	dq.TimeEmbed(w.sinusoids, w.timesteps, m.MaxPeriod)
 	m.time1.apply(dq, w.timeHidden, w.sinusoids, compute.SiLU)
 	m.time2.apply(dq, w.timeBase, w.timeHidden, compute.None)
@@ -132,30 +126,32 @@ func (w *Work) Control(dq compute.Queue, actions, headings []int) {
 	if c == nil {
 		return
 	}
-	n := len(actions) * m.Tokens()
-	place, action, ray := make([]int32, n), make([]int32, n), make([]int32, n)
-	for i := range n {
-		f, column := i/m.Tokens(), i%m.Columns
-		place[i], action[i], ray[i] = int32(i%m.Tokens()), int32(actions[f]), int32(headings[f]*m.Columns+column)
-	}
-	pa, ph := make([]int32, w.passes*m.ChunkFrames), make([]int32, w.passes*m.ChunkFrames)
-	for i := range pa {
-		f := min(i%m.ChunkFrames, len(actions)-1)
-		pa[i], ph[i] = int32(actions[f]), int32(headings[f])
-	}
-	dq.Upload(w.place.Slice(0, 0, n), indexBytes(nil, place))
-	dq.Upload(w.action.Slice(0, 0, n), indexBytes(nil, action))
-	dq.Upload(w.ray.Slice(0, 0, n), indexBytes(nil, ray))
-	dq.Upload(w.actionOfPass, indexBytes(nil, pa))
-	dq.Upload(w.headingOfPass, indexBytes(nil, ph))
+	n, last := len(actions)*m.Tokens(), len(actions)-1
+	frame := func(i int) int { return min(i/m.Tokens(), last) }
+	place, action, ray := w.place.Slice(0, 0, n), w.action.Slice(0, 0, n), w.ray.Slice(0, 0, n)
+	w.index(dq, place, func(i int) int { return i % m.Tokens() })
+	w.index(dq, action, func(i int) int { return actions[frame(i)] })
+	w.index(dq, ray, func(i int) int { return headings[frame(i)]*m.Columns + i%m.Columns })
+	w.index(dq, w.actionOfPass, func(i int) int { return actions[min(i%m.ChunkFrames, last)] })
+	w.index(dq, w.headingOfPass, func(i int) int { return headings[min(i%m.ChunkFrames, last)] })
 	added := w.added.Slice(0, 0, n)
-	dq.Gather(added, c.place, w.place.Slice(0, 0, n), false)
-	dq.Gather(added, c.action, w.action.Slice(0, 0, n), true)
-	dq.Gather(added, c.ray, w.ray.Slice(0, 0, n), true)
+	dq.Gather(added, c.place, place, false)
+	dq.Gather(added, c.action, action, true)
+	dq.Gather(added, c.ray, ray, true)
 	dq.Copy(w.timeSum, w.timeBase)
 	dq.Gather(w.timeSum, c.actionTime, w.actionOfPass, true)
 	dq.Gather(w.timeSum, c.headingTime, w.headingOfPass, true)
 	w.modulate(dq)
+}
+
+// index fills dst with row(i) for every element i, by way of a buffer that is kept.
+func (w *Work) index(dq compute.Queue, dst compute.Tensor, row func(i int) int) {
+	b := w.host[:0]
+	for i := range dst.Elems() {
+		b = binary.LittleEndian.AppendUint32(b, uint32(int32(row(i))))
+	}
+	w.host = b
+	dq.Upload(dst, b)
 }
 
 // Prompt computes the cross-attention keys and values of an encoded prompt, F32 [prompt tokens, TextDim or Dim].
@@ -187,11 +183,4 @@ func (w *Work) Prompt(dq compute.Queue, encoded compute.Tensor, padded int) {
 		dq.Copy(w.promptKeys[i].Slice(0, 0, n), kv.Slice(1, 0, d))
 		dq.Copy(w.promptValues[i].Slice(0, 0, n), kv.Slice(1, d, 2*d))
 	}
-}
-
-func indexBytes(b []byte, index []int32) []byte {
-	for _, v := range index {
-		b = binary.LittleEndian.AppendUint32(b, uint32(v))
-	}
-	return b
 }

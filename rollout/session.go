@@ -29,12 +29,13 @@ type Session struct {
 
 	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
 
-	chunk   int // chunks done
-	heading int
-	unknown []text.Unknown
-	times   Times
-	stats   kvcache.Stats // of a closed session
-	closed  bool
+	chunk             int // chunks done
+	heading           int
+	actions, headings []int // of the chunk in work
+	unknown           []text.Unknown
+	times             Times
+	stats             kvcache.Stats // of a closed session
+	closed            bool
 }
 
 // Times are the wall-clock times of the last chunk, by stage, as the host sees them.
@@ -99,6 +100,7 @@ func (s *Session) policies(r Request) (err error) {
 func (s *Session) allocate(e *Engine, a compute.Arena, steps int) {
 	c := e.Network.Config
 	n := c.ChunkFrames * c.Tokens()
+	s.actions, s.headings = make([]int, c.ChunkFrames), make([]int, c.ChunkFrames)
 	s.work = e.Network.NewWork(a, e.Device.Types(), steps+1, e.Text.MaxTokens())
 	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
 }
@@ -204,8 +206,9 @@ func (s *Session) begin(span kvcache.Span, actions []int) (heading int, err erro
 	if len(turns) == 0 {
 		return heading, s.dq.Err()
 	}
-	all, headings := make([]int, span.Frames), make([]int, span.Frames)
+	all, headings := s.actions[:span.Frames], s.headings[:span.Frames]
 	for i := range all {
+		all[i] = 0
 		if i < len(actions) && span.Start+i > 0 {
 			if all[i] = actions[i]; all[i] < 0 || all[i] >= len(turns) {
 				return 0, fmt.Errorf("%w: action %d, the model knows 0 to %d", ErrRequest, all[i], len(turns)-1)

@@ -1,0 +1,137 @@
+package rollout_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"testing"
+
+	"longtake/compute"
+	"longtake/compute/cpu"
+	"longtake/dit"
+	"longtake/internal/golden"
+	"longtake/kvcache"
+	"longtake/rollout"
+	"longtake/sampler"
+	"longtake/text"
+	"longtake/video"
+	"longtake/weights"
+)
+
+// wan is the network of dit/testdata/golden/wan_causal_tiny.
+var wan = dit.Config{
+	Dim: 128, Heads: 2, Layers: 3, FFN: 256, In: 64, Out: 64, Rows: 4, Columns: 6, ChunkFrames: 3,
+	Conv: [3]int{16, 2, 2}, TextDim: 64, TextTokens: 32, FreqDim: 64, MaxPeriod: 10000,
+	Pairs: [3]int{12, 10, 10}, Theta: [3]float64{10000, 10000, 10000}, Eps: 1e-6,
+}
+
+// fixedText is a Prompter that always answers with the golden prompt: 21 rows, and one for the padding.
+type fixedText struct{ encoded compute.Tensor }
+
+func (f fixedText) MaxTokens() int { return wan.TextTokens }
+func (f fixedText) Encode(compute.Queue, string) (compute.Tensor, int, []text.Unknown, error) {
+	return f.encoded, wan.TextTokens - 21, nil, nil
+}
+
+// noFrames is a Decoder for tests that look at latents.
+type noFrames struct{}
+
+func (noFrames) Decode(compute.Queue, compute.Tensor, int) ([]video.Frame, error) { return nil, nil }
+func (noFrames) Encode(compute.Queue, compute.Tensor, video.Frame) error          { return nil }
+func (noFrames) Width() int                                                       { return 96 }
+func (noFrames) Height() int                                                      { return 64 }
+
+func wanEngine(t *testing.T, g *golden.Case, kernel string) *rollout.Engine {
+	t.Helper()
+	dev, err := cpu.New(cpu.Options{Kernel: kernel})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dq, _ := dev.NewQueue()
+	arena, _ := dev.NewArena(0)
+	t.Cleanup(func() { dq.Close(); arena.Free(); dev.Close() })
+	file, err := weights.Open("../dit/testdata/golden/wan_causal_tiny/weights.safetensors")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	network := dit.Load(weights.Placer{Audit: weights.NewAudit(file), Arena: arena, Queue: dq}, wan, dit.WanNames)
+	encoded := arena.Tensor(compute.F32, 22, wan.TextDim)
+	dq.Upload(encoded, bytes(g.Floats(t, "self_forcing.safetensors", "in.context")[:22*wan.TextDim]))
+	return rollout.NewEngine(dev, arena, rollout.Parts{
+		Network: network, Text: fixedText{encoded}, CacheShape: wan.CacheShape(), Cache: kvcache.Window{Recent: kvcache.Full},
+		NewDecoder: func() rollout.Decoder { return noFrames{} },
+		NewSolver:  func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 750, 500, 250}, 5) },
+	})
+}
+
+func bytes(v []float32) []byte {
+	var b []byte
+	for _, x := range v {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	return b
+}
+
+// tokens turns [frames, channels, rows, columns] into tokens (row, column, channel) of 2x2 patches.
+func tokens(x []float32) []float32 {
+	const channels, height, width = 16, 8, 12
+	var out []float32
+	for f := range len(x) / (channels * height * width) {
+		for i := range height * width {
+			patch, in := i/4, i%4
+			row, column := patch/(width/2)*2+in/2, patch%(width/2)*2+in%2
+			for c := range channels {
+				out = append(out, x[((f*channels+c)*height+row)*width+column])
+			}
+		}
+	}
+	return out
+}
+
+func TestRolloutEqualsSelfForcing(t *testing.T) {
+	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
+	defer g.Close()
+	const each = 3 * 16 * 8 * 12 // values of a chunk
+	for _, kernel := range cpu.Kernels() {
+		for file, policy := range map[string]kvcache.Window{
+			"self_forcing.safetensors":       {Recent: kvcache.Full},
+			"self_forcing_local.safetensors": {Anchor: 1, Recent: 2}, // upstream: window 6, sink 1
+		} {
+			t.Run(fmt.Sprint("kernel=", kernel, " ", policy), func(t *testing.T) {
+				e := wanEngine(t, g, kernel)
+				start, again, want := g.Floats(t, file, "in.noise"), g.Floats(t, file, "in.renoise"), g.Floats(t, file, "latents")
+				noise := func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey) {
+					from := start[int(key.Chunk)*each:]
+					if key.Step > 0 {
+						from = again[(int(key.Chunk)*3+int(key.Step)-1)*each:]
+					}
+					dq.Upload(dst, bytes(tokens(from[:each])))
+				}
+				s, err := e.NewSession(t.Context(), rollout.Request{Cache: policy, Noise: noise})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				tolerance := 5e-5
+				if e.Device.Types().Cache == compute.BF16 {
+					tolerance = 1.5e-2
+				}
+				dq, _ := e.Device.NewQueue()
+				defer dq.Close()
+				for chunk := range len(want) / each {
+					if _, err := s.Next(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					b := make([]byte, s.Latent().Bytes())
+					dq.Download(b, s.Latent())
+					got := make([]float32, each)
+					for i := range got {
+						got[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+					}
+					golden.Near(t, fmt.Sprint("chunk ", chunk), got, tokens(want[chunk*each:(chunk+1)*each]), tolerance)
+				}
+			})
+		}
+	}
+}
