@@ -72,11 +72,14 @@ func BenchmarkLinear(b *testing.B) {
 
 func BenchmarkAttend(b *testing.B) {
 	eachDevice(b, func(b *testing.B, dev *Device, q compute.Queue, a compute.Arena) {
-		for _, s := range [][4]int{{4, 64, 2112, 64}, {4, 64, 128, 64}, {12, 256, 1024, 128}} {
-			b.Run(fmt.Sprintf("heads=%d/queries=%d/keys=%d/dim=%d", s[0], s[1], s[2], s[3]), func(b *testing.B) {
+		for _, s := range [][5]int{{4, 64, 2112, 64, 0}, {4, 64, 2112, 64, 1}, {4, 64, 128, 64, 0}, {12, 256, 1024, 128, 0}, {12, 256, 1024, 128, 1}} {
+			b.Run(fmt.Sprintf("heads=%d/queries=%d/keys=%d/dim=%d/layout=%s", s[0], s[1], s[2], s[3], []string{"tokens", "heads"}[s[4]]), func(b *testing.B) {
 				cache := dev.Types().Cache
 				query, dst := filled(a, compute.F32, s[1], s[0]*s[3]).Heads(s[0]), a.Tensor(compute.F32, s[1], s[0]*s[3]).Heads(s[0])
 				keys, values := filled(a, cache, s[2], s[0]*s[3]).Heads(s[0]), filled(a, cache, s[2], s[0]*s[3]).Heads(s[0])
+				if s[4] == 1 {
+					keys, values = filled(a, cache, s[0], s[2], s[3]), filled(a, cache, s[0], s[2], s[3])
+				}
 				measure(b, 4*float64(s[0]*s[1]*s[2]*s[3]), "GFLOP/s", func() {
 					q.Attend(dst, query, keys, values, compute.Attention{Scale: 0.125})
 				})

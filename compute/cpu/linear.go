@@ -118,43 +118,40 @@ func (t *linearTask) tile(s *scratch, i int) {
 			bias = padded
 		}
 	}
-	for p := 0; p < panels; {
-		p += t.panel(s, panel+p, panels-p, row, rows, unsafe.Add(c, p*width*4), cRow, unsafe.Add(bias, p*biasStep))
-	}
+	t.multiply(s, panel, panels, row, rows, c, cRow, bias, biasStep)
 	if !direct {
 		t.finish(s, c, cRow, row, rows, col, cols)
 	}
 }
 
-// panel multiplies rows with one panel, or few rows with several, and returns how many it did.
-func (t *linearTask) panel(s *scratch, panel, panels, row, rows int, c unsafe.Pointer, cRow int, bias unsafe.Pointer) int {
+// multiply computes some panels of some rows. The inner dimension is the outermost loop: what a piece of it needs of x then
+// stays in the second-level cache for all panels.
+func (t *linearTask) multiply(s *scratch, panel, panels, row, rows int, c unsafe.Pointer, cRow int, bias unsafe.Pointer, biasStep int) {
 	g, width, in := &s.gemm, t.class.panel, t.w.in
-	from := t.w.p
-	if in > 0 {
-		from = unsafe.Add(t.w.p, panel*width*in*4)
+	size := width * in * 4
+	step := kBlock
+	if in <= kBlock*3/2 {
+		step = max(in, 1)
 	}
-	if rows <= 3 && t.class.thin != nil {
-		*g = gemmArgs{a: unsafe.Add(t.x, row*t.xRow), aRow: t.xRow, aCol: 4, b: from, k: in, c: c, cRow: cRow, init: bias, bPanel: width * in * 4}
-		if n := t.class.thin(g, rows, panels); n > 0 {
-			return n
+	for k := 0; k == 0 || k < in; k += step {
+		for p := 0; p < panels; p++ {
+			*g = gemmArgs{a: unsafe.Add(t.x, row*t.xRow+k*4), aRow: t.xRow, aCol: 4, k: min(step, in-k),
+				c: unsafe.Add(c, p*width*4), cRow: cRow, init: unsafe.Add(bias, p*biasStep), bPanel: size}
+			if in > 0 {
+				g.b = unsafe.Add(t.w.p, (panel+p)*size+k*width*4)
+			}
+			if k > 0 {
+				g.init, g.initRow = g.c, cRow
+			}
+			if rows <= 3 && t.class.thin != nil {
+				if n := t.class.thin(g, rows, panels-p); n > 0 {
+					p += n - 1
+					continue
+				}
+			}
+			t.class.gemm(g, width, rows)
 		}
 	}
-	for k := 0; k == 0 || k < in; k += kBlock {
-		n := min(kBlock, in-k)
-		if in <= kBlock*3/2 {
-			n = in
-		}
-		*g = gemmArgs{a: unsafe.Add(t.x, row*t.xRow+k*4), aRow: t.xRow, aCol: 4, b: unsafe.Add(from, k*width*4), k: n,
-			c: c, cRow: cRow, init: bias}
-		if k > 0 {
-			g.init, g.initRow = c, cRow
-		}
-		t.class.gemm(g, width, rows)
-		if n == in {
-			break
-		}
-	}
-	return 1
 }
 
 // finish applies the activation and moves results to dst.
