@@ -21,15 +21,13 @@ import (
 	"longtake/video/metric"
 )
 
-// The self-test: so many frames by every kernel class, which must be this close to those of plain Go.
-const (
-	testFrames = 4
-	testPSNR   = 40 // dB
-)
+// testPSNR is how close, in dB, the frames of every kernel class must be to those of plain Go.
+const testPSNR = 40
 
 // doctorCommand looks at the machine.
 type doctorCommand struct {
-	JSON bool `name:"json" help:"Print one JSON object."`
+	Frames int  `default:"4" help:"Frames that the self-test makes by every kernel class. Default ${default}."`
+	JSON   bool `name:"json" help:"Print one JSON object."`
 }
 
 // diagnosis is what doctor finds.
@@ -62,6 +60,9 @@ type kernelTest struct {
 
 // Run examines the machine and fails if a kernel class does not make the right frames.
 func (c *doctorCommand) Run(ctx context.Context, out *streams) error {
+	if c.Frames < 1 || c.Frames > 1000 {
+		return usagef("--frames %d: must be between 1 and 1000", c.Frames)
+	}
 	d := diagnosis{Tool: tool(), Host: hostRecord{runtime.GOOS, runtime.GOARCH, runtime.NumCPU()},
 		CPU: cpuName(), Threads: runtime.GOMAXPROCS(0), Kernels: cpu.Kernels()}
 	if dev, err := cpu.New(cpu.Options{}); err == nil {
@@ -79,7 +80,7 @@ func (c *doctorCommand) Run(ctx context.Context, out *streams) error {
 	d.Healthy = true
 	var want []video.Frame
 	for i := len(d.Kernels) - 1; i >= 0; i-- { // the portable class, the reference, is the last
-		t, frames := testKernel(ctx, d.Kernels[i], want)
+		t, frames := testKernel(ctx, d.Kernels[i], c.Frames, want)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -134,9 +135,9 @@ func (t kernelTest) String() string {
 }
 
 // testKernel makes frames and compares them with want; a nil want is the reference itself.
-func testKernel(ctx context.Context, kernel string, want []video.Frame) (kernelTest, []video.Frame) {
+func testKernel(ctx context.Context, kernel string, count int, want []video.Frame) (kernelTest, []video.Frame) {
 	t := kernelTest{Kernel: kernel}
-	frames, fps, err := testRun(ctx, kernel)
+	frames, fps, err := testRun(ctx, kernel, count)
 	if err != nil {
 		t.Error = err.Error()
 		return t, nil
@@ -164,7 +165,7 @@ func testKernel(ctx context.Context, kernel string, want []video.Frame) (kernelT
 	return t, frames
 }
 
-func testRun(ctx context.Context, kernel string) ([]video.Frame, float64, error) {
+func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, float64, error) {
 	dev, err := openCPU(cpu.Options{Kernel: kernel})
 	if err != nil {
 		return nil, 0, err
@@ -175,7 +176,7 @@ func testRun(ctx context.Context, kernel string) ([]video.Frame, float64, error)
 		return nil, 0, err
 	}
 	defer engine.Close()
-	g := generateCommand{Frames: testFrames + 1, Seed: 7, Start: "sim", Actions: "auto"}
+	g := generateCommand{Frames: count + 1, Seed: 7, Start: "sim", Actions: "auto"}
 	plan, err := g.makePlan(nil)
 	if err != nil {
 		return nil, 0, err

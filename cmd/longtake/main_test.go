@@ -138,6 +138,7 @@ func TestBadInputIsOneClearLineAndExitCodeTwo(t *testing.T) {
 		{"generate -o DIR/taken.webm", "is not a regular file"},
 		{"generate -o - --json", "exclude each other"},
 		{"generate --preview", "not a terminal"},
+		{"doctor --frames 0", "--frames 0: must be between 1 and 1000"},
 		{"models inspect DIR/gone", "no such file"},
 		{"models inspect DIR/no.png", "too few for a safetensors file"},
 	} {
@@ -215,7 +216,7 @@ func TestDoctorFindsThisMachineHealthy(t *testing.T) {
 	if testing.Short() || raceEnabled {
 		t.Skip("takes seconds")
 	}
-	d := parse[diagnosis](t, succeed(t, "doctor", "--json").out)
+	d := parse[diagnosis](t, succeed(t, "doctor", "--frames", "1", "--json").out)
 	if !d.Healthy || len(d.Tests) != len(d.Kernels) || d.Threads < 1 {
 		t.Errorf("found %+v", d)
 	}

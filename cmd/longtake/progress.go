@@ -36,7 +36,7 @@ func newProgress(g *generateCommand, out *streams, total int) progress {
 		return newPreview(m, screen)
 	case g.Quiet:
 		return silent{}
-	case isTerminal:
+	case isTerminal && showsLines(screen):
 		return newBar(m, screen)
 	}
 	return &lines{meter: m, out: out.err, next: time.Now().Add(lineEvery)}
@@ -48,6 +48,12 @@ func terminal(w io.Writer) (*os.File, bool) {
 	return f, ok && cwriter.IsTerminal(int(f.Fd()))
 }
 
+// showsLines reports whether a terminal says that it has lines; on one that does not know its size nothing could be drawn.
+func showsLines(f *os.File) bool {
+	columns, rows, err := cwriter.GetSize(int(f.Fd()))
+	return err == nil && columns > 0 && rows > 1
+}
+
 // meter measures the rate.
 type meter struct {
 	mu    sync.Mutex
@@ -56,23 +62,25 @@ type meter struct {
 	cache int64
 	first int       // frames done when the clock started
 	began time.Time // when the first frame was made: start-up is not part of the rate
+	last  time.Time // when the latest one was
 }
 
 func (m *meter) set(n int, cache int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.last = time.Now()
 	if m.began.IsZero() {
-		m.first, m.began = n, time.Now()
+		m.first, m.began = n, m.last
 	}
 	m.done, m.cache = n, cache
 }
 
 // rate returns frames per second and the time left; zeros while unknown.
 func (m *meter) rate() (fps float64, left time.Duration) {
-	if m.done <= m.first {
+	if m.done <= m.first || !m.last.After(m.began) {
 		return 0, 0
 	}
-	fps = float64(m.done-m.first) / time.Since(m.began).Seconds()
+	fps = float64(m.done-m.first) / m.last.Sub(m.began).Seconds()
 	return fps, time.Duration(float64(m.total-m.done) / fps * float64(time.Second))
 }
 
