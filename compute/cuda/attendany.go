@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"strconv"
 	"unsafe"
 
 	"longtake/compute"
@@ -33,26 +32,39 @@ type attendShape struct {
 // checkAttend panics unless the tensors fit compute.Queue.Attend.
 func checkAttend(dst, query, keys, values compute.Tensor, a compute.Attention) attendShape {
 	const op = "attend"
-	require(dst.Rank == 3 && query.Rank == 3 && keys.Rank == 3 && values.Rank == 3 && dst.Shape == query.Shape &&
-		keys.Shape == values.Shape && keys.Shape[0] == query.Shape[0] && keys.Shape[2] == query.Shape[2] && keys.DType == values.DType,
-		op, dst, query, keys, values)
+	if !(dst.Rank == 3 && query.Rank == 3 && keys.Rank == 3 && values.Rank == 3 && dst.Shape == query.Shape &&
+		keys.Shape == values.Shape && keys.Shape[0] == query.Shape[0] && keys.Shape[2] == query.Shape[2] && keys.DType == values.DType) {
+		mismatch(op, dst, query, keys, values)
+	}
 	s := attendShape{heads: query.Shape[0], queries: query.Shape[1], keys: keys.Shape[1], headDim: query.Shape[2]}
-	require(s.headDim%16 == 0 && s.headDim > 0, op, query)
+	if !(s.headDim%16 == 0 && s.headDim > 0) {
+		mismatch(op, query)
+	}
 	if t := a.LogCount; !t.IsZero() {
-		require(t.DType == compute.F32 && t.Rank == 2 && t.Shape[0] == s.heads && t.Shape[1] == s.keys, op, "log count", t, keys)
+		if !(t.DType == compute.F32 && t.Rank == 2 && t.Shape[0] == s.heads && t.Shape[1] == s.keys) {
+			mismatch(op, "log count", t, keys)
+		}
 	}
 	if t := a.Lengths; !t.IsZero() {
-		require(t.DType == compute.I32 && t.Rank == 1 && t.Shape[0] == s.heads, op, "lengths", t, keys)
+		if !(t.DType == compute.I32 && t.Rank == 1 && t.Shape[0] == s.heads) {
+			mismatch(op, "lengths", t, keys)
+		}
 	}
 	if t := a.LogSumExp; !t.IsZero() {
-		require(t.DType == compute.F32 && t.Rank == 2 && t.Shape[0] == s.heads && t.Shape[1] == s.queries, op, "log sum exp", t, query)
+		if !(t.DType == compute.F32 && t.Rank == 2 && t.Shape[0] == s.heads && t.Shape[1] == s.queries) {
+			mismatch(op, "log sum exp", t, query)
+		}
 	}
 	s.queryTile, s.queryTiles = max(s.queries, 1), 1
 	if t := a.Tiles; !t.Ends.IsZero() {
-		require(t.QueryTile > 0 && t.KeyTile > 0 && t.Ends.DType == compute.I32 && t.Keys.DType == compute.I32, op, "tiles", t.Keys, t.Ends)
+		if !(t.QueryTile > 0 && t.KeyTile > 0 && t.Ends.DType == compute.I32 && t.Keys.DType == compute.I32) {
+			mismatch(op, "tiles", t.Keys, t.Ends)
+		}
 		s.queryTile = t.QueryTile
 		s.queryTiles = (s.queries + t.QueryTile - 1) / t.QueryTile
-		require(t.Ends.Elems() == s.heads*s.queryTiles && t.Ends.Contiguous() && t.Keys.Contiguous(), op, "tiles", t.Keys, t.Ends, query)
+		if !(t.Ends.Elems() == s.heads*s.queryTiles && t.Ends.Contiguous() && t.Keys.Contiguous()) {
+			mismatch(op, "tiles", t.Keys, t.Ends, query)
+		}
 	}
 	return s
 }
@@ -85,7 +97,9 @@ func (q *queue) attendAny(dst, query, keys, values compute.Tensor, a compute.Att
 		g.logCount, g.logHead = address(a.LogCount), int64(a.LogCount.Stride[0])
 	}
 	if !a.Lengths.IsZero() {
-		require(a.Lengths.Contiguous(), "attend", a.Lengths)
+		if !(a.Lengths.Contiguous()) {
+			mismatch("attend", a.Lengths)
+		}
 		g.lengths = address(a.Lengths)
 	}
 	if !a.LogSumExp.IsZero() {
@@ -105,12 +119,12 @@ func (q *queue) attendAny(dst, query, keys, values compute.Tensor, a compute.Att
 func (d *Device) attendKernel(headDim int) (fn uintptr, shared int, err error) {
 	const row = attendBlock + 4
 	shared = 4 * (headDim*row + max(headDim*row, 64*(headDim+1)) + 64*row)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.attendMu.Lock()
+	defer d.attendMu.Unlock()
 	if fn, ok := d.attends[headDim]; ok {
 		return fn, shared, nil
 	}
-	module, err := d.modules.load("attendany", "--define-macro=HEAD_DIM="+strconv.Itoa(headDim))
+	module, err := d.modules.load("attendany", define("HEAD_DIM", headDim))
 	if err != nil {
 		return 0, 0, err
 	}

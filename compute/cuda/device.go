@@ -20,11 +20,17 @@ type Device struct {
 	weights compute.DType
 	name    string
 
+	// How kernels are cut, as compiled; benchmarks try other ways.
+	unroll1, unroll2, normHeld, normThreads int
+
 	mu         sync.Mutex
 	used, peak int64
 	feed       *staging // brings matrices in; guarded by mu
 	feedStream uintptr
-	attends    map[int]uintptr // kernel by head dimension; guarded by mu
+
+	attendMu sync.Mutex
+	attends  map[int]uintptr // of kernels/attendany, by head dimension
+	variants map[attendVariant]attendModule
 }
 
 var _ compute.Device = (*Device)(nil)
@@ -48,7 +54,8 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	if o.Weights != compute.F32 && o.Weights != compute.BF16 {
 		return nil, fmt.Errorf("cuda: weights of type %v: %w", o.Weights, compute.ErrUnsupported)
 	}
-	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, attends: map[int]uintptr{}}
+	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, attends: map[int]uintptr{}, variants: map[attendVariant]attendModule{},
+		unroll1: mapUnroll1, unroll2: mapUnroll2, normHeld: normHeld, normThreads: normThreads}
 	var err error
 	if d.modules, err = newModules(drv, comp, o); err != nil {
 		return nil, err

@@ -34,6 +34,9 @@ type driver interface {
 	// CopyOn copies within the GPU.
 	CopyOn(dst, src uint64, bytes int64, stream uintptr) error
 
+	// EncodeMap writes the 128 bytes of a CUtensorMap to a place aligned to 64.
+	EncodeMap(to unsafe.Pointer, m tensorMap) error
+
 	NewEvent(timing bool) (uintptr, error)
 	FreeEvent(event uintptr)
 	Record(event, stream uintptr) error
@@ -82,6 +85,8 @@ type product struct {
 	half               bool // x and W are bfloat16, else float32
 	dstHalf            bool
 	bias               bool
+	biasHalf           bool  // bias is bfloat16, else float32
+	choice             int   // 0 for cuBLASLt's best guess, 1 for the next
 	act                uint8 // compute.None, GELU or ReLU
 	xAlign, dstAlign   int   // bytes, a power of two up to 256
 	wAlign             int

@@ -20,8 +20,10 @@ func (q *queue) Gather(dst, table, index compute.Tensor, accumulate bool) {
 	if q.err != nil {
 		return
 	}
-	require(dst.Rank == 2 && table.Rank == 2 && table.DType == compute.F32 && index.Rank == 1 && index.DType == compute.I32 &&
-		index.Contiguous() && dst.Shape[1] == table.Shape[1] && dst.Shape[0] == index.Shape[0], "gather", dst, table, index)
+	if !(dst.Rank == 2 && table.Rank == 2 && table.DType == compute.F32 && index.Rank == 1 && index.DType == compute.I32 &&
+		index.Contiguous() && dst.Shape[1] == table.Shape[1] && dst.Shape[0] == index.Shape[0]) {
+		mismatch("gather", dst, table, index)
+	}
 	if dst.Elems() == 0 {
 		return
 	}

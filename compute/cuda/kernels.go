@@ -16,7 +16,8 @@ var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
 type kernels struct {
-	elements  [8]uintptr // dst, x, y
+	one       [4]uintptr // dst, x
+	two       [8]uintptr // dst, x, y
 	norm      [4]uintptr // dst, x
 	normWide  [4]uintptr
 	rope      [4]uintptr // dst, x
@@ -26,25 +27,36 @@ type kernels struct {
 	linear    [1]uintptr
 }
 
-// kernelFile is one .cu file and where its functions go.
+// kernelFile is one .cu file, the options it is compiled with, and where its functions go.
 type kernelFile struct {
 	name      string
+	options   []string
 	functions []string
 	to        []uintptr
 }
 
 func (k *kernels) files() []kernelFile {
 	return []kernelFile{
-		{"map", []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.elements[:]},
-		{"norm", []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:]},
-		{"norm", []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:]},
-		{"rope", []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:]},
-		{"gather", []string{"gather_f", "gather_b"}, k.gather[:]},
-		{"timeembed", []string{"timeembed_f", "timeembed_b"}, k.timeembed[:]},
-		{"noise", []string{"noise_f", "noise_b"}, k.noise[:]},
-		{"linear", []string{"linear"}, k.linear[:]},
+		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_ff", "map_fb", "map_bf", "map_bb"}, k.one[:]},
+		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.two[:]},
+		{"norm", normOptions(normHeld), []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:]},
+		{"norm", normOptions(normHeld), []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:]},
+		{"rope", nil, []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:]},
+		{"gather", nil, []string{"gather_f", "gather_b"}, k.gather[:]},
+		{"timeembed", nil, []string{"timeembed_f", "timeembed_b"}, k.timeembed[:]},
+		{"noise", nil, []string{"noise_f", "noise_b"}, k.noise[:]},
+		{"linear", nil, []string{"linear"}, k.linear[:]},
 	}
 }
+
+func mapOptions(unroll1, unroll2 int) []string {
+	return []string{define("UNROLL1", unroll1), define("UNROLL2", unroll2)}
+}
+
+func normOptions(held int) []string { return []string{define("HELD", held)} }
+
+// define is the compiler option of a macro.
+func define(name string, value int) string { return fmt.Sprintf("--define-macro=%s=%d", name, value) }
 
 // target chooses what to compile for: machine code for the GPU (with Hopper's own instructions where it is one), or PTX of
 // the newest older capability when the GPU is newer than the compiler. supported comes from the compiler; nothing there
@@ -185,7 +197,7 @@ func (m *modules) loadAll(k *kernels) error {
 		wg.Go(func() {
 			limit <- struct{}{}
 			defer func() { <-limit }()
-			module, err := m.load(name)
+			module, err := m.load(name, files[indices[0]].options...)
 			for _, i := range indices {
 				if errs[i] = err; err == nil {
 					errs[i] = m.functions(module, files[i])

@@ -25,18 +25,18 @@ func TestElementwiseViewsAreMergedIntoTheLongestRows(t *testing.T) {
 		kernel string
 		want   mapArgs
 	}{
-		{"dense operands are one row", func() { q.Copy(same, big) }, "map_fbf", mapArgs{chunks: 960, rowChunks: 960, n1: 1, n2: 1, vec: 1}},
-		{"odd lengths go one by one", func() { q.Clamp(odd, odd, 0, 1) }, "map_fff", mapArgs{chunks: 35, rowChunks: 35, n1: 1, n2: 1, op: opClamp, b: 1}},
-		{"half a row leaves rows", func() { q.Copy(dense, big.Slice(3, 0, 16)) }, "map_fbf",
-			mapArgs{chunks: 480, rowChunks: 2, n1: 1, n2: 1, vec: 1, dstStride: [3]int64{16}, xStride: [3]int64{32}}},
-		{"an offset of one element breaks 16-byte access", func() { q.Copy(dense, big.Slice(3, 1, 17)) }, "map_fbf",
-			mapArgs{chunks: 3840, rowChunks: 16, n1: 1, n2: 1, dstStride: [3]int64{16}, xStride: [3]int64{32}}},
-		{"a cut in the middle leaves two dimensions", func() { q.Copy(same.Slice(1, 0, 3), big.Slice(1, 2, 5)) }, "map_fbf",
-			mapArgs{chunks: 288, rowChunks: 48, n1: 1, n2: 1, vec: 1, dstStride: [3]int64{1280}, xStride: [3]int64{1280}}},
-		{"cuts in two places leave three", func() { q.Copy(same.Slice(1, 0, 3).Slice(3, 0, 8), big.Slice(1, 2, 5).Slice(3, 8, 16)) }, "map_fbf",
-			mapArgs{chunks: 72, rowChunks: 1, n1: 6, n2: 12, vec: 1, dstStride: [3]int64{0, 1280, 32}, xStride: [3]int64{0, 1280, 32}}},
+		{"dense operands are one row", func() { q.Copy(same, big) }, "map_fb", mapArgs{chunks: 960, rowChunks: newDivisor(960), n1: newDivisor(1), n2: newDivisor(1), vec: 1}},
+		{"odd lengths go one by one", func() { q.Clamp(odd, odd, 0, 1) }, "map_ff", mapArgs{chunks: 35, rowChunks: newDivisor(35), n1: newDivisor(1), n2: newDivisor(1), op: opClamp, b: 1}},
+		{"half a row leaves rows", func() { q.Copy(dense, big.Slice(3, 0, 16)) }, "map_fb",
+			mapArgs{chunks: 480, rowChunks: newDivisor(2), n1: newDivisor(1), n2: newDivisor(1), vec: 1, dstStride: [3]int64{16}, xStride: [3]int64{32}}},
+		{"an offset of one element breaks 16-byte access", func() { q.Copy(dense, big.Slice(3, 1, 17)) }, "map_fb",
+			mapArgs{chunks: 3840, rowChunks: newDivisor(16), n1: newDivisor(1), n2: newDivisor(1), dstStride: [3]int64{16}, xStride: [3]int64{32}}},
+		{"a cut in the middle leaves two dimensions", func() { q.Copy(same.Slice(1, 0, 3), big.Slice(1, 2, 5)) }, "map_fb",
+			mapArgs{chunks: 288, rowChunks: newDivisor(48), n1: newDivisor(1), n2: newDivisor(1), vec: 1, dstStride: [3]int64{1280}, xStride: [3]int64{1280}}},
+		{"cuts in two places leave three", func() { q.Copy(same.Slice(1, 0, 3).Slice(3, 0, 8), big.Slice(1, 2, 5).Slice(3, 8, 16)) }, "map_fb",
+			mapArgs{chunks: 72, rowChunks: newDivisor(1), n1: newDivisor(6), n2: newDivisor(12), vec: 1, dstStride: [3]int64{0, 1280, 32}, xStride: [3]int64{0, 1280, 32}}},
 		{"gated rows stay rows", func() { q.AddGated(rows, rows, rows, gate) }, "map_fff",
-			mapArgs{chunks: 32, rowChunks: 4, n1: 1, n2: 1, op: opAddGated, vec: 1, rowsPerGroup: 4, paramStride: 32,
+			mapArgs{chunks: 32, rowChunks: newDivisor(4), n1: newDivisor(1), n2: newDivisor(1), op: opAddGated, vec: 1, rowsPerGroup: newDivisor(4), paramStride: 32,
 				dstStride: [3]int64{32}, xStride: [3]int64{32}, yStride: [3]int64{32}}},
 	} {
 		c.run()
@@ -45,12 +45,35 @@ func TestElementwiseViewsAreMergedIntoTheLongestRows(t *testing.T) {
 		}
 		got := q.elementArgs
 		got.dst, got.x, got.y, got.param = 0, 0, 0, 0
-		c.want.rowsPerGroup = max(c.want.rowsPerGroup, 1)
+		if c.want.rowsPerGroup.d == 0 {
+			c.want.rowsPerGroup = newDivisor(1)
+		}
 		if got != c.want || f.names[f.last.fn] != c.kernel {
 			t.Errorf("%s: %s %+v, want %s %+v", c.name, f.names[f.last.fn], got, c.kernel, c.want)
 		}
-		if blocks := (c.want.chunks + 511) / 512; f.last.grid != [3]uint32{blocks, 1, 1} || f.last.block != [3]uint32{256, 1, 1} {
+		most := uint32(256 * mapUnroll1)
+		if len(c.kernel) == len("map_fff") {
+			most = 256 * mapUnroll2
+		}
+		if blocks := (c.want.chunks + most - 1) / most; f.last.grid != [3]uint32{blocks, 1, 1} || f.last.block != [3]uint32{256, 1, 1} {
 			t.Errorf("%s: grid %v of %v", c.name, f.last.grid, f.last.block)
+		}
+	}
+}
+
+func TestDivisorsDivide(t *testing.T) {
+	over := func(n uint32, by divisor) uint32 {
+		if by.d == 1 {
+			return n
+		}
+		return uint32(uint64(n)*uint64(by.m)>>32) >> by.shift
+	}
+	for _, d := range []int{0, 1, 2, 3, 5, 7, 16, 192, 1560, 4680, 65535, 1 << 20, 1<<30 + 1, 1<<31 - 1} {
+		by, true := newDivisor(d), uint32(max(d, 1))
+		for _, n := range []uint32{0, 1, 2, 191, 192, 193, true - 1, true, true + 1, 1<<31 - 2, 1<<31 - 1, (1<<31 - 1) / true * true} {
+			if n < 1<<31 && over(n, by) != n/true {
+				t.Errorf("%d/%d = %d, want %d", n, d, over(n, by), n/true)
+			}
 		}
 	}
 }
@@ -69,7 +92,7 @@ func TestLaunchesFitTheHardware(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 		b := f.last.block
-		if n := b[0] * b[1] * b[2]; n == 0 || n > 512 || b[2] > 64 || f.last.grid[1] > 65535 {
+		if n := b[0] * b[1] * b[2]; n == 0 || n > 1024 || b[2] > 64 || f.last.grid[1] > 65535 {
 			t.Errorf("%s: grid %v of %v threads", name, f.last.grid, b)
 		}
 		if got := f.names[f.last.fn]; got != kernel {
@@ -80,7 +103,7 @@ func TestLaunchesFitTheHardware(t *testing.T) {
 		width  int
 		kernel string
 		blocks uint32
-	}{{8, "norm_bf", 18}, {1536, "norm_bf", 18}, {2048, "norm_bf", 18}, {2056, "norm_wide_bf", 70}, {32768, "norm_wide_bf", 70}, {257, "norm_wide_bf", 70}, {255, "norm_bf", 18}} {
+	}{{8, "norm_bf", 9}, {1536, "norm_bf", 18}, {2048, "norm_bf", 18}, {8192, "norm_bf", 70}, {8200, "norm_wide_bf", 70}, {32768, "norm_wide_bf", 70}, {1025, "norm_wide_bf", 70}, {255, "norm_bf", 18}} {
 		x, y := a.Tensor(compute.F32, 70, c.width), a.Tensor(compute.BF16, 70, c.width)
 		q.Norm(y, x, compute.Norm{})
 		check("norm", c.kernel)
@@ -125,7 +148,8 @@ func TestLinearFusesWhatItCanAndConvertsTheRest(t *testing.T) {
 		lastIgnored bool
 	}{
 		{name: "bf16 all through", x: compute.BF16, w: compute.BF16, dst: compute.BF16, want: lt, last: product{half: true, dstHalf: true}},
-		{name: "bias is rounded for a bf16 result", x: compute.BF16, w: compute.BF16, dst: compute.BF16, bias: true, act: compute.GELU, want: convert + " " + lt, last: product{half: true, dstHalf: true, bias: true, act: uint8(compute.GELU)}},
+		{name: "bias is taken as it is", x: compute.BF16, w: compute.BF16, dst: compute.BF16, bias: true, act: compute.GELU, want: lt, last: product{half: true, dstHalf: true, bias: true, act: uint8(compute.GELU)}},
+		{name: "or rounded for a bf16 result", x: compute.BF16, w: compute.BF16, dst: compute.BF16, bias: true, refuse: func(p product) bool { return p.bias && !p.biasHalf }, want: convert + " " + lt, last: product{half: true, dstHalf: true, bias: true}},
 		{name: "bias stays for an f32 result", x: compute.BF16, w: compute.BF16, dst: compute.F32, bias: true, want: lt, last: product{half: true, bias: true}},
 		{name: "f32 input is rounded", x: compute.F32, w: compute.BF16, dst: compute.F32, want: convert + " " + lt, last: product{half: true}},
 		{name: "f32 weights multiply in f32", x: compute.F32, w: compute.F32, dst: compute.F32, bias: true, act: compute.ReLU, want: lt, last: product{bias: true, act: uint8(compute.ReLU)}},
@@ -194,8 +218,8 @@ func TestWorkSpaceGrowsOnceAndOldOnesLast(t *testing.T) {
 		t.Errorf("growth while recording: %v", err)
 	}
 	q.Close()
-	if f.taken != base-workspaceBytes {
-		t.Errorf("%d bytes left", f.taken-base+workspaceBytes)
+	if f.taken != base-workspaceBytes-arenaAlign {
+		t.Errorf("%d bytes left", f.taken-base+workspaceBytes+arenaAlign)
 	}
 }
 
@@ -219,5 +243,65 @@ func TestAttentionVariantsArePacked(t *testing.T) {
 	q.Attend(dst, query, keys.Slice(1, 0, 0), keys.Slice(1, 0, 0), compute.Attention{})
 	if g := q.attendAnyArgs; q.Err() != nil || g.keyCount != 0 || g.tileEnds != 0 || f.last.grid != [3]uint32{3, 3, 1} {
 		t.Errorf("no keys: %v, grid %v, %+v", q.Err(), f.last.grid, g)
+	}
+}
+
+func TestMatrixAttentionIsChosenAndCut(t *testing.T) {
+	d, f := fakeDevice(t)
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	a, _ := d.NewArena(0)
+	query, dst := a.Tensor(compute.BF16, 4680, 1536).Heads(12), a.Tensor(compute.BF16, 4680, 1536).Heads(12)
+	keys := a.Tensor(compute.BF16, 12, 9000, 128).Slice(1, 0, 8000)
+	dense := compute.Attention{Scale: 0.1}
+	ragged := compute.Attention{Scale: 0.1, LogCount: a.Tensor(compute.F32, 12, 8000), Lengths: a.Tensor(compute.I32, 12)}
+	lists := compute.Attention{Scale: 0.1, Tiles: compute.Tiles{QueryTile: 128, KeyTile: 64, Keys: a.Tensor(compute.I32, 444*30), Ends: a.Tensor(compute.I32, 444)}}
+	for _, c := range []struct {
+		name      string
+		a         compute.Attention
+		variant   attendVariant
+		keyRows   int
+		dynamic   bool
+		wantPiece int32
+	}{
+		{"dense", dense, attendVariant{headDim: 128, blockKeys: 160}, 160, false, 2},
+		{"counts and lengths", ragged, attendVariant{headDim: 128, blockKeys: 128, bias: true, ragged: true}, 128, true, 2},
+		{"lists", lists, attendVariant{headDim: 128, blockKeys: 128, listTile: 64}, 64, true, 2},
+	} {
+		f.maps, f.launches = nil, nil
+		q.Attend(dst, query, keys, keys, c.a)
+		g := q.attendArgs
+		if _, ok := d.variants[c.variant]; q.Err() != nil || !ok {
+			t.Fatalf("%s: %v, variants %v", c.name, q.Err(), d.variants)
+		}
+		if strings.Join(f.launches, " ") != "attend attend_merge" || g.whole != 396 || g.pieces != c.wantPiece || (g.counter != 0) != c.dynamic {
+			t.Errorf("%s: %v, %+v", c.name, f.launches, g)
+		}
+		want := tensorMap{address: address(keys), headDim: 128, tokens: 8000, heads: 12, tokenBytes: 256, headBytes: 9000 * 256, rows: c.keyRows}
+		if len(f.maps) != 3 || f.maps[1] != want || f.maps[2] != want || f.maps[0].rows != 128 || f.maps[0].tokenBytes != 3072 || f.maps[0].headBytes != 256 {
+			t.Errorf("%s: maps %+v", c.name, f.maps)
+		}
+	}
+	for name, run := range map[string]func(){
+		"f32 query":      func() { q.Attend(dst, a.Tensor(compute.F32, 12, 4680, 128), keys, keys, dense) },
+		"negative scale": func() { q.Attend(dst, query, keys, keys, compute.Attention{Scale: -1}) },
+		"odd rows": func() {
+			q.Attend(dst, a.Tensor(compute.BF16, 4680, 1537).Slice(1, 1, 1537).Heads(12), keys, keys, dense)
+		},
+		"other tiles": func() {
+			q.Attend(dst, query, keys, keys, compute.Attention{Scale: 1, Tiles: compute.Tiles{QueryTile: 64, KeyTile: 64, Keys: a.Tensor(compute.I32, 9), Ends: a.Tensor(compute.I32, 888)}})
+		},
+	} {
+		d.attends[128] = f.new()
+		f.names[d.attends[128]] = "attendany"
+		f.launches = nil
+		if run(); q.Err() != nil || strings.Join(f.launches, " ") != "attendany" {
+			t.Errorf("%s: %v, %v", name, q.Err(), f.launches)
+		}
+	}
+	for _, c := range [][5]int{{444, 205, 132, 396, 5}, {132, 205, 132, 132, 1}, {10, 1, 132, 10, 1}, {1, 1000, 132, 0, 16}} {
+		if whole, pieces := attendPlan(c[0], c[1], c[2]); whole != c[3] || pieces != c[4] {
+			t.Errorf("plan %v gave %d, %d", c[:3], whole, pieces)
+		}
 	}
 }

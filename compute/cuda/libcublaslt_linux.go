@@ -21,6 +21,7 @@ const (
 	ltDescTransA    = 3
 	ltDescEpilogue  = 7
 	ltDescBias      = 8
+	ltDescBiasType  = 26
 	ltPrefWorkspace = 1
 	ltPrefAlignA    = 5 // then B, C, D
 	ltEpilogueBias  = 4
@@ -74,8 +75,12 @@ func (d *gpu) NewProduct(p product) (*productPlan, error) {
 	case compute.SiLU:
 		return nil, fmt.Errorf("cuda: cuBLASLt has no SiLU epilogue")
 	}
+	biasType := int32(ltReal32F)
 	if p.bias {
 		epilogue = epilogue&^1 | ltEpilogueBias
+	}
+	if p.biasHalf {
+		biasType = ltReal16BF
 	}
 	var preference uintptr
 	steps := []func() error{
@@ -84,6 +89,12 @@ func (d *gpu) NewProduct(p product) (*productPlan, error) {
 		},
 		func() error { return d.describe(plan, ltDescTransA, unsafe.Pointer(&transposed), 4) },
 		func() error { return d.describe(plan, ltDescEpilogue, unsafe.Pointer(&epilogue), 4) },
+		func() error {
+			if !p.bias {
+				return nil
+			}
+			return d.describe(plan, ltDescBiasType, unsafe.Pointer(&biasType), 4)
+		},
 		func() error { return d.layout(&plan.a, operand, p.in, p.out, p.in) },
 		func() error { return d.layout(&plan.b, operand, p.in, p.rows, p.xStride) },
 		func() error { return d.layout(&plan.c, result, p.out, p.rows, p.dstStride) },
@@ -99,9 +110,10 @@ func (d *gpu) NewProduct(p product) (*productPlan, error) {
 		})
 	}
 	var found int32
+	answers := make([][12]uint64, p.choice+1)
 	steps = append(steps, func() error {
-		return d.ltCall("cublasLtMatmulAlgoGetHeuristic", d.handle, plan.descriptor, plan.a, plan.b, plan.c, plan.c, preference, 1,
-			uintptr(unsafe.Pointer(&plan.algorithm[0])), uintptr(unsafe.Pointer(&found)))
+		return d.ltCall("cublasLtMatmulAlgoGetHeuristic", d.handle, plan.descriptor, plan.a, plan.b, plan.c, plan.c, preference,
+			uintptr(len(answers)), uintptr(unsafe.Pointer(&answers[0])), uintptr(unsafe.Pointer(&found)))
 	})
 	err := inOrder(steps)
 	if preference != 0 {
@@ -110,10 +122,11 @@ func (d *gpu) NewProduct(p product) (*productPlan, error) {
 	if e, ok := err.(*Error); ok && e.Code == ltNotSupported {
 		err, found = nil, 0
 	}
-	if err != nil || found == 0 {
+	if err != nil || int(found) <= p.choice {
 		d.FreeProduct(plan)
 		return nil, err
 	}
+	plan.algorithm = answers[p.choice]
 	return plan, nil
 }
 

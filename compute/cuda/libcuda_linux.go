@@ -27,6 +27,9 @@ const (
 	eventNoTiming       = 2
 	hostPortableMapped  = 1 | 2
 	captureRelaxed      = 2
+	mapBF16             = 9
+	mapSwizzle128       = 3
+	mapPromote256       = 3
 )
 
 var cudaNames = []string{"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGetErrorString", "cuDeviceGetCount", "cuDeviceGet",
@@ -36,7 +39,7 @@ var cudaNames = []string{"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGe
 	"cuModuleUnload", "cuModuleGetFunction", "cuFuncSetAttribute", "cuFuncGetAttribute", "cuLaunchKernel", "cuStreamCreate",
 	"cuStreamDestroy_v2", "cuStreamSynchronize", "cuEventCreate", "cuEventDestroy_v2", "cuEventRecord", "cuEventSynchronize",
 	"cuEventElapsedTime", "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphLaunch",
-	"cuGraphExecDestroy", "cuGraphDestroy"}
+	"cuGraphExecDestroy", "cuGraphDestroy", "cuTensorMapEncodeTiled"}
 
 // cudaLibrary is libcuda, initialised.
 type cudaLibrary struct {
@@ -264,6 +267,14 @@ func (d *gpu) CopyOut(dst unsafe.Pointer, src uint64, bytes int, stream uintptr)
 
 func (d *gpu) CopyOn(dst, src uint64, bytes int64, stream uintptr) error {
 	return d.call("cuMemcpyDtoDAsync_v2", uintptr(dst), uintptr(src), uintptr(bytes), stream)
+}
+
+func (d *gpu) EncodeMap(to unsafe.Pointer, m tensorMap) error {
+	sizes := [3]uint64{uint64(m.headDim), uint64(m.tokens), uint64(m.heads)}
+	strides := [2]uint64{uint64(m.tokenBytes), uint64(m.headBytes)}
+	box, ones := [3]uint32{64, uint32(m.rows), 1}, [3]uint32{1, 1, 1}
+	return d.call("cuTensorMapEncodeTiled", uintptr(to), mapBF16, 3, uintptr(m.address), uintptr(unsafe.Pointer(&sizes)),
+		uintptr(unsafe.Pointer(&strides)), uintptr(unsafe.Pointer(&box)), uintptr(unsafe.Pointer(&ones)), 0, mapSwizzle128, mapPromote256, 0)
 }
 
 func (d *gpu) NewEvent(timing bool) (event uintptr, err error) {

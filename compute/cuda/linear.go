@@ -17,14 +17,16 @@ type linearArgs struct {
 }
 
 // Linear computes dst = act(x Wᵀ + bias). Operands are brought to the type of the weights: a BF16 matrix takes x in bfloat16
-// (F32 x is rounded into work space first), an F32 matrix takes x in float32. Sums are float32. A bias goes with a BF16 dst in
-// bfloat16, as cuBLASLt demands; with an F32 dst it stays float32.
+// (F32 x is rounded into work space first), an F32 matrix takes x in float32. Sums are float32. Where cuBLASLt has no
+// algorithm for a float32 bias it is rounded to bfloat16.
 func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Tensor, act compute.Activation) {
 	if q.err != nil {
 		return
 	}
 	m, ok := w.(*matrix)
-	require(ok && dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1], "linear", dst, x, matrixText(w))
+	if !(ok && dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1]) {
+		mismatch("linear", dst, x, matrixText(w))
+	}
 	row("linear", bias, dst)
 	half("linear", dst)
 	if dst.Elems() == 0 {
@@ -72,7 +74,16 @@ func (q *queue) product(dst, x compute.Tensor, m *matrix, bias compute.Tensor, a
 		}
 		return
 	}
-	key.bias, key.act = false, uint8(compute.None)
+	if key.bias && key.dstHalf {
+		key.biasHalf = true
+		if p := q.plan(key); p != nil {
+			if q.multiply(p, dst, x, m, bias); act != fused {
+				q.Activate(dst, dst, act)
+			}
+			return
+		}
+	}
+	key.bias, key.biasHalf, key.act = false, false, uint8(compute.None)
 	if p := q.plan(key); p != nil {
 		q.multiply(p, dst, x, m, compute.Tensor{})
 		q.elementwise("linear", opBias, dst, dst, compute.Tensor{}, bias, dst.Shape[0], act, 0, 0)
@@ -104,7 +115,7 @@ func (q *queue) multiply(p *productPlan, dst, x compute.Tensor, m *matrix, bias 
 	}
 	var at uint64
 	if !bias.IsZero() {
-		if p.dstHalf {
+		if p.biasHalf {
 			s := q.scratch(scratchBias, compute.BF16, 1, m.Shape[0])
 			if q.err != nil {
 				return

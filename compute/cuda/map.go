@@ -3,6 +3,7 @@ package cuda
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"unsafe"
 
 	"longtake/compute"
@@ -10,14 +11,26 @@ import (
 
 // mapArgs mirrors MapArgs in kernels/map/map.cu.
 type mapArgs struct {
-	dst, x, y, param          uint64
-	dstStride, xStride        [3]int64
-	yStride                   [3]int64
-	paramStride               int64
-	chunks, rowChunks, n1, n2 uint32
-	rowsPerGroup, op, act     uint32
-	vec                       uint32
-	a, b                      float32
+	dst, x, y, param     uint64
+	dstStride, xStride   [3]int64
+	yStride              [3]int64
+	paramStride          int64
+	rowChunks, n1, n2    divisor
+	rowsPerGroup         divisor
+	chunks, op, act, vec uint32
+	a, b                 float32
+}
+
+// divisor lets kernels divide numbers below 2^31 by a multiplication: n/d = (n*m >> 32) >> shift (Granlund and Montgomery,
+// PLDI 1994, as in CUTLASS's FastDivmod).
+type divisor struct{ d, m, shift uint32 }
+
+func newDivisor(d int) divisor {
+	if d <= 1 {
+		return divisor{d: 1}
+	}
+	p := 31 + bits.Len32(uint32(d-1))
+	return divisor{uint32(d), uint32((uint64(1)<<p + uint64(d) - 1) / uint64(d)), uint32(p - 32)}
 }
 
 // Operations of the kernel, numbered as in map.cu.
@@ -29,9 +42,11 @@ const (
 	opBias
 )
 
+// Threads of a block and chunks of a thread, with one operand to read and with two.
 const (
 	mapThreads = 256
-	mapUnroll  = 2 // chunks a thread
+	mapUnroll1 = 4
+	mapUnroll2 = 2
 )
 
 // outer is what remains of up to three operands' dimensions when neighbours that lie together in all of them are merged:
@@ -44,16 +59,19 @@ type outer struct {
 }
 
 // merge finds the longest rows that all operands share. With keepRows the last dimension stays a row of its own.
-func merge(op string, keepRows bool, operands ...compute.Tensor) outer {
+func merge(op string, keepRows bool, operands []compute.Tensor) outer {
 	first := operands[0]
 	for _, t := range operands[1:] {
-		require(t.Rank == first.Rank && t.Shape == first.Shape, op, first, t)
+		if !(t.Rank == first.Rank && t.Shape == first.Shape) {
+			mismatch(op, first, t)
+		}
 	}
 	type dim struct {
 		n      int
 		stride [3]int64
 	}
-	var dims []dim
+	var space [compute.MaxRank]dim
+	dims := space[:0]
 	for i := range first.Rank {
 		d := dim{n: first.Shape[i]}
 		for k, t := range operands {
@@ -99,7 +117,9 @@ func merge(op string, keepRows bool, operands ...compute.Tensor) outer {
 // elementwise runs the map kernel. y and param may be absent; param goes with rows, rowsPerGroup of which share one of its.
 func (q *queue) elementwise(name string, op uint32, dst, x, y, param compute.Tensor, rowsPerGroup int, act compute.Activation, a, b float32) {
 	if dst.Elems() == 0 {
-		require(dst.Shape == x.Shape, name, dst, x)
+		if !(dst.Shape == x.Shape) {
+			mismatch(name, dst, x)
+		}
 		return
 	}
 	operands := [3]compute.Tensor{dst, x, y}
@@ -107,15 +127,16 @@ func (q *queue) elementwise(name string, op uint32, dst, x, y, param compute.Ten
 	if y.IsZero() {
 		n = 2
 	}
-	o := merge(name, !param.IsZero(), operands[:n]...)
+	o := merge(name, !param.IsZero(), operands[:n])
 	args := &q.elementArgs
-	*args = mapArgs{dst: address(dst), x: address(x), n1: uint32(o.n[1]), n2: uint32(o.n[2]), rowsPerGroup: uint32(max(rowsPerGroup, 1)),
+	*args = mapArgs{dst: address(dst), x: address(x), n1: newDivisor(o.n[1]), n2: newDivisor(o.n[2]), rowsPerGroup: newDivisor(rowsPerGroup),
 		op: op, act: uint32(act), a: a, b: b, dstStride: o.stride[0], xStride: o.stride[1], yStride: o.stride[2]}
-	kernel := half(name, dst)<<2 | half(name, x)<<1
+	pair := half(name, dst)<<1 | half(name, x)
+	kernel, unroll := q.device.kernels.one[pair], q.device.unroll1
 	vec := o.width%8 == 0 && aligned(dst) && aligned(x) && aligned(y) && aligned(param)
 	if !y.IsZero() {
 		args.y = address(y)
-		kernel |= half(name, y)
+		kernel, unroll = q.device.kernels.two[pair<<1|half(name, y)], q.device.unroll2
 	}
 	if !param.IsZero() {
 		args.param = address(param)
@@ -128,13 +149,13 @@ func (q *queue) elementwise(name string, op uint32, dst, x, y, param compute.Ten
 		chunk, args.vec = 8, 1
 	}
 	chunks := o.rows * (o.width / chunk)
-	if chunks > math.MaxUint32-mapThreads*mapUnroll {
+	if chunks > math.MaxInt32-mapThreads*unroll {
 		q.fail(name, fmt.Errorf("%v has too many elements: %w", dst, compute.ErrUnsupported))
 		return
 	}
-	args.chunks, args.rowChunks = uint32(chunks), uint32(o.width/chunk)
-	blocks := (chunks + mapThreads*mapUnroll - 1) / (mapThreads * mapUnroll)
-	q.launch(name, q.device.kernels.elements[kernel], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{mapThreads, 1, 1}, 0, unsafe.Pointer(args))
+	args.chunks, args.rowChunks = uint32(chunks), newDivisor(o.width/chunk)
+	blocks := (chunks + mapThreads*unroll - 1) / (mapThreads * unroll)
+	q.launch(name, kernel, [3]uint32{uint32(blocks), 1, 1}, [3]uint32{mapThreads, 1, 1}, 0, unsafe.Pointer(args))
 }
 
 // Copy copies src to dst of the same shape, converting between F32 and BF16. Dense tensors of any one type, and strided ones
@@ -182,7 +203,9 @@ func (q *queue) AddGated(dst, x, y, gate compute.Tensor) {
 	if q.err != nil {
 		return
 	}
-	require(dst.Rank == 2 && !y.IsZero(), "add gated", dst, x, y, gate)
+	if !(dst.Rank == 2 && !y.IsZero()) {
+		mismatch("add gated", dst, x, y, gate)
+	}
 	share := 1
 	if !gate.IsZero() {
 		share = groups("add gated", gate, dst)

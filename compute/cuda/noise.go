@@ -17,7 +17,9 @@ func (q *queue) Noise(dst compute.Tensor, key compute.NoiseKey) {
 	if q.err != nil {
 		return
 	}
-	require(dst.Contiguous(), "noise", dst)
+	if !(dst.Contiguous()) {
+		mismatch("noise", dst)
+	}
 	if dst.Elems() == 0 {
 		return
 	}

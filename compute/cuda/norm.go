@@ -17,18 +17,22 @@ type normArgs struct {
 	_                                                 uint32
 }
 
-// A thread keeps normHeld chunks in registers; a row has a warp, or up to normWideThreads threads.
+// A thread keeps normHeld chunks of its row in registers. Rows that need fewer threads than normThreads share a block.
 const (
-	normHeld        = 8
-	normWideThreads = 512
+	normHeld        = 4
+	normThreads     = 256
+	normWideThreads = 1024
 )
 
-// Norm normalises each row, see compute.Norm. Rows may be up to 32768 wide (4096 where alignment forbids 16-byte accesses).
+// Norm normalises each row, see compute.Norm. Rows may be up to 32768 wide (4096 where alignment
+// forbids 16-byte accesses).
 func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	if q.err != nil {
 		return
 	}
-	require(dst.Rank == 2 && x.Rank == 2 && dst.Shape == x.Shape, "norm", dst, x)
+	if !(dst.Rank == 2 && x.Rank == 2 && dst.Shape == x.Shape) {
+		mismatch("norm", dst, x)
+	}
 	rows, width := x.Shape[0], x.Shape[1]
 	if rows == 0 || width == 0 {
 		return
@@ -53,19 +57,19 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 		chunk, a.vec = 8, 1
 	}
 	kernel := half("norm", dst)<<1 | half("norm", x)
-	chunks := width / chunk
-	if chunks <= 32*normHeld {
-		const together = 4 // rows of a block, a warp each
-		q.launch("norm", q.device.kernels.norm[kernel], [3]uint32{uint32((rows + together - 1) / together), 1, 1}, [3]uint32{32, together, 1}, 0, unsafe.Pointer(a))
-		return
-	}
-	threads := (chunks + normHeld - 1) / normHeld
+	held := q.device.normHeld
+	threads := (width/chunk + held - 1) / held
 	threads = (threads + 31) / 32 * 32
 	if threads > normWideThreads {
 		q.fail("norm", fmt.Errorf("rows of %v are too wide: %w", x, compute.ErrUnsupported))
 		return
 	}
-	q.launch("norm", q.device.kernels.normWide[kernel], [3]uint32{uint32(rows), 1, 1}, [3]uint32{uint32(max(threads, 64)), 1, 1}, 0, unsafe.Pointer(a))
+	fn := q.device.kernels.norm[kernel]
+	if threads > normThreads {
+		fn = q.device.kernels.normWide[kernel]
+	}
+	together := max(1, q.device.normThreads/threads)
+	q.launch("norm", fn, [3]uint32{uint32((rows + together - 1) / together), 1, 1}, [3]uint32{uint32(threads), uint32(together), 1}, 0, unsafe.Pointer(a))
 }
 
 // row returns the address of an F32 parameter [width] that goes with x [rows, width], or 0 when it is absent.
@@ -73,6 +77,8 @@ func row(op string, t, x compute.Tensor) uint64 {
 	if t.IsZero() {
 		return 0
 	}
-	require(t.DType == compute.F32 && t.Elems() == x.Shape[1] && t.Contiguous(), op, t, x)
+	if !(t.DType == compute.F32 && t.Elems() == x.Shape[1] && t.Contiguous()) {
+		mismatch(op, t, x)
+	}
 	return address(t)
 }

@@ -37,7 +37,8 @@ type queue struct {
 	faultPage []byte
 	faultAt   uint64
 	work      *block
-	scratches [3]*block
+	counter   *block // two zeros for kernels/attend
+	scratches [5]*block
 	outgrown  []*block // scratch that graphs may still use
 	products  map[product]*productPlan
 
@@ -50,6 +51,9 @@ type queue struct {
 	noiseArgs     noiseArgs
 	linearArgs    linearArgs
 	attendAnyArgs attendAnyArgs
+	attendArgs    attendArgs
+	operands      attendOperands
+	maps          [3]encodedMap
 }
 
 var _ compute.Queue = (*queue)(nil)
@@ -73,6 +77,12 @@ func (q *queue) open() error {
 		return err
 	}
 	if q.work, err = q.device.alloc(workspaceBytes); err != nil {
+		return err
+	}
+	if q.counter, err = q.device.alloc(arenaAlign); err != nil {
+		return err
+	}
+	if err = q.drv.Memset(q.counter.ptr, 0, arenaAlign); err != nil {
 		return err
 	}
 	if q.faultPage, q.faultAt, err = q.drv.HostAlloc(64); err != nil {
@@ -124,7 +134,7 @@ func (q *queue) Close() {
 	if q.faultPage != nil {
 		q.drv.HostFree(q.faultPage)
 	}
-	for _, b := range append(append(q.outgrown, q.scratches[:]...), q.work) {
+	for _, b := range append(append(q.outgrown, q.scratches[:]...), q.work, q.counter) {
 		q.device.release(b)
 	}
 	q.drv.FreeStream(q.stream)
@@ -154,9 +164,11 @@ func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedByt
 
 // Work space that operations use for themselves. Each purpose has its own, because one operation may need several.
 const (
-	scratchInput  = iota // Linear: x in the type of the weights
-	scratchOutput        // Linear: dst before it is rounded
-	scratchBias          // Linear: bias in bfloat16
+	scratchInput    = iota // Linear: x in the type of the weights
+	scratchOutput          // Linear: dst before it is rounded
+	scratchBias            // Linear: bias in bfloat16
+	scratchParts           // Attend: outputs of the pieces of a tile
+	scratchPartSums        // Attend: their log-sums
 )
 
 // scratch returns a tensor [rows, width] that lasts until the next operation. It grows on first use; what it outgrows is
@@ -194,11 +206,9 @@ func half(op string, t compute.Tensor) uint32 {
 	panic(fmt.Sprintf("cuda: %s: %v is neither f32 nor bf16", op, t))
 }
 
-// require panics with the operation and what was given.
-func require(ok bool, op string, given ...any) {
-	if !ok {
-		panic(fmt.Sprintf("cuda: %s: shapes or types do not fit: %v", op, given))
-	}
+// mismatch panics with the operation and what was given.
+func mismatch(op string, given ...any) {
+	panic(fmt.Sprintf("cuda: %s: shapes or types do not fit: %v", op, given))
 }
 
 // aligned reports whether 16-byte accesses work: the start of the tensor and every stride but the last.
@@ -221,7 +231,9 @@ func aligned(t compute.Tensor) bool {
 // groups returns how many rows of x [rows, width] share a row of modulation [groups, width], after checking the two.
 func groups(op string, modulation, x compute.Tensor) int {
 	m := modulation
-	require(m.Rank == 2 && m.DType == compute.F32 && m.Shape[1] == x.Shape[1] && m.Shape[0] > 0 && x.Shape[0]%m.Shape[0] == 0, op, m, x)
+	if !(m.Rank == 2 && m.DType == compute.F32 && m.Shape[1] == x.Shape[1] && m.Shape[0] > 0 && x.Shape[0]%m.Shape[0] == 0) {
+		mismatch(op, m, x)
+	}
 	return max(x.Shape[0]/m.Shape[0], 1)
 }
 

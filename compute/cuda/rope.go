@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"fmt"
 	"unsafe"
 
 	"longtake/compute"
@@ -25,10 +26,14 @@ func (q *queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
 	if q.err != nil {
 		return
 	}
-	require(dst.Rank == 3 && x.Rank == 3 && dst.Shape == x.Shape, "rope", dst, x)
+	if !(dst.Rank == 3 && x.Rank == 3 && dst.Shape == x.Shape) {
+		mismatch("rope", dst, x)
+	}
 	heads, tokens, headDim := x.Shape[0], x.Shape[1], x.Shape[2]
-	require(pos.DType == compute.I32 && (pos.Rank == 2 || pos.Rank == 3 && pos.Shape[0] == heads) &&
-		pos.Dim(-2) == tokens && pos.Dim(-1) == 3, "rope", pos, x)
+	if !(pos.DType == compute.I32 && (pos.Rank == 2 || pos.Rank == 3 && pos.Shape[0] == heads) &&
+		pos.Dim(-2) == tokens && pos.Dim(-1) == 3) {
+		mismatch("rope", pos, x)
+	}
 	if x.Elems() == 0 {
 		return
 	}
@@ -45,12 +50,18 @@ func (q *queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
 	a.time, a.times, a.timePairs = ropeTable(r.Time)
 	a.row, a.rows, a.rowPairs = ropeTable(r.Row)
 	a.column, a.columns, a.columnPairs = ropeTable(r.Column)
-	require(int(a.timePairs+a.rowPairs+a.columnPairs)*2 == headDim, "rope", r.Time, r.Row, r.Column, x)
+	if !(int(a.timePairs+a.rowPairs+a.columnPairs)*2 == headDim) {
+		mismatch("rope", r.Time, r.Row, r.Column, x)
+	}
 	chunk := 2
 	if headDim%8 == 0 && aligned(dst) && aligned(x) {
 		chunk, a.vec = 8, 1
 	}
-	tx := min(headDim/chunk, 64)
+	tx := headDim / chunk
+	if tx > 256 {
+		q.fail("rope", fmt.Errorf("head dimension of %v: %w", x, compute.ErrUnsupported))
+		return
+	}
 	ty := min(heads, max(1, 256/tx))
 	tz := max(1, min(64, 256/(tx*ty)))
 	grid := [3]uint32{uint32((tokens + tz - 1) / tz), 1, 1}
@@ -63,6 +74,8 @@ func ropeTable(t compute.Tensor) (at uint64, positions, pairs uint32) {
 	if t.IsZero() {
 		return 0, 0, 0
 	}
-	require(t.Rank == 3 && t.DType == compute.F32 && t.Shape[2] == 2 && t.Shape[0] > 0 && t.Contiguous(), "rope", t)
+	if !(t.Rank == 3 && t.DType == compute.F32 && t.Shape[2] == 2 && t.Shape[0] > 0 && t.Contiguous()) {
+		mismatch("rope", t)
+	}
 	return address(t), uint32(t.Shape[0]), uint32(t.Shape[1])
 }

@@ -19,7 +19,9 @@ func (q *queue) TimeEmbed(dst, t compute.Tensor, maxPeriod float64) {
 	if q.err != nil {
 		return
 	}
-	require(dst.Rank == 2 && t.Rank == 1 && t.DType == compute.F32 && dst.Shape[0] == t.Shape[0] && dst.Shape[1]%2 == 0, "time embed", dst, t)
+	if !(dst.Rank == 2 && t.Rank == 1 && t.DType == compute.F32 && dst.Shape[0] == t.Shape[0] && dst.Shape[1]%2 == 0) {
+		mismatch("time embed", dst, t)
+	}
 	if dst.Elems() == 0 {
 		return
 	}

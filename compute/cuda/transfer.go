@@ -11,7 +11,9 @@ func (q *queue) Upload(dst compute.Tensor, src []byte) {
 	if q.err != nil {
 		return
 	}
-	require(dst.Contiguous() && int64(len(src)) == dst.Bytes(), "upload", dst, fmt.Sprint(len(src), " bytes"))
+	if !(dst.Contiguous() && int64(len(src)) == dst.Bytes()) {
+		mismatch("upload", dst, fmt.Sprint(len(src), " bytes"))
+	}
 	if len(src) == 0 {
 		return
 	}
@@ -27,7 +29,9 @@ func (q *queue) Download(dst []byte, src compute.Tensor) {
 	if q.Err() != nil {
 		return
 	}
-	require(src.Contiguous() && int64(len(dst)) == src.Bytes(), "download", src, fmt.Sprint(len(dst), " bytes"))
+	if !(src.Contiguous() && int64(len(dst)) == src.Bytes()) {
+		mismatch("download", src, fmt.Sprint(len(dst), " bytes"))
+	}
 	if len(dst) == 0 {
 		return
 	}

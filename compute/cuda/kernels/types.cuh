@@ -60,13 +60,20 @@ __device__ __forceinline__ void store(T* p, const float (&v)[V]) {
   else put(p, v[0]);
 }
 
-// Activations as compute.Activation numbers them: 0 none, 1 GELU (tanh), 2 SiLU, 3 ReLU.
+// Activations as compute.Activation numbers them: 0 none, 1 GELU (tanh), 2 SiLU, 3 ReLU. Both smooth ones are x*sigmoid(z),
+// since (1 + tanh u)/2 = sigmoid(2u), which loses nothing where tanh is near -1. __expf is within 2 + |z| ulp.
 __device__ __forceinline__ float activate(float x, u32 act) {
-  if (act == 1) return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-  if (act == 2) return x / (1.0f + expf(-x));
+  if (act == 0) return x;
   if (act == 3) return x > 0.0f ? x : (x == x ? 0.0f : x);
-  return x;
+  float z = act == 1 ? 1.5957691216057308f * x * (1.0f + 0.044715f * x * x) : x;
+  return __fdividef(x, 1.0f + __expf(-z));
 }
+
+// Division by a number that the host prepared (see divisor in map.go), for n below 2^31.
+struct Divisor {
+  u32 d, m, shift;
+};
+__device__ __forceinline__ u32 over(u32 n, const Divisor& by) { return by.d == 1 ? n : __umulhi(n, by.m) >> by.shift; }
 
 // Codes left in a queue's fault word; compute/cuda/queue.go names them.
 #define FAULT_INDEX 1u     // Gather: an index outside the table

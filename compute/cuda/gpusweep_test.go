@@ -1,0 +1,179 @@
+//go:build linux && (amd64 || arm64) && !nocuda
+
+package cuda
+
+import (
+	"fmt"
+	"testing"
+
+	"longtake/compute"
+)
+
+// BenchmarkSweep times other ways to cut the memory-bound kernels, to choose the constants in map.go and norm.go.
+func BenchmarkSweep(b *testing.B) {
+	const rows, width = wanTokens, wanWidth
+	const n = float64(rows * width)
+	r := newBench(b)
+	x := several(func() compute.Tensor { return r.normal(1, compute.F32, rows, width) })
+	y := several(func() compute.Tensor { return r.normal(1, compute.BF16, rows, width) })
+	out := several(func() compute.Tensor { return r.Tensor(compute.BF16, rows, width) })
+	heads := several(func() compute.Tensor { return r.Tensor(compute.BF16, wanHeads, rows, 128) })
+	mod, shift, weight := r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, width)
+	reload := func(name string, options []string) {
+		module, err := r.modules.load(name, options...)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, f := range r.kernels.files() {
+			if f.name == name {
+				if err := r.modules.functions(module, f); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	}
+	for _, u := range [][2]int{{1, 1}, {2, 2}, {4, 2}, {8, 4}} {
+		r.unroll1, r.unroll2 = u[0], u[1]
+		reload("map", mapOptions(u[0], u[1]))
+		name := fmt.Sprintf("unroll=%d,%d ", u[0], u[1])
+		b.Run(name+"f32 to bf16", func(b *testing.B) {
+			measure(b, r, 6*n, 0, func(i int) { r.Copy(out[i%copies], x[i%copies]) })
+		})
+		b.Run(name+"bf16", func(b *testing.B) {
+			measure(b, r, 4*n, 0, func(i int) { r.Activate(out[i%copies], y[i%copies], compute.None) })
+		})
+		b.Run(name+"rows to heads", func(b *testing.B) {
+			measure(b, r, 4*n, 0, func(i int) { r.Copy(heads[i%copies], y[i%copies].Heads(wanHeads)) })
+		})
+		b.Run(name+"silu", func(b *testing.B) {
+			measure(b, r, 4*n, 0, func(i int) { r.Activate(out[i%copies], y[i%copies], compute.SiLU) })
+		})
+		b.Run(name+"add gated", func(b *testing.B) {
+			measure(b, r, 10*n, 0, func(i int) { r.AddGated(x[i%copies], x[i%copies], y[i%copies], mod) })
+		})
+	}
+	r.unroll1, r.unroll2 = mapUnroll1, mapUnroll2
+	for _, held := range []int{1, 2, 3, 4, 6, 8} {
+		reload("norm", normOptions(held))
+		for _, threads := range []int{128, 256} {
+			r.Device.normHeld, r.Device.normThreads = held, threads
+			name := fmt.Sprintf("norm held=%d threads=%d ", held, threads)
+			b.Run(name+"modulated", func(b *testing.B) {
+				measure(b, r, 6*n, 0, func(i int) {
+					r.Norm(out[i%copies], x[i%copies], compute.Norm{Eps: 1e-6, Scale: mod, Shift: shift})
+				})
+			})
+			b.Run(name+"rms", func(b *testing.B) {
+				measure(b, r, 4*n, 0, func(i int) {
+					r.Norm(out[i%copies], y[i%copies], compute.Norm{RMS: true, Eps: 1e-6, Weight: weight})
+				})
+			})
+		}
+	}
+}
+
+// BenchmarkChoices times what cuBLASLt offers besides its best guess, and how it takes the bias.
+func BenchmarkChoices(b *testing.B) {
+	r := newBench(b)
+	for _, size := range wanLinears {
+		in, out := size[0], size[1]
+		x, w, bias, half := r.normal(1, compute.BF16, wanTokens, in), r.weight(out, in), r.normal(1, compute.BF16, out), r.normal(1, compute.BF16, wanTokens, out)
+		flops := 2 * float64(wanTokens) * float64(in) * float64(out)
+		for choice := range 8 {
+			for _, with := range []string{"", "bf16 bias", "f32 bias"} {
+				key := product{rows: wanTokens, in: in, out: out, xStride: in, dstStride: out, half: true, dstHalf: true, bias: with != "", biasHalf: with == "bf16 bias",
+					choice: choice, xAlign: 256, dstAlign: 256, wAlign: 256, workspaceBytes: workspaceBytes}
+				p, err := r.Device.drv.NewProduct(key)
+				if err != nil || p == nil {
+					b.Logf("%v choice %d %q: none (%v)", size, choice, with, err)
+					continue
+				}
+				b.Run(fmt.Sprintf("%dx%d choice=%d %s", in, out, choice, with), func(b *testing.B) {
+					measure(b, r, 0, flops, func(int) {
+						r.fail("multiply", r.Device.drv.Multiply(p, address(half), address(x), address(w.(*matrix).Tensor), address(bias), r.work.ptr, r.stream))
+					})
+				})
+			}
+		}
+	}
+}
+
+// wanBlock is one transformer block of Wan 1.3B on three latent frames, with the operations in the order of package dit.
+type wanBlock struct {
+	r                                                            *bench
+	residual, hidden, qkv, wide, mod, weight, bias, wideBias     compute.Tensor
+	keys, values, textKeys, textValues, qkvBias, pos, query, out compute.Tensor
+	rope                                                         compute.Rope
+	wQKV, wOut, wQuery, wUp, wDown                               compute.Matrix
+}
+
+func newWanBlock(r *bench, keys int) *wanBlock {
+	f, h := compute.F32, compute.BF16
+	return &wanBlock{r: r, residual: r.normal(1, f, wanTokens, wanWidth), hidden: r.normal(1, h, wanTokens, wanWidth), qkv: r.normal(1, h, wanTokens, 3*wanWidth),
+		wide: r.normal(1, h, wanTokens, 8960), mod: r.normal(0.1, f, 3, wanWidth), weight: r.normal(0.1, f, wanWidth), bias: r.normal(0.1, f, wanWidth),
+		wideBias: r.normal(0.1, f, 8960), qkvBias: r.normal(0.1, f, 3*wanWidth), keys: r.normal(1, h, wanHeads, keys, 128), values: r.normal(1, h, wanHeads, keys, 128),
+		textKeys: r.normal(1, h, wanHeads, 512, 128), textValues: r.normal(1, h, wanHeads, 512, 128), query: r.normal(1, h, wanTokens, wanWidth), out: r.normal(1, h, wanTokens, wanWidth),
+		pos: r.Tensor(compute.I32, wanTokens, 3), rope: compute.Rope{Time: r.normal(1, f, 64, 22, 2), Row: r.normal(1, f, 64, 21, 2), Column: r.normal(1, f, 64, 21, 2)},
+		wQKV: r.weight(3*wanWidth, wanWidth), wOut: r.weight(wanWidth, wanWidth), wQuery: r.weight(wanWidth, wanWidth), wUp: r.weight(8960, wanWidth), wDown: r.weight(wanWidth, 8960)}
+}
+
+func (w *wanBlock) run() {
+	r, none, eps := w.r, compute.Tensor{}, float32(1e-6)
+	n := w.keys.Shape[1]
+	part := func(i int) compute.Tensor { return w.qkv.Slice(1, i*wanWidth, (i+1)*wanWidth) }
+	r.Norm(w.hidden, w.residual, compute.Norm{Eps: eps, Scale: w.mod, Shift: w.mod})
+	r.Linear(w.qkv, w.hidden, w.wQKV, w.qkvBias, compute.None)
+	for i := range 2 {
+		r.Norm(part(i), part(i), compute.Norm{RMS: true, Eps: eps, Weight: w.weight})
+	}
+	r.Rope(w.query.Heads(wanHeads), part(0).Heads(wanHeads), w.pos, w.rope)
+	r.Rope(w.keys.Slice(1, n-wanTokens, n), part(1).Heads(wanHeads), w.pos, w.rope)
+	r.Copy(w.values.Slice(1, n-wanTokens, n), part(2).Heads(wanHeads))
+	r.Attend(w.out.Heads(wanHeads), w.query.Heads(wanHeads), w.keys, w.values, compute.Attention{Scale: 0.088})
+	r.Linear(w.hidden, w.out, w.wOut, w.bias, compute.None)
+	r.AddGated(w.residual, w.residual, w.hidden, w.mod)
+	r.Norm(w.hidden, w.residual, compute.Norm{Eps: eps, Weight: w.weight, Bias: w.bias})
+	r.Linear(w.query, w.hidden, w.wQuery, w.bias, compute.None)
+	r.Norm(w.query, w.query, compute.Norm{RMS: true, Eps: eps, Weight: w.weight})
+	r.Attend(w.out.Heads(wanHeads), w.query.Heads(wanHeads), w.textKeys, w.textValues, compute.Attention{Scale: 0.088})
+	r.Linear(w.hidden, w.out, w.wOut, w.bias, compute.None)
+	r.AddGated(w.residual, w.residual, w.hidden, none)
+	r.Norm(w.hidden, w.residual, compute.Norm{Eps: eps, Scale: w.mod, Shift: w.mod})
+	r.Linear(w.wide, w.hidden, w.wUp, w.wideBias, compute.GELU)
+	r.Linear(w.hidden, w.wide, w.wDown, w.bias, compute.None)
+	r.AddGated(w.residual, w.residual, w.hidden, w.mod)
+}
+
+// BenchmarkForward times 30 blocks, called one by one and replayed as a graph: the difference is what the host costs.
+func BenchmarkForward(b *testing.B) {
+	const blocks = 30
+	for _, keys := range []int{wanTokens, 32760} {
+		r := newBench(b)
+		w := newWanBlock(r, keys)
+		w.run()
+		g, err := r.Capture(func() {
+			for range blocks {
+				w.run()
+			}
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(fmt.Sprintf("keys=%d called", keys), func(b *testing.B) {
+			us := medianOf(b, r, 5, func() {
+				for range blocks {
+					w.run()
+				}
+			})
+			b.ReportMetric(us/1e3, "ms/forward")
+			b.ReportMetric(0, "ns/op")
+		})
+		b.Run(fmt.Sprintf("keys=%d graph", keys), func(b *testing.B) {
+			b.ReportMetric(medianOf(b, r, 5, func() { r.Replay(g) })/1e3, "ms/forward")
+			b.ReportMetric(0, "ns/op")
+		})
+		if err := r.Wait(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
