@@ -4,6 +4,7 @@ import (
 	_ "embed" // the weights are part of the binary
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 
 	"longtake/compute"
@@ -40,6 +41,7 @@ type worldConfig struct {
 	Patch    int      `json:"patch"`
 	Actions  []string `json:"actions"`
 	Headings int      `json:"headings"`
+	Step     float64  `json:"step_cells"`
 	Rope     struct {
 		Split   [3]int  `json:"split_t_h_w"`
 		ThetaT  float64 `json:"theta_t"`
@@ -128,6 +130,22 @@ func (c worldConfig) turns() []int {
 	return out
 }
 
+// advance returns the dead reckoning of the model's actions: a turn first, then a step at the new heading, north at heading 0
+// and y growing to the south; walls are not known. It equals world.Pose.Advance.
+func (c worldConfig) advance() func(kvcache.Pose, int) kvcache.Pose {
+	turns, steps := c.turns(), make([]float64, len(c.Actions))
+	for i, a := range c.Actions {
+		steps[i] = map[string]float64{"forward": c.Step, "forward_left": c.Step, "forward_right": c.Step, "back": -c.Step}[a]
+	}
+	return func(p kvcache.Pose, action int) kvcache.Pose {
+		p.Heading = math.Mod(p.Heading+float64(turns[action])+p.Period, p.Period)
+		sin, cos := math.Sincos(2 * math.Pi * p.Heading / p.Period)
+		p.X += steps[action] * sin
+		p.Y -= steps[action] * cos
+		return p
+	}
+}
+
 // OpenTinyWorld loads the embedded model onto a device. The error wraps compute.ErrNoMemory when it does not fit.
 func OpenTinyWorld(dev compute.Device) (*rollout.Engine, error) {
 	file, err := weights.Parse(tinyWeights)
@@ -175,7 +193,7 @@ func openWorld(dev compute.Device, name string, file *weights.File, config, voca
 			}
 			return sampler.New(steps, c.Sampler.Shift, sampler.Clean, c.Sampler.Clamp[1])
 		},
-		Turns: c.turns(), FPS: worldFPS,
+		Turns: c.turns(), Advance: c.advance(), FPS: worldFPS,
 		Cache: kvcache.Window{Recent: worldWindow}, CacheShape: network.CacheShape(),
 	}), nil
 }

@@ -49,6 +49,8 @@ type Parts struct {
 	NewSolver func(steps int) (*sampler.Solver, error)
 	// Turns gives for every action the change of heading that it brings; empty for models without controls.
 	Turns []int
+	// Advance returns the pose that an action leads to, by dead reckoning; nil for models whose actions give none.
+	Advance func(p kvcache.Pose, action int) kvcache.Pose
 	// FPS is the frame rate that the model was trained at.
 	FPS float64
 	// Cache is the policy that the model is used with when a request names none.

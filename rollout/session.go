@@ -29,13 +29,16 @@ type Session struct {
 
 	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
 
-	chunk             int // chunks done
-	heading           int
-	actions, headings []int // of the chunk in work
-	unknown           []text.Unknown
-	times             Times
-	stats             kvcache.Stats // of a closed session
-	closed            bool
+	// Controls of the chunk in work, frame by frame.
+	actions, headings []int
+	poses             []kvcache.Pose
+
+	chunk   int // chunks done
+	place   place
+	unknown []text.Unknown
+	times   Times
+	stats   kvcache.Stats // of a closed session
+	closed  bool
 }
 
 // Times are the wall-clock times of the last chunk, by stage, as the host sees them.
@@ -46,7 +49,7 @@ func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err err
 	if err := e.check(r); err != nil {
 		return nil, err
 	}
-	s = &Session{engine: e, seed: r.Seed, heading: r.Heading, vae: e.NewDecoder()}
+	s = &Session{engine: e, seed: r.Seed, place: startPlace(e, r.Heading), vae: e.NewDecoder()}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -100,7 +103,7 @@ func (s *Session) policies(r Request) (err error) {
 func (s *Session) allocate(e *Engine, a compute.Arena, steps int) {
 	c := e.Network.Config
 	n := c.ChunkFrames * c.Tokens()
-	s.actions, s.headings = make([]int, c.ChunkFrames), make([]int, c.ChunkFrames)
+	s.actions, s.headings, s.poses = make([]int, c.ChunkFrames), make([]int, c.ChunkFrames), make([]kvcache.Pose, c.ChunkFrames)
 	s.work = e.Network.NewWork(a, e.Device.Types(), steps+1, e.Text.MaxTokens())
 	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
 }
@@ -153,11 +156,11 @@ func (s *Session) start(ctx context.Context, r Request) error {
 		if err := s.vae.Encode(s.dq, latent, frame); err != nil {
 			return fmt.Errorf("%w: %w", ErrRequest, err)
 		}
-		turned, err := s.begin(kvcache.Span{Start: s.cache.Stats().Frames, Frames: 1}, action)
+		end, err := s.begin(kvcache.Span{Start: s.cache.Stats().Frames, Frames: 1}, action)
 		if err != nil {
 			return err
 		}
-		if err := s.commit(latent, turned); err != nil {
+		if err := s.commit(latent, end); err != nil {
 			return err
 		}
 	}
@@ -173,7 +176,7 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 	}
 	began := time.Now()
 	span := kvcache.Span{Start: s.cache.Stats().Frames, Frames: s.engine.Network.ChunkFrames}
-	turned, err := s.begin(span, actions)
+	end, err := s.begin(span, actions)
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +190,7 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 		s.solver.Advance(s.dq, s.latent, s.pred, s.scratch, step, key)
 	}
 	denoised := time.Now()
-	if err := s.commit(s.latent, turned); err != nil {
+	if err := s.commit(s.latent, end); err != nil {
 		return nil, err
 	}
 	committed := time.Now()
@@ -196,40 +199,14 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 	return frames, err
 }
 
-// begin makes room in the cache and sets the controls; it returns the heading at the end of the chunk.
-func (s *Session) begin(span kvcache.Span, actions []int) (heading int, err error) {
-	if err := s.cache.Begin(s.dq, span); err != nil {
-		return 0, err
-	}
-	heading = s.heading
-	turns := s.engine.Turns
-	if len(turns) == 0 {
-		return heading, s.dq.Err()
-	}
-	all, headings := s.actions[:span.Frames], s.headings[:span.Frames]
-	for i := range all {
-		all[i] = 0
-		if i < len(actions) && span.Start+i > 0 {
-			if all[i] = actions[i]; all[i] < 0 || all[i] >= len(turns) {
-				return 0, fmt.Errorf("%w: action %d, the model knows 0 to %d", ErrRequest, all[i], len(turns)-1)
-			}
-		}
-		n := s.engine.Network.Headings
-		heading = ((heading+turns[all[i]])%n + n) % n
-		headings[i] = heading
-	}
-	s.work.Control(s.dq, all, headings)
-	return heading, s.dq.Err()
-}
-
 // commit runs the clean pass on latent, whose keys then stay, and closes the chunk.
-func (s *Session) commit(latent compute.Tensor, heading int) error {
+func (s *Session) commit(latent compute.Tensor, end place) error {
 	s.work.Predict(s.dq, compute.Tensor{}, latent, dit.Pass{Index: len(s.solver.Steps), Clean: true, Chunk: s.chunk}, s.cache)
 	if err := s.dq.Err(); err != nil {
 		return fmt.Errorf("chunk %d: %w", s.chunk, err)
 	}
 	s.cache.End()
-	s.heading = heading
+	s.place = end
 	s.chunk++
 	return nil
 }
@@ -249,7 +226,7 @@ func (s *Session) Latent() compute.Tensor { return s.latent }
 func (s *Session) Times() Times { return s.times }
 
 // Heading returns the direction after the last frame.
-func (s *Session) Heading() int { return s.heading }
+func (s *Session) Heading() int { return s.place.heading }
 
 // Bytes returns the memory of the session.
 func (s *Session) Bytes() int64 {

@@ -1,0 +1,121 @@
+package pose_test
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	"longtake/accel/pose"
+	"longtake/compute/cpu"
+	"longtake/kvcache"
+	"longtake/model"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/video/metric"
+	"longtake/world"
+)
+
+// walkAndUndo shows the model a true walk of span frames, lets it undo every action, and returns the PSNR of the way back
+// against the simulator, whole and in its last five frames. It skips clips that touch a wall, where dead reckoning and truth part.
+func walkAndUndo(t *testing.T, e *rollout.Engine, seed uint32, span int, policy kvcache.Policy) (all, last float64, ok bool) {
+	t.Helper()
+	ep, err := world.NewEpisode(seed, 2*span+1, world.WalkAndUndo, span)
+	if err != nil {
+		t.Fatal(err)
+	}
+	poses := world.DeadReckon(ep.Poses[0], ep.Actions)
+	for i, p := range ep.Poses {
+		dx, dy := p.X-poses[i].X, p.Y-poses[i].Y
+		if dx*dx+dy*dy > 1e-4 {
+			return 0, 0, false
+		}
+	}
+	r := rollout.Request{Prompt: ep.Prompt(), Seed: uint64(seed), Cache: policy, Heading: ep.Poses[0].Heading}
+	for i := range span + 1 {
+		f := video.NewFrame(64, 64)
+		ep.World.Render(f.Pix, ep.Poses[i], 64, 64)
+		r.Start, r.StartActions = append(r.Start, f), append(r.StartActions, int(ep.Actions[i]))
+	}
+	s, err := e.NewSession(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	truth := video.NewFrame(64, 64)
+	for i := span + 1; i <= 2*span; i++ {
+		frames, err := s.Next(t.Context(), int(ep.Actions[i]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ep.World.Render(truth.Pix, ep.Poses[i], 64, 64)
+		db, err := metric.PSNR(frames[0], truth)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all += db / float64(span)
+		if i > 2*span-5 {
+			last += db / 5
+		}
+	}
+	return all, last, true
+}
+
+func open(t *testing.T) *rollout.Engine {
+	t.Helper()
+	dev, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := model.OpenTinyWorld(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close(); dev.Close() })
+	return e
+}
+
+// The first clip without a wall; LONGTAKE_CLIPS measures more of them (README.md).
+func TestWalkingBackIsRemembered(t *testing.T) {
+	clips, _ := strconv.Atoi(os.Getenv("LONGTAKE_CLIPS"))
+	span := 40
+	if clips == 0 {
+		clips, span = 1, 12
+	}
+	e := open(t)
+	type score struct{ all, last float64 }
+	sums := map[string]score{}
+	policies := map[string]kvcache.Policy{"window 16": kvcache.Window{Recent: 16}, "pose": pose.Default}
+	if span == 12 { // a short walk fits a window of 16: a smaller one shows the difference
+		small := pose.Default
+		small.Window = 6
+		policies = map[string]kvcache.Policy{"window 6": kvcache.Window{Recent: 6}, "pose": small}
+	}
+	for seed, done := uint32(53000), 0; done < clips; seed++ {
+		counted := false
+		for name, p := range policies {
+			all, last, ok := walkAndUndo(t, e, seed, span, p)
+			if !ok {
+				break
+			}
+			counted = true
+			s := sums[name]
+			sums[name] = score{s.all + all/float64(clips), s.last + last/float64(clips)}
+		}
+		if counted {
+			done++
+		}
+	}
+	var best, other score
+	for name, s := range sums {
+		t.Log(fmt.Sprintf("%-10s walk %d and undo, %d clips: %.1f dB, last five frames %.1f dB", name, span, clips, s.all, s.last))
+		if name == "pose" {
+			best = s
+		} else {
+			other = s
+		}
+	}
+	if best.last < other.last+5 {
+		t.Errorf("pose memory ends at %.1f dB, the window at %.1f: want 5 dB more", best.last, other.last)
+	}
+}
