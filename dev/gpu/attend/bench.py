@@ -371,7 +371,7 @@ def timing_set(kernels, tuned, args):
 
 
 def tuned_variants(names):
-    """Parses labels such as n176, bias176, n128s3, d64n128, n176-PIN_WEIGHTS=0 into variants."""
+    """Parses labels such as n160, bias160, n128s3, d64n128, n128-OUT_F32=1 into variants."""
     tuned = {}
     for label in names.split(","):
         head, *defines = label.split("-")

@@ -9,7 +9,7 @@
 #endif
 constexpr float SLACK = 8.0f;  // in powers of two: how far a row's maximum may rise before its sums are rescaled
 // Registers of a loading thread; a computing one gets half of what that leaves of 504.
-constexpr int LOAD_REGS = BLOCK_N >= 160 && !BIAS ? 24 : 40;
+constexpr int LOAD_REGS = BLOCK_N == 160 && !BIAS ? 24 : 40;
 
 struct alignas(64) TensorMap { u64 words[16]; };
 
@@ -79,29 +79,20 @@ __device__ __forceinline__ u32 matrixAt(u32 address, u32 lead) {
 #define T8_7 ",%56,%57,%58,%59,%60,%61,%62,%63"
 #define T8_8 ",%64,%65,%66,%67,%68,%69,%70,%71"
 #define T8_9 ",%72,%73,%74,%75,%76,%77,%78,%79"
-#define T8_10 ",%80,%81,%82,%83,%84,%85,%86,%87"
 #define T32 T8_0 T8_1 T8_2 T8_3
 #define T64 T32 T8_4 T8_5 T8_6 T8_7
-#define T72 T64 T8_8
-#define T80 T72 T8_9
-#define T88 T80 T8_10
+#define T80 T64 T8_8 T8_9
 #define R8(x, i) "+f"(x[i]), "+f"(x[i + 1]), "+f"(x[i + 2]), "+f"(x[i + 3]), "+f"(x[i + 4]), "+f"(x[i + 5]), "+f"(x[i + 6]), "+f"(x[i + 7])
 #define R32(x) R8(x, 0), R8(x, 8), R8(x, 16), R8(x, 24)
 #define R64(x) R32(x), R8(x, 32), R8(x, 40), R8(x, 48), R8(x, 56)
-#define R72(x) R64(x), R8(x, 64)
-#define R80(x) R72(x), R8(x, 72)
-#define R88(x) R80(x), R8(x, 80)
+#define R80(x) R64(x), R8(x, 64), R8(x, 72)
 
 #if BLOCK_N == 128
 #define QK(F) F("n128", T64, R64(s), "%64", "%65", "%66", "%67", "%68", "%69")
-#elif BLOCK_N == 144
-#define QK(F) F("n144", T72, R72(s), "%72", "%73", "%74", "%75", "%76", "%77")
 #elif BLOCK_N == 160
 #define QK(F) F("n160", T80, R80(s), "%80", "%81", "%82", "%83", "%84", "%85")
-#elif BLOCK_N == 176
-#define QK(F) F("n176", T88, R88(s), "%88", "%89", "%90", "%91", "%92", "%93")
 #else
-#error "BLOCK_N must be 128, 144, 160 or 176"
+#error "BLOCK_N must be 128 or 160"
 #endif
 #if HEAD_DIM == 128
 #define PV(F) F("n128", T64, R64(o), "%64", "%65", "%66", "%67", "%68")

@@ -2,7 +2,7 @@
 //
 // Given to NVRTC after attend_parts.cuh and attend_hopper.cuh, whose defines choose the variant; README.md
 // beside this file holds the contract. Further defines:
-//   BLOCK_N    keys of one stage: 128, 144, 160 (fastest without lists) or 176; lists need 128
+//   BLOCK_N    keys of one stage: 128, or 160 (a little faster with BIAS over many keys); lists need 128
 //   STAGES     key and value stages in flight
 //
 // A thread block is one loading warpgroup (one warp of it works) and two computing warpgroups of
@@ -144,12 +144,12 @@ struct Ring {  // position in a ring of stages and the parity of its barriers
 };
 
 // One stage of keys or values, once its place in the ring is free.
-__device__ __forceinline__ void loadStage(Ring &ring, u32 empty, u32 full, u32 base, const TensorMap *map, int head,
+__device__ __forceinline__ void loadStage(Ring &ring, u32 empty, u32 full, u32 stages, const TensorMap *map, int head,
                                           Tokens t, int lane) {
   barWait(empty + 8 * ring.stage, ring.parity);
   if (lane == 0) {
     barExpect(full + 8 * ring.stage, STAGE_BYTES);
-    loadRows(base + ring.stage * STAGE_BYTES, map, full + 8 * ring.stage, head, t);
+    loadRows(stages + ring.stage * STAGE_BYTES, map, full + 8 * ring.stage, head, t);
   }
 }
 
@@ -332,11 +332,11 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
   const int lane = thread & 31;
   const int rowInTile = 64 * group + 16 * (thread / 32) + lane / 4;
   const float unit = a.scale * LOG2E;
-  const u32 countBase = matrixAt(smem + Layout::logCount, BLOCK_N * 16);
+  const u32 counts = matrixAt(smem + Layout::logCount, BLOCK_N * 16);
   const u32 ones = (lane & 3) == 0 ? 0x3f803f80u : (lane & 3) == 1 ? 0x3f80u : 0u;
   const u32 query = matrixAt(smem + Layout::query + group * 64 * 128, 16);
-  const u32 keyBase = matrixAt(smem + Layout::keys, 16);
-  const u32 valueBase = matrixAt(smem + Layout::values, BLOCK_N * 128);
+  const u32 keyStages = matrixAt(smem + Layout::keys, 16);
+  const u32 valueStages = matrixAt(smem + Layout::values, BLOCK_N * 128);
   Ring keys = {0, 0}, values = {0, 0};
   u32 queryParity = 0;
   float s[SCORES], o[OUTS];
@@ -346,8 +346,10 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
   for (;;) {
     barWait(bars.queryFull(), queryParity);
     queryParity ^= 1;
-    const int tile = __shfl_sync(0xffffffffu, item->tile, 0), stages = __shfl_sync(0xffffffffu, item->stages, 0);
-    const int valid = __shfl_sync(0xffffffffu, item->valid, 0), slot = __shfl_sync(0xffffffffu, item->slot, 0);
+    Item mine = {0, 0, 0, 0};
+    if (lane == 0) mine = {item->tile, item->stages, item->valid, item->slot};  // by the lane that gives the place back
+    const int tile = __shfl_sync(0xffffffffu, mine.tile, 0), stages = __shfl_sync(0xffffffffu, mine.stages, 0);
+    const int valid = __shfl_sync(0xffffffffu, mine.valid, 0), slot = __shfl_sync(0xffffffffu, mine.slot, 0);
     if (tile < 0) break;
 #pragma unroll
     for (int i = 0; i < OUTS; i++) o[i] = 0.0f;
@@ -356,7 +358,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
     if (stages > 0) {
       barWait(bars.keyFull(keys.stage), keys.parity);
       mmaFence();
-      issueScores(s, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
+      issueScores(s, query, keyStages + keys.stage * (STAGE_BYTES >> 4), counts + keys.stage * (COUNT_BYTES >> 4), ones);
       mmaCommit();
       mmaWait<0>();
       pin(s);
@@ -377,10 +379,10 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
         pin(o);
         pin(p);
         mmaFence();
-        issueScores(s, query, keyBase + keys.stage * (STAGE_BYTES >> 4), countBase + keys.stage * (COUNT_BYTES >> 4), ones);
+        issueScores(s, query, keyStages + keys.stage * (STAGE_BYTES >> 4), counts + keys.stage * (COUNT_BYTES >> 4), ones);
         mmaCommit();
         barWait(bars.valueFull(values.stage), values.parity);
-        issueOutput(o, p, valueBase + values.stage * (STAGE_BYTES >> 4));
+        issueOutput(o, p, valueStages + values.stage * (STAGE_BYTES >> 4));
         mmaCommit();
         namedArrive(2 - group, 256);
         mmaWait<1>();
@@ -407,7 +409,7 @@ __device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars ba
       pin(o);
       pin(p);
       mmaFence();
-      issueOutput(o, p, valueBase + values.stage * (STAGE_BYTES >> 4));
+      issueOutput(o, p, valueStages + values.stage * (STAGE_BYTES >> 4));
       mmaCommit();
       mmaWait<0>();
       pin(o);
