@@ -93,9 +93,9 @@ DEV inline C3 sky(int s, float ang, float v) {  // ang 0..2pi compass, v<0 above
 // Wall colour of room g on the face `side` of cell (cxx, cyy); u along the face, v height; a few faces bear a painting.
 DEV inline C3 wallcol(const World& w, int g, int cxx, int cyy, int side, float u, float v, float dist) {
   int tx = w.wtex[g];
-  C3 base = palette(w.wcol[g]);
+  C3 paint = palette(w.wcol[g]);
   float det = 1.f / (1.f + (dist * dist) / 40.f);
-  C3 c = base;
+  C3 c = paint;
   float m = 1.f;
   u32 sd = w.seed;
   int wu = (int)(cxx * 31 + cyy * 17 + side * 7);
@@ -107,7 +107,7 @@ DEV inline C3 wallcol(const World& w, int g, int cxx, int cyy, int side, float u
     float fu = frac(uu), fv = frac(rr);
     float mort = (fu < 0.09f || fv < 0.16f) ? 1.f : 0.f;
     m = 0.92f + 0.2f * hf(row * 57 + col, wu, sd);
-    c = mix3(mul(base, m), c3(.78f, .76f, .72f), 0.75f * mort * det);
+    c = mix3(mul(paint, m), c3(.78f, .76f, .72f), 0.75f * mort * det);
   } else if (tx == 1) {
     float rr = v / 0.4f;
     int row = (int)rr;
@@ -116,42 +116,42 @@ DEV inline C3 wallcol(const World& w, int g, int cxx, int cyy, int side, float u
     float fu = frac(uu), fv = frac(rr);
     float j = (fu < 0.08f || fv < 0.10f) ? 1.f : 0.f;
     m = 0.85f + 0.3f * hf(row * 57 + col, wu, sd);
-    C3 st = mix3(base, c3(.55f, .55f, .55f), 0.35f);
+    C3 st = mix3(paint, c3(.55f, .55f, .55f), 0.35f);
     c = mix3(mul(st, m), c3(.16f, .16f, .17f), 0.7f * j * det);
   } else if (tx == 2) {
     float uu = u * 4.f;
     int col = (int)uu;
     float fu = frac(uu);
     m = 0.86f + 0.24f * hf(col, wu, sd);
-    c = mul(mix3(base, c3(.45f, .30f, .16f), 0.35f), m);
+    c = mul(mix3(paint, c3(.45f, .30f, .16f), 0.35f), m);
     if (fu < 0.12f) c = mul(c, 1.f - 0.6f * det);
     if (frac(v / 0.62f) < 0.09f) c = mul(c, 1.f - 0.35f * det);
   } else if (tx == 3) {
     float n = vnoise(u * 8.f + cxx * 3.f, v * 8.f + cyy * 5.f, sd);
     m = 0.62f + 0.66f * (0.5f + (n - 0.5f) * det);
-    c = mul(mix3(base, c3(.12f, .36f, .10f), 0.45f), m);
+    c = mul(mix3(paint, c3(.12f, .36f, .10f), 0.45f), m);
   } else if (tx == 4) {
     int a = (int)(u * 4.f), b = (int)(v * 4.f);
     float fu = frac(u * 4.f), fv = frac(v * 4.f);
     m = ((a + b) & 1) ? 1.08f : 0.80f;
     m = 1.f + (m - 0.94f) * det - 0.06f;
-    c = mul(base, m);
+    c = mul(paint, m);
     if (fu < 0.1f || fv < 0.1f) c = mix3(c, c3(.95f, .95f, .95f), 0.55f * det);
   } else if (tx == 5) {
     float fv = frac(v / 0.42f);
     m = 0.72f + 0.5f * fabsf(fv - 0.5f) * 2.f * 0.8f;
-    c = mul(mix3(base, c3(.62f, .65f, .70f), 0.40f), m);
+    c = mul(mix3(paint, c3(.62f, .65f, .70f), 0.40f), m);
     float fu = frac(u * 2.f);
     if (fv < 0.10f || fu < 0.05f) c = mul(c, 1.f - 0.55f * det);
   } else if (tx == 6) {
-    c = mix3(base, c3(.93f, .90f, .84f), 0.30f);
-    if (v < 0.16f) c = mul(base, 0.45f);
-    if (v > 1.08f) c = mul(base, 0.65f);
+    c = mix3(paint, c3(.93f, .90f, .84f), 0.30f);
+    if (v < 0.16f) c = mul(paint, 0.45f);
+    if (v > 1.08f) c = mul(paint, 0.65f);
   } else {
     float k = frac((u * 2.f + v * 2.f));
     m = k < 0.5f ? 1.12f : 0.72f;
     m = 0.92f + (m - 0.92f) * det;
-    c = mul(mix3(base, c3(1, 1, 1), 0.15f), m);
+    c = mul(mix3(paint, c3(1, 1, 1), 0.15f), m);
   }
   if (hf(cxx * 64 + cyy, side + 77, sd) < 0.13f) {
     float a = fabsf(u - 0.5f), b = fabsf(v - 0.68f);

@@ -312,7 +312,7 @@ def main():
     facts["rollout"] = rollout_facts.pop("relative_error_float32_against_float64")
     manifest = dict(
         script="dev/golden/tinyworld.py", torch=torch.__version__, dtype="float32 (bf16 weights widened)", device="cpu",
-        threads=1, sim_seed=SIM_SEED, noise_seed=NOISE_SEED, weights_sha256=sha256(WEIGHTS),
+        torch_threads=1, sim_seed=SIM_SEED, noise_seed=NOISE_SEED, weights_sha256=sha256(WEIGHTS),
         custom_prompt=CUSTOM_PROMPT, steps=STEPS, schedule=schedule(STEPS, SHIFT), notes=notes(),
         relative_error_float32_against_float64=facts,
         **rollout_facts, files=files)
