@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"hash"
+	"io"
 	"time"
 
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
 	"longtake/rollout"
+	"longtake/text"
 	"longtake/video"
 	"longtake/video/file"
 )
@@ -202,9 +204,7 @@ func (s *shot) run(ctx context.Context, engine *rollout.Engine, o video.Options)
 	defer session.Close()
 	s.record.setUnknown(session.Unknown())
 	if !s.flags.Quiet {
-		for _, u := range session.Unknown() {
-			fmt.Fprintf(s.out.err, "longtake: note: the model does not know the word %v\n", u)
-		}
+		noteUnknown(s.out.err, session.Unknown())
 	}
 	s.record.Timings.StartUp = seconds(time.Since(s.out.began))
 	s.hash = sha256.New()
@@ -216,6 +216,19 @@ func (s *shot) run(ctx context.Context, engine *rollout.Engine, o video.Options)
 	}
 	s.progress.end()
 	return s.publish(session)
+}
+
+// shownWords is how many unknown words are listed on standard error; the record has them all.
+const shownWords = 10
+
+// noteUnknown lists the words of the prompt that are ignored.
+func noteUnknown(w io.Writer, words []text.Unknown) {
+	for _, u := range words[:min(len(words), shownWords)] {
+		fmt.Fprintf(w, "longtake: note: the model does not know the word %v\n", u)
+	}
+	if more := len(words) - shownWords; more > 0 {
+		fmt.Fprintf(w, "longtake: note: and %d more words that it does not know\n", more)
+	}
 }
 
 // stages sums times over chunks.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"longtake/compute/cpu"
+	"longtake/text"
 	"longtake/video"
 	"longtake/video/metric"
 	"longtake/world"
@@ -214,6 +215,14 @@ func TestUnknownWordsAreListedAndTheVideoIsMade(t *testing.T) {
 	q := parse[record](t, r.out).Request
 	if len(q.Unknown) != 2 || q.Unknown[0].Word != "bluu" || len(q.Unknown[0].Nearest) == 0 || q.Start.Frames != 0 {
 		t.Errorf("record %+v", q)
+	}
+}
+
+func TestALongListOfUnknownWordsIsCut(t *testing.T) {
+	var b strings.Builder
+	noteUnknown(&b, make([]text.Unknown, 25))
+	if n := strings.Count(b.String(), "\n"); n != 11 || !strings.Contains(b.String(), "and 15 more") {
+		t.Errorf("%d lines: %s", n, b.String())
 	}
 }
 

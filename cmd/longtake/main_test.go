@@ -80,68 +80,70 @@ func parse[T any](t testing.TB, text string) T {
 	return v
 }
 
+// badInput are command lines that must fail, and what must be said.
+var badInput = []struct {
+	args string // separated by blanks; DIR is the folder
+	want string
+}{
+	{"", `expected one of "generate", "models", "doctor", "version"`},
+	{"paint", "unexpected argument paint"},
+	{"generate --fram 3", `unknown flag --fram, did you mean`},
+	{"generate extra", "unexpected argument extra"},
+	{"generate --frames 0", "--frames 0: must be between 1 and 1000000"},
+	{"generate --frames -5", "--frames -5: must be between"},
+	{"generate --frames x", "--frames: expected a valid"},
+	{"generate --seed -1", "--seed: expected a valid"},
+	{"generate --steps -1", "--steps -1: must not be negative"},
+	{"generate --steps 2000", "2000 denoising steps: use 1 to 1000"},
+	{"generate --scale -1", "--scale -1"},
+	{"generate --scale 1000 -o DIR/a.gif", "scale 1000: must be between 1 and 64"},
+	{"generate --fps 0", "--fps: frame rate 0"},
+	{"generate --fps fast", `--fps: frame rate "fast"`},
+	{"generate --threads -2", "--threads -2"},
+	{"generate --threads 99999", "--threads 99999"},
+	{"generate --device tpu", `--device "tpu": known are auto, cpu`},
+	{"generate --cpu-kernel mmx", `kernel class "mmx" cannot run`},
+	{"generate --model big", `--model "big": known are tinyworld`},
+	{"generate --cache lru", `--cache "lru": known are full, window`},
+	{"generate --cache full --window 3", "--window and --anchor have no meaning with --cache full"},
+	{"generate --window -1", "--window -1 --anchor 0: both must be between"},
+	{"generate --anchor 2000000", "both must be between"},
+	{"generate --window 1000000", "the session needs"},
+	{"generate --cache full --frames 1000000", "the session needs"},
+	{"generate --start DIR/none.png", "none.png: no such file or directory"},
+	{"generate --start DIR/no.png", "not a PNG, JPEG, GIF or WebP image"},
+	{"generate --start DIR", "is a directory"},
+	{"generate --start sim:x", "--start sim:x: the simulator's seed must be a number"},
+	{"generate --start sim:-3", "--start sim:-3"},
+	{"generate --actions w2z", "--actions: line 1, column 3: expected an action"},
+	{"generate --actions DIR/bad.txt", "--actions: line 2, column 4"},
+	{"generate --actions @DIR/gone", "--actions: read DIR/gone: no such file"},
+	{"generate --prompt @DIR/gone", "--prompt: read DIR/gone: no such file"},
+	{"generate -o DIR/a.avi", `unknown extension ".avi"`},
+	{"generate -o DIR/gone/a.webm", "gone: file does not exist"},
+	{"generate -o DIR/taken.webm", "is not a regular file"},
+	{"generate -o - --json", "exclude each other"},
+	{"generate --preview", "not a terminal"},
+	{"doctor --frames 0", "--frames 0: must be between 1 and 1000"},
+	{"models inspect DIR/gone", "no such file"},
+	{"models inspect DIR/no.png", "too few for a safetensors file"},
+}
+
 func TestBadInputIsOneClearLineAndExitCodeTwo(t *testing.T) {
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
-	write := func(name string, b []byte) string {
+	write := func(name string, b []byte) {
 		if err := os.WriteFile(path(name), b, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		return path(name)
 	}
-	noPicture := write("no.png", []byte("nothing"))
-	script := write("bad.txt", []byte("w3\nw4 k"))
+	write("no.png", []byte("nothing"))
+	write("bad.txt", []byte("w3\nw4 k"))
 	if err := os.MkdirAll(path("taken.webm.json"), 0o777); err != nil {
 		t.Fatal(err)
 	}
 	before := files(t, dir)
-	for _, c := range []struct {
-		args string // separated by blanks; DIR is the folder
-		want string
-	}{
-		{"", `expected one of "generate", "models", "doctor", "version"`},
-		{"paint", "unexpected argument paint"},
-		{"generate --fram 3", `unknown flag --fram, did you mean`},
-		{"generate extra", "unexpected argument extra"},
-		{"generate --frames 0", "--frames 0: must be between 1 and 1000000"},
-		{"generate --frames -5", "--frames -5: must be between"},
-		{"generate --frames x", "--frames: expected a valid"},
-		{"generate --seed -1", "--seed: expected a valid"},
-		{"generate --steps -1", "--steps -1: must not be negative"},
-		{"generate --steps 2000", "2000 denoising steps: use 1 to 1000"},
-		{"generate --scale -1", "--scale -1"},
-		{"generate --scale 1000 -o DIR/a.gif", "scale 1000: must be between 1 and 64"},
-		{"generate --fps 0", "--fps: frame rate 0"},
-		{"generate --fps fast", `--fps: frame rate "fast"`},
-		{"generate --threads -2", "--threads -2"},
-		{"generate --threads 99999", "--threads 99999"},
-		{"generate --device tpu", `--device "tpu": known are auto, cpu`},
-		{"generate --cpu-kernel mmx", `kernel class "mmx" cannot run`},
-		{"generate --model big", `--model "big": known are tinyworld`},
-		{"generate --cache lru", `--cache "lru": known are full, window`},
-		{"generate --cache full --window 3", "--window and --anchor have no meaning with --cache full"},
-		{"generate --window -1", "--window -1 --anchor 0: both must be between"},
-		{"generate --anchor 2000000", "both must be between"},
-		{"generate --window 1000000", "the session needs"},
-		{"generate --cache full --frames 1000000", "the session needs"},
-		{"generate --start DIR/none.png", "none.png: no such file or directory"},
-		{"generate --start DIR/no.png", "not a PNG, JPEG, GIF or WebP image"},
-		{"generate --start DIR", "is a directory"},
-		{"generate --start sim:x", "--start sim:x: the simulator's seed must be a number"},
-		{"generate --start sim:-3", "--start sim:-3"},
-		{"generate --actions w2z", "--actions: line 1, column 3: expected an action"},
-		{"generate --actions DIR/bad.txt", "--actions: line 2, column 4"},
-		{"generate --actions @DIR/gone", "--actions: read DIR/gone: no such file"},
-		{"generate --prompt @DIR/gone", "--prompt: read DIR/gone: no such file"},
-		{"generate -o DIR/a.avi", `unknown extension ".avi"`},
-		{"generate -o DIR/gone/a.webm", "gone: file does not exist"},
-		{"generate -o DIR/taken.webm", "is not a regular file"},
-		{"generate -o - --json", "exclude each other"},
-		{"generate --preview", "not a terminal"},
-		{"doctor --frames 0", "--frames 0: must be between 1 and 1000"},
-		{"models inspect DIR/gone", "no such file"},
-		{"models inspect DIR/no.png", "too few for a safetensors file"},
-	} {
+	for _, c := range badInput {
 		args := strings.Fields(strings.ReplaceAll(c.args, "DIR", dir))
 		want := strings.ReplaceAll(c.want, "DIR", dir)
 		if len(args) > 0 && args[0] == "generate" && !slices.Contains(args, "-o") {
@@ -161,7 +163,6 @@ func TestBadInputIsOneClearLineAndExitCodeTwo(t *testing.T) {
 	if after := files(t, dir); !slices.Equal(before, after) {
 		t.Errorf("files left: %q", after)
 	}
-	_, _ = noPicture, script
 }
 
 func TestHelpGoesToStandardOutput(t *testing.T) {
