@@ -41,6 +41,7 @@ type attendTask struct {
 	tileSize      int
 	tiled         bool
 	narrow, widen bool
+	inTiles       bool // by the kernels of the class amx
 }
 
 // lines3 is a tensor [heads, rows, width] by address, strides in bytes. For [heads, width] row is 0.
@@ -214,16 +215,22 @@ func (t *attendTask) tile(s *scratch, i int) {
 	}
 	s.parts = t.visible(s.parts, h, qt)
 	f := flash{h: h, first: first, queries: min(t.group, end-first)}
-	f.lanes = (f.queries + 15) &^ 15
+	f.lanes = padded(f.queries, 16)
+	if t.inTiles {
+		f.lanes = padded(f.queries, tileSize)
+	}
 	f.query = s.floats(slotQuery, f.lanes*t.headDim)
 	f.acc = s.floats(slotAcc, f.lanes*t.headDim)
 	f.logit = s.floats(slotLogit, keyBlock*t.class.lanes[0])
 	f.stat = s.floats(slotStat, 3*f.lanes)
 	f.count = s.floats(slotCount, keyBlock)
 	t.begin(s, &f)
+	if t.inTiles {
+		t.pairQueries(s, &f)
+	}
 
-	var block [keyBlock]part
-	parts, used := block[:0], 0
+	var runs [keyBlock]part
+	parts, used := runs[:0], 0
 	for _, p := range s.parts {
 		for p.n > 0 {
 			n := min(p.n, keyBlock-used)
@@ -231,7 +238,7 @@ func (t *attendTask) tile(s *scratch, i int) {
 			p.first, p.n = p.first+n, p.n-n
 			if used == keyBlock {
 				t.block(s, &f, parts, used)
-				parts, used = block[:0], 0
+				parts, used = runs[:0], 0
 			}
 		}
 	}
@@ -299,17 +306,18 @@ func (t *attendTask) widenRows(s *scratch, k slot, x unsafe.Pointer, row, n int)
 
 // block takes up to keyBlock keys, given as runs, through logits, softmax and weighted sum for every column group.
 func (t *attendTask) block(s *scratch, f *flash, parts []part, used int) {
+	if t.inTiles {
+		t.blockTiles(s, f, parts, used)
+		return
+	}
 	d := t.headDim
-	count := f32s(f.count, used)
+	t.counts(f, parts)
 	if t.widen {
 		s.floats(slotKey, keyBlock*d)
 		s.floats(slotValue, keyBlock*d)
 	}
 	at := 0
 	for _, p := range parts {
-		if t.count.p != nil {
-			copy(count[at:], f32s(t.count.at(f.h, 0), p.first+p.n)[p.first:])
-		}
 		if t.widen {
 			for i := range p.n {
 				t.class.widen(unsafe.Add(s.floats(slotKey, 0), (at+i)*d*4), t.keys.at(f.h, p.first+i), d)
@@ -329,6 +337,36 @@ func (t *attendTask) block(s *scratch, f *flash, parts []part, used int) {
 	}
 }
 
+// counts copies LogCount of a block.
+func (t *attendTask) counts(f *flash, parts []part) {
+	if t.count.p == nil {
+		return
+	}
+	count := f32s(f.count, keyBlock)
+	for _, p := range parts {
+		n := copy(count, f32s(t.count.at(f.h, 0), p.first+p.n)[p.first:])
+		count = count[n:]
+	}
+}
+
+// softmax updates 16 of a column group's w lanes for one block. With out set, probabilities go there as words.
+func (t *attendTask) softmax(s *scratch, f *flash, lane, i, w, keys int, out unsafe.Pointer) {
+	a := &s.soft
+	*a = softmaxArgs{s: unsafe.Add(f.logit, i*4), stride: w * 4, keys: keys, max: unsafe.Add(f.stat, (lane+i)*4),
+		sum: unsafe.Add(f.stat, (f.lanes+lane+i)*4), rescale: unsafe.Add(f.stat, (2*f.lanes+lane+i)*4), out: out}
+	if t.count.p != nil {
+		a.count = f.count
+	}
+	if out != nil {
+		t.class.tiles.softmaxPairs(a)
+	} else {
+		t.class.softmax(a)
+	}
+	if a.changed != 0 {
+		t.class.scaleRows(unsafe.Add(f.acc, (lane*t.headDim+i)*4), w*4, a.rescale, t.headDim)
+	}
+}
+
 // columns does one block for one column group of w lanes.
 func (t *attendTask) columns(s *scratch, f *flash, parts []part, used, lane, w int) {
 	d, g := t.headDim, &s.gemm
@@ -345,17 +383,7 @@ func (t *attendTask) columns(s *scratch, f *flash, parts []part, used, lane, w i
 	}
 	acc := unsafe.Add(f.acc, lane*d*4)
 	for i := 0; i < w; i += 16 {
-		a := &s.soft
-		*a = softmaxArgs{s: unsafe.Add(f.logit, i*4), stride: w * 4, keys: used,
-			max: unsafe.Add(f.stat, (lane+i)*4), sum: unsafe.Add(f.stat, (f.lanes+lane+i)*4),
-			rescale: unsafe.Add(f.stat, (2*f.lanes+lane+i)*4)}
-		if t.count.p != nil {
-			a.count = f.count
-		}
-		t.class.softmax(a)
-		if a.changed != 0 {
-			t.class.scaleRows(unsafe.Add(acc, i*4), w*4, a.rescale, d)
-		}
+		t.softmax(s, f, lane, i, w, used, nil)
 	}
 	at = 0
 	for _, p := range parts {

@@ -11,8 +11,11 @@ import (
 type class struct {
 	name  string
 	cache compute.DType
-	// panel is the width of packed weight panels.
-	panel int
+	// panel is the width of packed weight panels, panelBytes their size.
+	panel      int
+	panelBytes func(in int) int
+	// tiles are the kernels of the class amx, nil for the others.
+	tiles *tileKernels
 	// pack fills a matrix; linear runs a prepared task on x.
 	pack   func(m *matrix, w compute.Host, read func([]float32, []byte))
 	linear func(q *Queue, t *linearTask, x compute.Tensor)
@@ -74,6 +77,7 @@ type softmaxArgs struct {
 	sum     unsafe.Pointer // [16]
 	rescale unsafe.Pointer // [16]
 	changed int            // set when some rescale is not 1
+	out     unsafe.Pointer // for tileKernels.softmaxPairs
 }
 
 // advance moves to the rows after the first n.

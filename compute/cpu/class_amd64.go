@@ -13,6 +13,9 @@ import (
 // classes lists what this machine can run, best first.
 func classes() []*class {
 	var all []*class
+	if hasAVX512() && hasAMX() {
+		all = append(all, amxClass)
+	}
 	if hasAVX512() {
 		all = append(all, avx512Class)
 	}
@@ -52,7 +55,7 @@ func byRows(g *gemmArgs, rows int, kernels []rowKernel) {
 }
 
 var avx2Class = &class{
-	name: "avx2", cache: compute.F32, panel: 16, lanes: []int{16},
+	name: "avx2", cache: compute.F32, panel: 16, panelBytes: panelBytes16, lanes: []int{16},
 	pack: packPanels, linear: runPanels, attend: runFlash,
 	gemm:    func(g *gemmArgs, _, rows int) { byRows(g, rows, avx2Rows) },
 	thin:    thinAVX2,

@@ -8,18 +8,14 @@ import (
 )
 
 func TestEveryClassConforms(t *testing.T) {
-	for _, c := range classes() {
+	for _, c := range testClasses() {
 		t.Run(c.name, func(t *testing.T) {
 			tol := computetest.F32
 			if c.cache == compute.BF16 {
 				tol = computetest.BF16
 			}
 			computetest.Run(t, func(t *testing.T) compute.Device {
-				d, err := New(Options{Kernel: c.name, Threads: 2})
-				if err != nil {
-					t.Fatal(err)
-				}
-				return d
+				return &Device{class: c, pool: newPool(2)}
 			}, tol)
 		})
 	}

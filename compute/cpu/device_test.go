@@ -88,11 +88,11 @@ func (p *program) run() {
 }
 
 func TestResultsDoNotDependOnThreads(t *testing.T) {
-	for _, name := range Kernels() {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range testClasses() {
+		t.Run(c.name, func(t *testing.T) {
 			var first []float32
 			for _, threads := range []int{1, 2, 3, 8} {
-				r := newRig(t, name, threads)
+				r := rigOf(t, c, threads)
 				p := newProgram(r.dev, r.arena, r.q)
 				for range 4 {
 					p.run()

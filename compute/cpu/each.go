@@ -91,15 +91,20 @@ func (q *Queue) AddGated(dst, x, y, gate compute.Tensor) {
 	q.elements(dst, x, y)
 }
 
-// elements cuts the task into tiles and runs it.
+// elements sets the task's lines and runs it.
 func (q *Queue) elements(dst, x, y compute.Tensor) {
 	if dst.Elems() == 0 {
 		return
 	}
 	t := &q.each
 	join := dst.Contiguous() && x.Contiguous() && (y.Rank == 0 || y.Contiguous()) && t.gate.rows == 0
-	t.class = q.class
 	t.dst, t.x, t.y = linesOf(dst, join), linesOf(x, join), linesOf(y, join)
+	t.start(q)
+}
+
+// start cuts into tiles and runs a task whose lines are set.
+func (t *eachTask) start(q *Queue) {
+	t.class = q.class
 	t.chunks = (t.dst.width + eachChunk - 1) / eachChunk
 	t.total = t.dst.rows * t.chunks
 	t.step = max(1, worthIt/min(t.dst.width, eachChunk))

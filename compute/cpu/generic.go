@@ -9,7 +9,7 @@ import (
 
 // genericClass is plain Go. Its matrix kernel keeps 4x4 sums in registers.
 var genericClass = &class{
-	name: "generic", cache: compute.F32, panel: 16, lanes: []int{16},
+	name: "generic", cache: compute.F32, panel: 16, panelBytes: panelBytes16, lanes: []int{16},
 	gemm: genericGemm, softmax: genericSoftmax, scaleRows: genericScaleRows, transpose16: genericTranspose16,
 	activate: genericActivate, mix: genericMix, scale: genericScale, clamp: genericClamp, addGated: genericAddGated,
 	add: genericAdd, widen: genericWiden, narrow: genericNarrow, sum: genericSum, squares: genericSquares,

@@ -49,7 +49,7 @@ func gemmAVX512V1R2(args *gemmArgs)
 func gemmAVX512V1R1(args *gemmArgs)
 
 //go:noescape
-func softmaxAVX512(a *softmaxArgs)
+func softmaxAVX512(args *softmaxArgs)
 
 //go:noescape
 func mixAVX512(dst, x, y unsafe.Pointer, n int, a, b float32)
@@ -95,3 +95,12 @@ func narrowAVX512(dst, x unsafe.Pointer, n int)
 
 //go:noescape
 func scaleRowsAVX512(x unsafe.Pointer, stride int, f unsafe.Pointer, rows int)
+
+//go:noescape
+func softmaxPairsAVX512(args *softmaxArgs)
+
+//go:noescape
+func pairRowsAVX512(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, pairs int)
+
+//go:noescape
+func pairWordsAVX512(dst, x unsafe.Pointer, xStride int, pairs, blocks int)

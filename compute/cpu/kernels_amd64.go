@@ -6,6 +6,7 @@ import "unsafe"
 
 //go:generate go -C ../../internal/asmgen run ./avx2 -out ../../compute/cpu/kernels_avx2_amd64.s
 //go:generate go -C ../../internal/asmgen run ./avx512 -out ../../compute/cpu/kernels_avx512_amd64.s
+//go:generate go -C ../../internal/asmgen run ./amx amx/kernels.s.in ../../compute/cpu/kernels_amx_linux_amd64.s
 
 // Go declarations of the assembly; internal/asmgen/kernels says what each does. Those on elements take any n, widen and
 // narrow whole registers only.
@@ -35,7 +36,7 @@ func gemmAVX2V2R2P2(args *gemmArgs)
 func gemmAVX2V2R3P2(args *gemmArgs)
 
 //go:noescape
-func softmaxAVX2(a *softmaxArgs)
+func softmaxAVX2(args *softmaxArgs)
 
 //go:noescape
 func mixAVX2(dst, x, y unsafe.Pointer, n int, a, b float32)
@@ -84,3 +85,6 @@ func scaleRowsAVX2(x unsafe.Pointer, stride int, f unsafe.Pointer, rows int)
 
 //go:noescape
 func transpose8AVX2(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int, f float32)
+
+//go:noescape
+func transposeWordsAVX2(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int)

@@ -16,8 +16,15 @@ func TestAssemblyAgreesOnArgumentLayout(t *testing.T) {
 			t.Errorf("field %d of gemmArgs lies at %d, internal/asmgen says %d", i, off, 8*i)
 		}
 	}
+	var a tileArgs
+	for i, off := range []uintptr{unsafe.Offsetof(a.a), unsafe.Offsetof(a.aRow), unsafe.Offsetof(a.b), unsafe.Offsetof(a.k), unsafe.Offsetof(a.c),
+		unsafe.Offsetof(a.cRow), unsafe.Offsetof(a.init), unsafe.Offsetof(a.initRow), unsafe.Offsetof(a.blocks)} {
+		if off != uintptr(8*i) {
+			t.Errorf("field %d of tileArgs lies at %d, kernels.s.in says %d", i, off, 8*i)
+		}
+	}
 	for i, off := range []uintptr{unsafe.Offsetof(s.s), unsafe.Offsetof(s.stride), unsafe.Offsetof(s.keys), unsafe.Offsetof(s.count),
-		unsafe.Offsetof(s.max), unsafe.Offsetof(s.sum), unsafe.Offsetof(s.rescale), unsafe.Offsetof(s.changed)} {
+		unsafe.Offsetof(s.max), unsafe.Offsetof(s.sum), unsafe.Offsetof(s.rescale), unsafe.Offsetof(s.changed), unsafe.Offsetof(s.out)} {
 		if off != uintptr(8*i) {
 			t.Errorf("field %d of softmaxArgs lies at %d, internal/asmgen says %d", i, off, 8*i)
 		}

@@ -1064,10 +1064,10 @@ store:
 	VZEROUPPER
 	RET
 
-// func softmaxAVX2(a *byte)
+// func softmaxAVX2(args *byte)
 // Requires: AVX, AVX2, FMA3
 TEXT ·softmaxAVX2(SB), NOSPLIT, $0-8
-	MOVQ    a+0(FP), AX
+	MOVQ    args+0(FP), AX
 	MOVQ    (AX), CX
 	MOVQ    8(AX), DX
 	MOVQ    16(AX), BX
@@ -1173,8 +1173,8 @@ exp:
 	VFMADD213PS kAVX2_3f800000<>+0(SB), Y3, Y7
 	VPSLLD      $0x17, Y4, Y4
 	VMULPS      Y4, Y7, Y7
-	VMOVUPS     Y7, (CX)
 	VADDPS      Y7, Y5, Y5
+	VMOVUPS     Y7, (CX)
 	VMOVUPS     32(CX), Y3
 	VSUBPS      Y1, Y3, Y3
 	VMAXPS      Y3, Y2, Y3
@@ -1191,8 +1191,8 @@ exp:
 	VFMADD213PS kAVX2_3f800000<>+0(SB), Y3, Y7
 	VPSLLD      $0x17, Y4, Y4
 	VMULPS      Y4, Y7, Y7
-	VMOVUPS     Y7, 32(CX)
 	VADDPS      Y7, Y6, Y6
+	VMOVUPS     Y7, 32(CX)
 	ADDQ        DX, CX
 	DECQ        BX
 	JNZ         exp
@@ -2089,6 +2089,81 @@ loop:
 	ADDQ         $0x20, DX
 	DECQ         SI
 	JNZ          loop
+	VZEROUPPER
+	RET
+
+// func transposeWordsAVX2(dst *byte, dstStride int, x *byte, xStride int, blocks int)
+// Requires: AVX
+TEXT ·transposeWordsAVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ dstStride+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ xStride+24(FP), BX
+	MOVQ blocks+32(FP), SI
+
+loop:
+	MOVQ       DX, DI
+	VMOVUPS    (DI), Y0
+	ADDQ       BX, DI
+	VMOVUPS    (DI), Y1
+	ADDQ       BX, DI
+	VMOVUPS    (DI), Y2
+	ADDQ       BX, DI
+	VMOVUPS    (DI), Y3
+	ADDQ       BX, DI
+	VMOVUPS    (DI), Y4
+	ADDQ       BX, DI
+	VMOVUPS    (DI), Y5
+	ADDQ       BX, DI
+	VMOVUPS    (DI), Y6
+	ADDQ       BX, DI
+	VMOVUPS    (DI), Y7
+	ADDQ       BX, DI
+	VUNPCKLPS  Y1, Y0, Y8
+	VUNPCKHPS  Y1, Y0, Y0
+	VUNPCKLPS  Y3, Y2, Y1
+	VUNPCKHPS  Y3, Y2, Y2
+	VUNPCKLPS  Y5, Y4, Y3
+	VUNPCKHPS  Y5, Y4, Y4
+	VUNPCKLPS  Y7, Y6, Y5
+	VUNPCKHPS  Y7, Y6, Y6
+	VSHUFPS    $0x44, Y1, Y8, Y7
+	VSHUFPS    $0xee, Y1, Y8, Y1
+	VSHUFPS    $0x44, Y2, Y0, Y8
+	VSHUFPS    $0xee, Y2, Y0, Y0
+	VSHUFPS    $0x44, Y5, Y3, Y2
+	VSHUFPS    $0xee, Y5, Y3, Y3
+	VSHUFPS    $0x44, Y6, Y4, Y5
+	VSHUFPS    $0xee, Y6, Y4, Y4
+	MOVQ       AX, DI
+	VPERM2F128 $0x20, Y2, Y7, Y6
+	VMOVUPS    Y6, (DI)
+	ADDQ       CX, DI
+	VPERM2F128 $0x20, Y3, Y1, Y6
+	VMOVUPS    Y6, (DI)
+	ADDQ       CX, DI
+	VPERM2F128 $0x20, Y5, Y8, Y6
+	VMOVUPS    Y6, (DI)
+	ADDQ       CX, DI
+	VPERM2F128 $0x20, Y4, Y0, Y6
+	VMOVUPS    Y6, (DI)
+	ADDQ       CX, DI
+	VPERM2F128 $0x31, Y2, Y7, Y2
+	VMOVUPS    Y2, (DI)
+	ADDQ       CX, DI
+	VPERM2F128 $0x31, Y3, Y1, Y1
+	VMOVUPS    Y1, (DI)
+	ADDQ       CX, DI
+	VPERM2F128 $0x31, Y5, Y8, Y1
+	VMOVUPS    Y1, (DI)
+	ADDQ       CX, DI
+	VPERM2F128 $0x31, Y4, Y0, Y0
+	VMOVUPS    Y0, (DI)
+	ADDQ       CX, DI
+	LEAQ       (AX)(CX*8), AX
+	ADDQ       $0x20, DX
+	DECQ       SI
+	JNZ        loop
 	VZEROUPPER
 	RET
 

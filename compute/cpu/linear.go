@@ -67,7 +67,7 @@ func runPanels(q *Queue, t *linearTask, x compute.Tensor) {
 		t.x, t.xRow = unsafe.Pointer(&zeros), 0 // nothing to multiply: dst is the bias
 	}
 	t.cut(q.dev.pool.threads)
-	q.run(t, t.rowTiles*((t.class.panels(t.w.out)+t.wide-1)/t.wide))
+	q.run(t, t.tiles())
 }
 
 // widened returns rows of BF16 as dense float32 in the queue's scratch.
@@ -94,6 +94,11 @@ func (t *linearTask) cut(threads int) {
 	}
 }
 
+// tiles counts the tiles that cut chose.
+func (t *linearTask) tiles() int {
+	return t.rowTiles * ((t.class.panels(t.w.out) + t.wide - 1) / t.wide)
+}
+
 func (t *linearTask) tile(s *scratch, i int) {
 	width := t.class.panel
 	row, panel := i%t.rowTiles*rowBlock, i/t.rowTiles*t.wide
@@ -101,12 +106,17 @@ func (t *linearTask) tile(s *scratch, i int) {
 	panels := min(t.wide, t.class.panels(t.w.out)-panel)
 	cols := min(panels*width, t.w.out-col)
 	direct := t.act == compute.None && t.dst.dt == compute.F32 && cols == panels*width
+	all := rows // rows that the kernels write
+	if t.class.tiles != nil {
+		all = padded(rows, 16)
+		direct = direct && all == rows
+	}
 
 	c, cRow := unsafe.Pointer(nil), t.dst.s2
 	if direct {
 		c = t.dst.at(row, col)
 	} else {
-		c, cRow = s.floats(slotAcc, rows*panels*width), panels*width*4
+		c, cRow = s.floats(slotAcc, all*panels*width), panels*width*4
 	}
 	bias, biasStep := unsafe.Pointer(&zeros), 0
 	if t.bias != nil {
@@ -118,7 +128,11 @@ func (t *linearTask) tile(s *scratch, i int) {
 			bias = padded
 		}
 	}
-	t.multiply(s, panel, panels, row, rows, c, cRow, bias, biasStep)
+	if t.class.tiles != nil {
+		t.multiplyTiles(s, panel, panels, row, all, c, cRow, bias, biasStep)
+	} else {
+		t.multiply(s, panel, panels, row, rows, c, cRow, bias, biasStep)
+	}
 	if !direct {
 		t.finish(s, c, cRow, row, rows, col, cols)
 	}

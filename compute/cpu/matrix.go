@@ -26,7 +26,7 @@ func (c *class) panels(out int) int { return (out + c.panel - 1) / c.panel }
 
 // MatrixBytes returns the size of the packed panels.
 func (d *Device) MatrixBytes(out, in int, dt compute.DType) int64 {
-	return int64(d.class.panels(out)) * int64(d.class.panel) * int64(in) * 4
+	return int64(d.class.panels(out)) * int64(d.class.panelBytes(in))
 }
 
 // Matrix packs a weight for Linear. Data that does not fit the shape, or an unknown type, becomes the arena's error.
@@ -53,6 +53,9 @@ func (a *arena) Matrix(w compute.Host) compute.Matrix {
 	m.class.pack(m, w, read)
 	return m
 }
+
+// panelBytes16 is the size of a float32 panel of 16 outputs.
+func panelBytes16(in int) int { return 16 * 4 * in }
 
 // packPanels writes float32 panels.
 func packPanels(m *matrix, w compute.Host, read func([]float32, []byte)) {

@@ -21,18 +21,29 @@ type rig struct {
 	outs  []guarded
 }
 
-// eachClass runs a test on every kernel class of this machine.
+// testClasses are the kernel classes of this machine, and a model of the class amx in plain Go, for its layouts.
+func testClasses() []*class { return append(classes(), modelClass) }
+
+// eachClass runs a test on every kernel class.
 func eachClass(t *testing.T, threads int, f func(r *rig)) {
-	for _, name := range Kernels() {
-		t.Run(name, func(t *testing.T) { f(newRig(t, name, threads)) })
+	for _, c := range testClasses() {
+		t.Run(c.name, func(t *testing.T) { f(rigOf(t, c, threads)) })
 	}
 }
 
+// newRig is a rig of a class of this machine, "" for the best.
 func newRig(t *testing.T, kernel string, threads int) *rig {
-	dev, err := New(Options{Kernel: kernel, Threads: threads})
-	if err != nil {
-		t.Fatal(err)
+	for _, c := range classes() {
+		if kernel == "" || kernel == c.name {
+			return rigOf(t, c, threads)
+		}
 	}
+	t.Fatalf("no kernel class %q", kernel)
+	return nil
+}
+
+func rigOf(t *testing.T, c *class, threads int) *rig {
+	dev := &Device{class: c, pool: newPool(threads)}
 	q, err := dev.NewQueue()
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ type scratch struct {
 	slots [numSlots][]byte
 	gemm  gemmArgs
 	soft  softmaxArgs
+	tile  tileArgs
 	parts []part
 }
 
@@ -27,6 +28,10 @@ const (
 	slotCount // attention: LogCount of the block
 	slotKey   // attention: keys widened to float32
 	slotValue
+	slotPairs  // class amx: queries as words
+	slotWords  // class amx: values as words
+	slotTurned // class amx: values transposed
+	slotProb   // class amx: probabilities as words
 	numSlots
 )
 

@@ -16,17 +16,22 @@ const (
 	expMagic = 12582912 + 127    // 1.5*2^23 rounds to integers, 127 is the exponent's bias
 )
 
+// exp2short is as good as bfloat16 needs, relative error 7e-06.
+var exp2short = []float64{1, 0.6931367338836215, 0.24022530097412198, 0.05583828294621976, 0.009656710288546616}
+
 // exp turns x into e^x; x must not exceed expHigh. low holds expLow. x as the second source of the maximum lets NaN through.
-func (s *ISA) exp(x, low reg.VecVirtual) reg.VecVirtual {
+func (s *ISA) exp(x, low reg.VecVirtual) reg.VecVirtual { return s.expBy(exp2c, x, low) }
+
+func (s *ISA) expBy(c []float64, x, low reg.VecVirtual) reg.VecVirtual {
 	VMAXPS(x, low, x)
 	t := s.copyOf(s.k(expMagic))
 	VFMADD231PS(s.k(log2e), x, t)
 	n := s.vec()
 	VSUBPS(s.k(expMagic), t, n)
 	VFMSUB132PS(s.k(log2e), n, x) // x*log2(e) - n, rounded once
-	p := s.copyOf(s.k(exp2c[6]))
-	for i := 5; i >= 0; i-- {
-		VFMADD213PS(s.k(exp2c[i]), x, p)
+	p := s.copyOf(s.k(c[len(c)-1]))
+	for i := len(c) - 2; i >= 0; i-- {
+		VFMADD213PS(s.k(c[i]), x, p)
 	}
 	VPSLLD(Imm(23), t, t)
 	VMULPS(t, p, p)
@@ -37,13 +42,19 @@ func (s *ISA) exp(x, low reg.VecVirtual) reg.VecVirtual {
 const (
 	softS, softStride, softKeys, softCount = 0, 8, 16, 24
 	softMax, softSum, softRescale, softChg = 32, 40, 48, 56
+	softOut                                = 64
 )
 
-// Softmax writes the update of 16 queries, one a lane.
-func (s *ISA) Softmax() {
-	TEXT("softmax"+s.Name, NOSPLIT, "func(a *byte)")
-	Doc("softmax" + s.Name + " updates running maxima and sums of 16 queries and turns logits into probabilities.")
-	a := pointer("a")
+// Softmax writes the update of 16 queries, one a lane. With pairs the probabilities of two keys become one word of two
+// bfloat16 in out, keys are even, and the polynomial is shorter.
+func (s *ISA) Softmax(pairs bool) {
+	name, poly := "softmax"+s.Name, exp2c
+	if pairs {
+		name, poly = "softmaxPairs"+s.Name, exp2short
+	}
+	TEXT(name, NOSPLIT, "func(args *byte)")
+	Doc(name + " updates running maxima and sums of 16 queries and turns logits into probabilities.")
+	a := pointer("args")
 	row, stride, keys := field(a, softS), field(a, softStride), field(a, softKeys)
 	vs := 16 / s.Lanes
 	load := func(off int) []reg.VecVirtual {
@@ -73,17 +84,31 @@ func (s *ISA) Softmax() {
 
 	MOVQ(Mem{Base: a, Disp: softS}, row)
 	MOVQ(Mem{Base: a, Disp: softKeys}, keys)
-	Label("exp")
-	for i := range top {
-		m := Mem{Base: row, Disp: i * s.bytes()}
+	probability := func(i int, m Mem) reg.VecVirtual {
 		x := s.copyOf(m)
 		VSUBPS(top[i], x, x)
-		f := s.exp(x, low)
-		VMOVUPS(f, m)
+		f := s.expBy(poly, x, low)
 		VADDPS(f, sum[i], sum[i])
+		return f
 	}
-	ADDQ(stride, row)
-	DECQ(keys)
+	var out reg.GPVirtual
+	if pairs {
+		out = field(a, softOut)
+	}
+	Label("exp")
+	if pairs {
+		s.pair(probability(0, Mem{Base: row}), probability(0, Mem{Base: row, Index: stride, Scale: 1}), Mem{Base: out})
+		LEAQ(Mem{Base: row, Index: stride, Scale: 2}, row)
+		ADDQ(stride, out)
+		SUBQ(Imm(2), keys)
+	} else {
+		for i := range top {
+			m := Mem{Base: row, Disp: i * s.bytes()}
+			VMOVUPS(probability(i, m), m)
+		}
+		ADDQ(stride, row)
+		DECQ(keys)
+	}
 	JNZ(LabelRef("exp"))
 	p = field(a, softSum)
 	for i := range sum {
@@ -91,6 +116,16 @@ func (s *ISA) Softmax() {
 	}
 	VZEROUPPER()
 	RET()
+}
+
+// pair rounds (halves away from zero) and stores even in the lower, odd in the upper half of each word.
+func (s *ISA) pair(even, odd reg.VecVirtual, to Mem) {
+	VPADDD(s.bits(0x8000), even, even)
+	VPADDD(s.bits(0x8000), odd, odd)
+	VPSRLD(Imm(16), even, even)
+	VPANDD(s.bits(0xffff0000), odd, odd)
+	VPORD(even, odd, odd)
+	VMOVUPS(odd, to)
 }
 
 // findMax adds counts, when there are any, and raises top.

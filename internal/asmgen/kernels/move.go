@@ -11,8 +11,12 @@ func (s *ISA) Move() {
 	s.widen()
 	s.narrow()
 	s.scaleRows()
-	if !s.wide() {
-		s.transpose8()
+	if s.wide() {
+		s.pairRows()
+		s.pairWords()
+	} else {
+		s.transpose8(true)
+		s.transpose8(false)
 	}
 }
 
@@ -94,19 +98,87 @@ func (s *ISA) scaleRows() {
 	RET()
 }
 
-// transpose8 writes dst[c][r] = x[r][c]*f for 8 rows and blocks*8 columns; strides in bytes.
-func (s *ISA) transpose8() {
-	TEXT("transpose8"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, blocks int, f float32)")
+// pairRows rounds rows 2i and 2i+1 of 16 float32 to bfloat16 (nearest even, NaN quiet) and stores them as words, 2i below.
+func (s *ISA) pairRows() {
+	TEXT("pairRows"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, pairs int)")
+	dst, to, x, from, pairs := pointer("dst"), pointer("dstStride"), pointer("x"), pointer("xStride"), pointer("pairs")
+	round := func(m Mem) reg.VecVirtual { // in the upper half
+		u, t := s.copyOf(m), s.vec()
+		VPSRLD(Imm(16), u, t)
+		VPANDD(s.bits(1), t, t)
+		VPADDD(s.bits(0x7fff), t, t)
+		VPADDD(u, t, t)
+		k := K()
+		VCMPPS(Imm(3), u, u, k)
+		VPORD(s.bits(0x400000), u, k, t)
+		return t
+	}
+	Label("loop")
+	even := round(Mem{Base: x})
+	odd := round(Mem{Base: x, Index: from, Scale: 1})
+	VPSRLD(Imm(16), even, even)
+	VPANDD(s.bits(0xffff0000), odd, odd)
+	VPORD(even, odd, odd)
+	VMOVUPS(odd, Mem{Base: dst})
+	ADDQ(to, dst)
+	LEAQ(Mem{Base: x, Index: from, Scale: 2}, x)
+	DECQ(pairs)
+	JNZ(LabelRef("loop"))
+	VZEROUPPER()
+	RET()
+}
+
+// pairWords interleaves rows 2i and 2i+1 of blocks*16 bfloat16 as words; dst is dense.
+func (s *ISA) pairWords() {
+	TEXT("pairWords"+s.Name, NOSPLIT, "func(dst, x *byte, xStride int, pairs, blocks int)")
+	dst, x, from, pairs, blocks := pointer("dst"), pointer("x"), pointer("xStride"), pointer("pairs"), pointer("blocks")
+	Label("row")
+	p, n := GP64(), GP64()
+	MOVQ(x, p)
+	MOVQ(blocks, n)
+	Label("word")
+	even, odd := ZMM(), ZMM()
+	VPMOVZXWD(Mem{Base: p}, even)
+	VPMOVZXWD(Mem{Base: p, Index: from, Scale: 1}, odd)
+	VPSLLD(Imm(16), odd, odd)
+	VPORD(even, odd, odd)
+	VMOVUPS(odd, Mem{Base: dst})
+	ADDQ(Imm(32), p)
+	ADDQ(Imm(64), dst)
+	DECQ(n)
+	JNZ(LabelRef("word"))
+	LEAQ(Mem{Base: x, Index: from, Scale: 2}, x)
+	DECQ(pairs)
+	JNZ(LabelRef("row"))
+	VZEROUPPER()
+	RET()
+}
+
+// transpose8 writes dst[c][r] = x[r][c]*f for 8 rows and blocks*8 columns of float32, or of words without a factor; strides
+// in bytes.
+func (s *ISA) transpose8(factor bool) {
+	if factor {
+		TEXT("transpose8"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, blocks int, f float32)")
+	} else {
+		TEXT("transposeWords"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, blocks int)")
+	}
 	dst, to, x, from, blocks := pointer("dst"), pointer("dstStride"), pointer("x"), pointer("xStride"), pointer("blocks")
 	p := GP64()
 	row := func() Mem { return Mem{Base: p} }
 	Label("loop")
-	f := s.param("f")
+	var f reg.VecVirtual
+	if factor {
+		f = s.param("f")
+	}
 	v := make([]reg.VecVirtual, 8)
 	MOVQ(x, p)
 	for i := range v {
-		v[i] = YMM()
-		VMULPS(row(), f, v[i])
+		if factor {
+			v[i] = YMM()
+			VMULPS(row(), f, v[i])
+		} else {
+			v[i] = s.copyOf(row())
+		}
 		ADDQ(from, p)
 	}
 	t := make([]reg.VecVirtual, 8)
