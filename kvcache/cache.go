@@ -1,6 +1,10 @@
 package kvcache
 
-import "longtake/compute"
+import (
+	"time"
+
+	"longtake/compute"
+)
 
 // Span is a run of latent frames, counted from the start of the session.
 type Span struct{ Start, Frames int }
@@ -14,6 +18,14 @@ type View struct {
 	LogCount, Lengths compute.Tensor
 	// Parts says what the keys are, in the order of the keys. Only the last part may be cut by Lengths.
 	Parts []Part
+	// Watcher, where a cache has one, wants to see the queries that are asked of this view.
+	Watcher Watcher
+}
+
+// Watcher is a Layer that learns from the queries of self attention.
+type Watcher interface {
+	// Watch shows the queries of one forward, rotated, [heads, tokens, headDim]. They are copied.
+	Watch(dq compute.Queue, query compute.Tensor)
 }
 
 // Part is a run of keys [Lo, Hi) of one origin.
@@ -67,9 +79,10 @@ type Layers interface {
 // Cache is the rollout's side.
 type Cache interface {
 	Layers
-	// Begin makes room for the next chunk, frames span.Start and on, which must follow the last committed frame.
+	// Begin makes room for the next chunk, frames span.Start and on, which must follow the last committed frame. If the
+	// chunk before it was left out by End, Begin says why, once, with an error that wraps ErrNotFinite.
 	Begin(dq compute.Queue, span Span) error
-	// End makes the committed chunk part of the history.
+	// End makes the committed chunk part of the history. A chunk with keys that are not finite is left out.
 	End()
 	// Stats returns the sizes now.
 	Stats() Stats
@@ -85,6 +98,21 @@ type Stats struct {
 	Bytes  int64
 	Tokens float64
 	Frames int
+	// Heads says what a compressing cache did, layer by layer and head by head; nil of others. The slice is the cache's own
+	// and changes with it.
+	Heads []HeadStats
+	// Compacting is the time spent on compressing so far.
+	Compacting time.Duration
+}
+
+// HeadStats say what became of the tokens of one head that left the dense frames: Kept of them stand for themselves and for
+// Merged others, Evicted were forgotten (with all that they stood for).
+type HeadStats struct {
+	Kept            int
+	Merged, Evicted int64
+	// LogitError is the sum over all merges of how far the merge moved logits, root mean square over recent queries; 0 for a
+	// cache that sees no queries.
+	LogitError float64
 }
 
 // Shape says what a cache stores: numbers of the model.

@@ -46,12 +46,18 @@ func axis(a compute.Arena, dq compute.Queue, positions, pairs int, theta float64
 	return t
 }
 
-// appendAngles appends cos and sin of position*theta^(-j/pairs) for every pair j.
+// Turn returns cos and sin of position*theta^(-j/pairs), by which pair j of a key at that position is rotated.
+func Turn(position, j, pairs int, theta float64) (cos, sin float32) {
+	s, c := math.Sincos(float64(position) * math.Pow(theta, -float64(j)/float64(pairs)))
+	return float32(c), float32(s)
+}
+
+// appendAngles appends the turns of all pairs.
 func appendAngles(b []byte, position, pairs int, theta float64) []byte {
 	for j := range pairs {
-		s, c := math.Sincos(float64(position) * math.Pow(theta, -float64(j)/float64(pairs)))
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(c)))
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(s)))
+		c, s := Turn(position, j, pairs, theta)
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(c))
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(s))
 	}
 	return b
 }

@@ -41,12 +41,14 @@ type frames struct {
 	done   int // frames committed
 	span   Span
 	parts  []Part // of the chunk in work
+	guard  Guard
 }
 
 // frameLayer is one block's storage, each [heads, slots*tokens, headDim]; raw holds unrotated keys where a kept frame can
 // become older than the clamp.
 type frameLayer struct {
 	cache             *frames
+	index             int
 	keys, raw, values compute.Tensor
 }
 
@@ -114,7 +116,7 @@ func (c *frames) allocate(a compute.Arena, slots int) []frameLayer {
 	layers := make([]frameLayer, s.Layers)
 	for i := range layers {
 		l := &layers[i]
-		l.cache = c
+		l.cache, l.index = c, i
 		l.keys = a.Tensor(s.DType, s.Heads, slots*s.Tokens(), s.HeadDim)
 		l.values = a.Tensor(s.DType, s.Heads, slots*s.Tokens(), s.HeadDim)
 		if c.turns() {
@@ -171,6 +173,9 @@ func (c *frames) slot(f int) int {
 
 // Begin makes room for span and rotates again what has become older than the clamp.
 func (c *frames) Begin(dq compute.Queue, span Span) error {
+	if err := c.guard.Take(); err != nil {
+		return err
+	}
 	if span.Start != c.done || span.Frames <= 0 || span.Frames > c.shape.ChunkFrames {
 		return fmt.Errorf("chunk of %d latent frames at %d: the cache holds %d and takes up to %d", span.Frames, span.Start, c.done, c.shape.ChunkFrames)
 	}
@@ -240,6 +245,10 @@ func (c *frames) frameAt(s, end int) int {
 
 // End counts the chunk as history.
 func (c *frames) End() {
+	if c.guard.Bad() {
+		c.span = Span{}
+		return
+	}
 	c.done += c.span.Frames
 	c.span = Span{}
 }
@@ -259,6 +268,7 @@ func (c *frames) Stats() Stats {
 
 // Reset forgets all frames.
 func (c *frames) Reset() {
+	c.guard = Guard{}
 	c.done, c.span = 0, Span{}
 	c.pos.Reset()
 }
@@ -276,6 +286,7 @@ func (l *frameLayer) Draft(dq compute.Queue, keys, values compute.Tensor) {
 
 // Commit writes the clean chunk's keys into its slots.
 func (l *frameLayer) Commit(dq compute.Queue, keys, values compute.Tensor) {
+	l.cache.guard.Check(dq, keys, l.index, l.index == l.cache.shape.Layers-1, l.cache.span)
 	l.write(dq, keys, values, true)
 }
 

@@ -1,0 +1,373 @@
+package tempcache
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"longtake/compute"
+	"longtake/kvcache"
+)
+
+// cache implements kvcache.Cache. A head's slots are, in this order: the ring of dense frames, newest first at the start so
+// that what is in use always ends where the anchors begin; the anchors, likewise; the entries. A view is then one run of slots,
+// cut for each head after its last entry.
+type cache struct {
+	p      Policy
+	shape  kvcache.Shape
+	device compute.Device
+	tables compute.Arena // rotation tables, the frame that is being merged
+	store  compute.Arena // everything that has slots
+	pos    *kvcache.Positions
+	layers []layer
+	turns  turns
+
+	groups int // independent stores of a layer: one a head, or one
+	ring   int // dense frames that are not anchors
+	slots  int // entries a head has room for
+	grows  bool
+
+	done   int // frames committed
+	merged int // next frame to be merged
+	span   kvcache.Span
+	guard  kvcache.Guard
+	parts  []kvcache.Part // of the chunk in work, entries not counted
+	spent  time.Duration
+	heads  []kvcache.HeadStats
+
+	// The frame that is being merged.
+	probe, query, best, score rows
+	hits                      []hit
+	row, other                []float32
+}
+
+func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
+	c := &cache{p: p, shape: s, device: dev, groups: s.Heads, ring: p.Recent + s.ChunkFrames, merged: p.Anchor}
+	if p.Shared {
+		c.groups = 1
+	}
+	c.turns = newTurns(s)
+	c.hits = make([]hit, s.Tokens())
+	c.row, c.other = make([]float32, s.HeadDim), make([]float32, s.HeadDim)
+	c.heads = make([]kvcache.HeadStats, s.Layers*s.Heads)
+	return c
+}
+
+// width is the length of the vectors that are compared.
+func (c *cache) width() int { return c.shape.Heads / c.groups * c.shape.HeadDim }
+
+// dense is the number of slots before the entries.
+func (c *cache) dense() int { return (c.ring + c.p.Anchor) * c.shape.Tokens() }
+
+// asks reports whether queries are kept.
+func (c *cache) asks() bool { return c.p.ByQuery || c.p.MaxError > 0 }
+
+// probes allocates the memory for the frame that is being merged.
+func (c *cache) probes(a compute.Arena) {
+	n := c.shape.Tokens()
+	c.probe.tensor = a.Tensor(compute.F32, c.groups, n, c.width())
+	if c.p.ByQuery {
+		c.query.tensor = a.Tensor(compute.F32, c.groups, n, c.width())
+	}
+	c.best.tensor = a.Tensor(compute.I32, c.groups, n)
+	c.score.tensor = a.Tensor(compute.F32, c.groups, n)
+}
+
+// allocate takes the storage of all layers with room for entries of so many slots a head.
+func (c *cache) allocate(a compute.Arena, slots int) []layer {
+	s, all := c.shape, c.dense()+slots
+	layers := make([]layer, s.Layers)
+	for i := range layers {
+		l := &layers[i]
+		l.cache, l.index = c, i
+		l.keys.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
+		l.values.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
+		rawType := s.DType
+		if c.p.Keep == Mean {
+			rawType = compute.F32
+		}
+		l.raw.tensor = a.Tensor(rawType, s.Heads, all, s.HeadDim)
+		l.logCount.tensor = a.Tensor(compute.F32, s.Heads, all)
+		l.lengths.tensor = a.Tensor(compute.I32, s.Heads)
+		l.places.tensor = a.Tensor(compute.I32, s.Heads, c.p.Anchor*s.Tokens()+slots, 3)
+		l.groupLengths.tensor = a.Tensor(compute.I32, c.groups)
+		l.unit.tensor = a.Tensor(compute.F32, c.groups, slots, c.width())
+		if s.DType != compute.F32 {
+			l.means.tensor = a.Tensor(compute.F32, s.Heads, slots, s.HeadDim)
+		}
+		if c.p.Retest > 0 {
+			l.first.tensor = a.Tensor(compute.F32, c.groups, slots, c.width())
+		}
+		if c.asks() {
+			l.queries.tensor = a.Tensor(s.DType, s.Heads, c.ring*s.Tokens(), s.HeadDim)
+		}
+	}
+	return layers
+}
+
+// resize moves the store to one with room for so many entries a head.
+func (c *cache) resize(dq compute.Queue, slots int) error {
+	meter := &compute.Meter{Device: c.device}
+	c.allocate(meter, slots)
+	store, err := c.device.NewArena(meter.Bytes())
+	if err != nil {
+		return fmt.Errorf("%d entries a head, %d MiB: %w", slots, meter.Bytes()>>20, err)
+	}
+	layers := c.allocate(store, slots)
+	if err := store.Err(); err != nil {
+		store.Free()
+		return fmt.Errorf("%d entries a head: %w", slots, err)
+	}
+	for i := range layers {
+		l := &layers[i]
+		l.newGroups(slots)
+		if c.store != nil {
+			l.take(dq, &c.layers[i], c.slots)
+		}
+	}
+	if err := dq.Wait(); err != nil {
+		store.Free()
+		return err
+	}
+	if c.store != nil {
+		c.store.Free()
+	}
+	c.store, c.layers, c.slots = store, layers, slots
+	for i := range layers {
+		layers[i].open(dq)
+		layers[i].reindex()
+	}
+	for _, r := range c.scratch() {
+		r.open(dq)
+	}
+	return nil
+}
+
+func (c *cache) scratch() [4]*rows { return [4]*rows{&c.probe, &c.query, &c.best, &c.score} }
+
+// slot returns the first slot of a dense frame.
+func (c *cache) slot(frame int) int {
+	at := c.ring + c.p.Anchor - 1 - frame
+	if frame >= c.p.Anchor {
+		at = c.ring - 1 - (frame-c.p.Anchor)%c.ring
+	}
+	return at * c.shape.Tokens()
+}
+
+// Begin makes room for span: frames that leave the ring are merged, keys beyond the clamp rotated again.
+func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
+	if err := c.guard.Take(); err != nil {
+		return err
+	}
+	if span.Start != c.done || span.Frames <= 0 || span.Frames > c.shape.ChunkFrames {
+		return fmt.Errorf("chunk of %d latent frames at %d: the cache holds %d and takes up to %d", span.Frames, span.Start, c.done, c.shape.ChunkFrames)
+	}
+	began := time.Now()
+	c.span = kvcache.Span{}
+	for ; c.merged < span.Start+span.Frames-c.ring; c.merged++ {
+		if err := c.merge(dq, c.merged); err != nil {
+			return err
+		}
+	}
+	c.span = span
+	c.pos.Begin(dq, span)
+	for i := range c.layers {
+		c.layers[i].turn(dq)
+	}
+	c.partition(dq)
+	c.spent += time.Since(began)
+	return dq.Err()
+}
+
+// merge moves a frame from the ring into the entries of every layer.
+func (c *cache) merge(dq compute.Queue, frame int) error {
+	if c.grows {
+		most := 0
+		for i := range c.layers {
+			for g := range c.layers[i].groups {
+				most = max(most, c.layers[i].groups[g].n)
+			}
+		}
+		if most+c.shape.Tokens() > c.slots {
+			if err := c.resize(dq, 2*c.slots); err != nil {
+				return err
+			}
+		}
+	}
+	c.turns.at(frame)
+	for i := range c.layers {
+		c.layers[i].merge(dq, frame)
+	}
+	return nil
+}
+
+// partition lists the dense frames in view, and hides slots of the ring whose frame has been merged already: a chunk that is
+// begun again with fewer frames leaves such slots.
+func (c *cache) partition(dq compute.Queue) {
+	c.parts = c.parts[:0]
+	n, end := c.shape.Tokens(), c.span.Start+c.span.Frames
+	lo := c.low()
+	for at := lo; at < c.dense(); at += n {
+		f := c.frameAt(at/n, end)
+		kind := kvcache.Recent
+		switch {
+		case f >= c.span.Start:
+			kind = kvcache.Current
+		case f < c.p.Anchor:
+			kind = kvcache.Anchor
+		}
+		for i := range c.layers {
+			c.layers[i].hide(at, f >= c.p.Anchor && f < c.merged)
+		}
+		c.parts = append(c.parts, kvcache.Part{Kind: kind, Lo: at - lo, Hi: at - lo + n, Frame: f})
+	}
+	for i := range c.layers {
+		c.layers[i].publish(dq)
+	}
+}
+
+// low returns the first slot in use.
+func (c *cache) low() int {
+	return max(0, c.ring+c.p.Anchor-c.span.Start-c.span.Frames) * c.shape.Tokens()
+}
+
+// frameAt returns the frame that lies in dense place i when frames up to end have been written.
+func (c *cache) frameAt(i, end int) int {
+	if i >= c.ring {
+		return c.ring + c.p.Anchor - 1 - i
+	}
+	last := end - 1 - c.p.Anchor
+	back := ((last-(c.ring-1-i))%c.ring + c.ring) % c.ring
+	return c.p.Anchor + last - back
+}
+
+// End counts the chunk as history.
+func (c *cache) End() {
+	if !c.guard.Bad() {
+		c.done += c.span.Frames
+	}
+	c.span = kvcache.Span{}
+}
+
+// Layer returns block i's side.
+func (c *cache) Layer(i int) kvcache.Layer { return &c.layers[i] }
+
+// Rope returns the tables and the positions of the chunk in work.
+func (c *cache) Rope() (compute.Rope, compute.Tensor) {
+	return c.pos.Rope(), c.pos.Chunk(c.span.Frames * c.shape.Tokens())
+}
+
+// Stats returns the sizes now.
+func (c *cache) Stats() kvcache.Stats {
+	s := kvcache.Stats{Frames: c.done, Heads: c.heads, Compacting: c.spent}
+	s.Bytes = c.tables.Bytes() + c.store.Bytes() + c.hostBytes(c.slots)
+	entries := 0
+	for i := range c.layers {
+		for h := range c.shape.Heads {
+			g := c.layers[i].group(h)
+			entries += g.n
+			at := &c.heads[i*c.shape.Heads+h]
+			at.Kept, at.Merged, at.Evicted = g.n, g.entered-g.evicted-int64(g.n), g.evicted
+		}
+	}
+	dense := (min(c.done, c.p.Anchor) + max(0, c.done-c.merged)) * c.shape.Tokens()
+	s.Tokens = float64(dense) + float64(entries)/float64(c.shape.Layers*c.shape.Heads)
+	return s
+}
+
+// Reset forgets everything.
+func (c *cache) Reset() {
+	c.guard = kvcache.Guard{}
+	c.done, c.merged, c.span, c.spent = 0, c.p.Anchor, kvcache.Span{}, 0
+	c.pos.Reset()
+	clear(c.heads)
+	for i := range c.layers {
+		l := &c.layers[i]
+		for g := range l.groups {
+			l.groups[g].reset()
+		}
+		l.asked = -1
+		for at := 0; at < c.dense(); at += c.shape.Tokens() {
+			l.hide(at, false)
+		}
+	}
+}
+
+// Close gives the memory back.
+func (c *cache) Close() {
+	c.store.Free()
+	c.tables.Free()
+}
+
+// rows gives the host access to a dense tensor [groups, rows, width] or [groups, rows]: to its own memory where the queue is a
+// compute.Mapper; else to a copy, which costs a transfer of the whole tensor each way and serves as the oracle.
+type rows struct {
+	tensor compute.Tensor
+	mem    []byte
+	mapped bool
+}
+
+// open maps the tensor or makes room for its copy.
+func (r *rows) open(dq compute.Queue) {
+	if r.tensor.Elems() == 0 {
+		return
+	}
+	if m, ok := dq.(compute.Mapper); ok {
+		r.mem, r.mapped = m.Map(r.tensor), true
+		return
+	}
+	r.mem = make([]byte, r.tensor.Bytes())
+}
+
+// fetch brings the copy up to date.
+func (r *rows) fetch(dq compute.Queue) {
+	if !r.mapped && len(r.mem) > 0 {
+		dq.Download(r.mem, r.tensor)
+	}
+}
+
+// flush writes the copy back.
+func (r *rows) flush(dq compute.Queue) {
+	if !r.mapped && len(r.mem) > 0 {
+		dq.Upload(r.tensor, r.mem)
+	}
+}
+
+// at returns the index of element 0 of row i of group g.
+func (r *rows) at(g, i int) int { return g*r.tensor.Stride[0] + i*r.tensor.Stride[1] }
+
+// f32 returns a row of an F32 tensor in place.
+func (r *rows) f32(g, i int) []float32 {
+	return floats(r.mem)[r.at(g, i):][:r.tensor.Dim(-1)]
+}
+
+// load copies a row to dst as float32.
+func (r *rows) load(dst []float32, g, i int) {
+	if r.tensor.DType == compute.F32 {
+		copy(dst, floats(r.mem)[r.at(g, i):])
+		return
+	}
+	b := r.mem[2*r.at(g, i):]
+	for j := range dst {
+		dst[j] = compute.F32FromBF16(binary.LittleEndian.Uint16(b[2*j:]))
+	}
+}
+
+// save rounds src to the row.
+func (r *rows) save(g, i int, src []float32) {
+	if r.tensor.DType == compute.F32 {
+		copy(floats(r.mem)[r.at(g, i):], src)
+		return
+	}
+	b := r.mem[2*r.at(g, i):]
+	for j, v := range src {
+		binary.LittleEndian.PutUint16(b[2*j:], compute.BF16FromF32(v))
+	}
+}
+
+// move copies row from to row to.
+func (r *rows) move(g, to, from int) {
+	n := r.tensor.Dim(-1) * r.tensor.DType.Size()
+	size := r.tensor.DType.Size()
+	copy(r.mem[r.at(g, to)*size:][:n], r.mem[r.at(g, from)*size:][:n])
+}

@@ -1,0 +1,393 @@
+package tempcache
+
+import (
+	"math"
+
+	"longtake/compute"
+)
+
+// hit is what the search found for one token.
+type hit struct {
+	slot   int32 // -1 for none
+	joins  bool
+	cosine float32
+	moved  float64 // how far joining would move logits
+}
+
+// merge moves a frame from the ring into the entries: tokens near an entry join it, all against the entries as they were
+// before the frame; the others become entries in the order of tokens.
+func (l *layer) merge(dq compute.Queue, frame int) {
+	c := l.cache
+	for _, r := range [4]*rows{&l.keys, &l.values, &l.raw, &l.queries} {
+		r.fetch(dq)
+	}
+	at := c.slot(frame)
+	l.describe(at)
+	for g := range l.groups {
+		ints(l.groupLengths.mem)[g] = int32(l.groups[g].n)
+	}
+	asked := c.p.ByQuery && l.asked >= frame
+	if c.p.Search == Exact {
+		l.matchAll(dq, at, asked)
+	}
+	for g := range l.groups {
+		l.search(g, at, asked)
+		l.accept(g, at)
+		l.join(g, at, frame)
+		l.found(g, at, frame)
+	}
+	for _, r := range l.all() {
+		r.flush(dq)
+	}
+}
+
+// describe writes the unit vectors of the frame at slot at.
+func (l *layer) describe(at int) {
+	c := l.cache
+	d, n := c.shape.HeadDim, c.shape.Tokens()
+	for g := range l.groups {
+		lo, hi := l.heads(g)
+		for i := range n {
+			row := c.probe.f32(g, i)
+			for h := lo; h < hi; h++ {
+				l.compared(row[(h-lo)*d:][:d], h, at+i, i)
+				unit(row[(h-lo)*d:][:d], hi-lo)
+			}
+		}
+	}
+}
+
+// compared writes the key at a slot of a head in the form in which keys are compared.
+func (l *layer) compared(dst []float32, head, slot, token int) {
+	if l.cache.p.Space == Rotated {
+		l.keys.load(dst, head, slot)
+		return
+	}
+	l.raw.load(dst, head, slot)
+	if l.cache.p.Space == Spatial {
+		l.cache.turns.spatial(dst, token)
+	}
+}
+
+// unit scales a vector to length 1/sqrt(heads), so that the dot product of vectors of several heads is their mean cosine.
+func unit(x []float32, heads int) {
+	if s := dot(x, x) * float32(heads); s > 0 {
+		f := float32(1 / math.Sqrt(float64(s)))
+		for i := range x {
+			x[i] *= f
+		}
+	}
+}
+
+// dot has four sums, for speed.
+func dot(a, b []float32) float32 {
+	var s0, s1, s2, s3 float32
+	b = b[:len(a)]
+	i := 0
+	for ; i+4 <= len(a); i += 4 {
+		x, y := a[i:i+4:i+4], b[i:i+4:i+4]
+		s0 += x[0] * y[0]
+		s1 += x[1] * y[1]
+		s2 += x[2] * y[2]
+		s3 += x[3] * y[3]
+	}
+	for ; i < len(a); i++ {
+		s0 += a[i] * b[i]
+	}
+	return s0 + s1 + (s2 + s3)
+}
+
+// accept decides which tokens of group g join the entry that was found.
+func (l *layer) accept(g, at int) {
+	c, s := l.cache, &l.groups[g]
+	threshold := float32(c.p.Threshold)
+	for i := range c.hits {
+		h := &c.hits[i]
+		if h.slot < 0 || h.cosine < threshold {
+			continue
+		}
+		h.joins = true
+		if threshold >= 1 {
+			h.joins = l.same(g, int(h.slot), at+i)
+		}
+		if n := int32(c.p.Retest); n > 0 && (s.joined[h.slot]+1)%n == 0 {
+			h.joins = h.joins && dot(l.first.f32(g, int(h.slot)), c.probe.f32(g, i)) >= threshold
+		}
+		if h.joins && c.asks() {
+			h.moved = l.movement(g, int(h.slot), at+i)
+			h.joins = c.p.MaxError == 0 || h.moved <= c.p.MaxError
+		}
+	}
+	if !c.p.OnePerFrame {
+		return
+	}
+	for i := range c.hits {
+		h := &c.hits[i]
+		for j := range i {
+			o := &c.hits[j]
+			if !h.joins || !o.joins || o.slot != h.slot {
+				continue
+			}
+			if h.cosine > o.cosine {
+				o.joins = false
+			} else {
+				h.joins = false
+			}
+		}
+	}
+}
+
+// same reports whether the stored keys of an entry and of a slot are equal in all heads of the group.
+func (l *layer) same(g, entry, slot int) bool {
+	c := l.cache
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		l.keys.load(c.row, h, c.dense()+entry)
+		l.keys.load(c.other, h, slot)
+		for i, v := range c.row {
+			if v != c.other[i] {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// samples is how many queries of a head stand for all of them.
+const samples = 32
+
+// movement returns by how much logits move if the key at slot takes the place of the entry's: the root mean square over
+// recent queries q of q.(k-k')/sqrt(headDim), the largest of the group's heads. This is |S^(1/2) (k-k')|/sqrt(headDim) with S
+// the second moment of those queries. 0 while no query has been seen.
+func (l *layer) movement(g, entry, slot int) float64 {
+	c := l.cache
+	lo, hi := l.heads(g)
+	n := c.ring * c.shape.Tokens()
+	if l.asked < 0 {
+		return 0
+	}
+	// Until the ring is full its last slots are in use.
+	first := max(0, c.ring-(l.asked+1-c.p.Anchor)) * c.shape.Tokens()
+	var worst float64
+	for h := lo; h < hi; h++ {
+		l.keys.load(c.row, h, c.dense()+entry)
+		l.keys.load(c.other, h, slot)
+		for i := range c.row {
+			c.row[i] -= c.other[i]
+		}
+		var sum float64
+		for s := range samples {
+			l.queries.load(c.other, h, first+(2*s+1)*(n-first)/(2*samples))
+			v := float64(dot(c.row, c.other))
+			sum += v * v
+		}
+		worst = max(worst, sum)
+	}
+	return math.Sqrt(worst / samples / float64(c.shape.HeadDim))
+}
+
+// join lets tokens into their entries.
+func (l *layer) join(g, at, frame int) {
+	c, s := l.cache, &l.groups[g]
+	for i := range c.hits {
+		if h := &c.hits[i]; h.joins {
+			l.add(g, int(h.slot), at+i, h.moved)
+			s.last[h.slot] = int32(i)
+		}
+	}
+	for i := range c.hits {
+		h := &c.hits[i]
+		if h.joins && s.last[h.slot] == int32(i) {
+			l.renew(g, int(h.slot), at, i, frame)
+			s.last[h.slot] = -1
+		}
+	}
+}
+
+// add counts the token at slot as a member and takes its value, and for Mean its key, into the running means.
+func (l *layer) add(g, entry, slot int, moved float64) {
+	c, s := l.cache, &l.groups[g]
+	s.entered++
+	s.members[entry]++
+	s.joined[entry]++
+	s.weight[entry] = l.grow(s.weight[entry], 1)
+	share := 1 / float64(s.members[entry])
+	if c.p.Decay > 0 {
+		share = min(1, 1/s.weight[entry])
+	}
+	l.blend(g, entry, slot, float32(share))
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		c.heads[l.index*c.shape.Heads+h].LogitError += moved
+	}
+}
+
+// grow returns the count of two merged entries.
+func (l *layer) grow(weight, more float64) float64 {
+	if d := l.cache.p.Decay; d > 0 {
+		weight *= d
+	}
+	weight += more
+	if most := l.cache.p.CountCap; most > 0 {
+		weight = min(weight, most)
+	}
+	return weight
+}
+
+// blend moves the means of an entry towards the value and the key at slot: mean += share*(new-mean).
+func (l *layer) blend(g, entry, slot int, share float32) {
+	c := l.cache
+	to := c.dense() + entry
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		means, i := &l.values, to
+		if l.means.tensor.Elems() > 0 {
+			means, i = &l.means, entry
+		}
+		l.values.load(c.other, h, slot)
+		if slot >= c.dense() {
+			means.load(c.other, h, slot-to+i)
+		}
+		mix(means.f32(h, i), c.other, share)
+		if means != &l.values {
+			l.values.save(h, to, means.f32(h, i))
+		}
+		if c.p.Keep == Mean {
+			l.raw.load(c.other, h, slot)
+			mix(l.raw.f32(h, to), c.other, share)
+		}
+	}
+}
+
+func mix(mean, x []float32, share float32) {
+	for i, v := range x {
+		mean[i] += share * (v - mean[i])
+	}
+}
+
+// renew gives an entry the position of its newest member, token i of the frame at slot at, and with it a key.
+func (l *layer) renew(g, entry, at, i, frame int) {
+	c, s := l.cache, &l.groups[g]
+	to := c.dense() + entry
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		if c.p.Keep == Newest {
+			l.keys.move(h, to, at+i)
+			l.raw.move(h, to, at+i)
+		}
+		l.setPlace(h, c.p.Anchor*c.shape.Tokens()+entry, frame, i)
+	}
+	if c.p.Keep == Mean {
+		l.rotate(g, entry, frame, i)
+	}
+	l.redescribe(g, entry, i)
+	s.time[entry] = int32(frame)
+	if c.p.Search == Neighbours {
+		s.unlink(entry)
+		s.link(entry, i)
+	}
+	s.cell[entry] = int32(i)
+	l.setCount(g, entry)
+}
+
+// rotate writes the key of an entry at a position from its unrotated mean.
+func (l *layer) rotate(g, entry, frame, token int) {
+	c := l.cache
+	c.turns.at(frame)
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		l.raw.load(c.row, h, c.dense()+entry)
+		c.turns.whole(c.row, token)
+		l.keys.save(h, c.dense()+entry, c.row)
+	}
+}
+
+// redescribe writes what is compared of an entry whose newest member was token i of the frame in work.
+func (l *layer) redescribe(g, entry, token int) {
+	c := l.cache
+	d := c.shape.HeadDim
+	lo, hi := l.heads(g)
+	row := l.unit.f32(g, entry)
+	for h := lo; h < hi; h++ {
+		l.compared(row[(h-lo)*d:][:d], h, c.dense()+entry, token)
+		unit(row[(h-lo)*d:][:d], hi-lo)
+	}
+	if x := l.groups[g].index; x != nil {
+		x.Put(entry, row)
+	}
+}
+
+func (l *layer) setCount(g, entry int) {
+	c := l.cache
+	count := float32(0)
+	if !c.p.NoLogCount {
+		count = float32(math.Log(l.groups[g].weight[entry]))
+	}
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		floats(l.logCount.mem)[l.logCount.at(h, c.dense()+entry)] = count
+	}
+}
+
+// found makes entries of the tokens that joined none.
+func (l *layer) found(g, at, frame int) {
+	c, s := l.cache, &l.groups[g]
+	for i := range c.hits {
+		h := &c.hits[i]
+		if h.joins {
+			continue
+		}
+		entry := s.n
+		if entry < c.slots {
+			s.n++
+		} else if entry = l.free(g, at, i, frame); entry < 0 {
+			continue
+		}
+		l.put(g, entry, at, i, frame)
+		s.near[entry], s.nearness[entry] = h.slot, h.cosine
+		if int(h.slot) == entry {
+			s.near[entry] = -1
+		}
+	}
+}
+
+// put makes token i of the frame at slot at an entry.
+func (l *layer) put(g, entry, at, i, frame int) {
+	c, s := l.cache, &l.groups[g]
+	to := c.dense() + entry
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		l.keys.move(h, to, at+i)
+		l.raw.move(h, to, at+i)
+		l.values.move(h, to, at+i)
+		if l.means.tensor.Elems() > 0 {
+			l.values.load(l.means.f32(h, entry), h, to)
+		}
+		l.setPlace(h, c.p.Anchor*c.shape.Tokens()+entry, frame, i)
+	}
+	row := l.unit.f32(g, entry)
+	copy(row, c.probe.f32(g, i))
+	if c.p.Retest > 0 {
+		copy(l.first.f32(g, entry), row)
+	}
+	if s.index != nil {
+		s.index.Put(entry, row)
+	}
+	s.entered++
+	s.weight[entry], s.members[entry], s.joined[entry] = 1, 1, 0
+	s.time[entry], s.cell[entry], s.last[entry] = int32(frame), int32(i), -1
+	if c.p.Search == Neighbours {
+		s.link(entry, i)
+	}
+	l.setCount(g, entry)
+}
+
+// reindex tells a new index what the entries are.
+func (l *layer) reindex() {
+	for i := range l.groups {
+		g := &l.groups[i]
+		for slot := 0; g.index != nil && slot < g.n; slot++ {
+			g.index.Put(slot, l.unit.f32(i, slot))
+		}
+	}
+}

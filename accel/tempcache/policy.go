@@ -1,0 +1,258 @@
+package tempcache
+
+import (
+	"fmt"
+	"strings"
+
+	"longtake/compute"
+	"longtake/kvcache"
+)
+
+// Space says in which form keys are compared. A rotation alone moves equal content apart: by one frame to cosine 0.987, by 12
+// to 0.89 (Wan's frequencies).
+type Space uint8
+
+// Spaces of comparison. Spatial is after the rotation by row and column, before that by time: the default, since it tells
+// apart places of the picture but not moments. Unrotated ignores both. Rotated compares keys as they are stored (the paper).
+const (
+	Spatial Space = iota
+	Unrotated
+	Rotated
+)
+
+// String returns "spatial", "unrotated" or "rotated".
+func (s Space) String() string { return [...]string{"spatial", "unrotated", "rotated"}[s] }
+
+// Search says how the nearest entry is found.
+type Search uint8
+
+// Searches. Exact looks at every entry of the head. Neighbours looks at the Depth newest entries of each place of the picture
+// within Radius rows and columns: the first of a place is the previous frame's, the others have left and may come back.
+// Approximate asks Policy.Index.
+const (
+	Exact Search = iota
+	Neighbours
+	Approximate
+)
+
+// Representative says which key stands for an entry's members.
+type Representative uint8
+
+// Representatives: the newest member's key (the paper's "last-key"), or the running mean of the unrotated keys, rotated at the
+// newest member's position.
+const (
+	Newest Representative = iota
+	Mean
+)
+
+// Index is an approximate search over the entries of one head. Vectors have unit length.
+type Index interface {
+	// Put says that a slot now holds key, which is not kept.
+	Put(slot int, key []float32)
+	// Nearest returns the slot below slots that seems nearest to query, or -1.
+	Nearest(query []float32, slots int) int
+	// Reset forgets everything.
+	Reset()
+	// Bytes returns the memory taken.
+	Bytes() int64
+}
+
+// Budget bounds a cache. The zero value does not: then the cache grows, by doubling, with what is new in the video.
+type Budget struct {
+	// Frames is the number of latent frames that a head may hold in all: anchors, recent frames, the chunk and entries.
+	Frames int
+	// Bytes bounds the memory of the whole cache.
+	Bytes int64
+}
+
+// Policy makes caches. It is a plain description: start from Default, Paper or Prototype and change fields.
+type Policy struct {
+	// Anchor frames and the Recent newest frames before a chunk stay as they are.
+	Anchor, Recent int
+	// Budget is never exceeded, whatever the video shows.
+	Budget Budget
+	// Threshold is the least cosine of two keys that are merged. At 1 only keys that are equal bit by bit are, which is exact.
+	Threshold float64
+	// MaxError, if not 0, also bounds how far a merge may move logits (root mean square over recent queries, method of moments
+	// of the §1.2 bound). It needs an attention made by Watching; where no query has been seen it does not decide.
+	MaxError float64
+	Space    Space
+	Search   Search
+	// Radius and Depth belong to Neighbours.
+	Radius, Depth int
+	// Index makes the searches of Approximate, one for each head; IndexName describes them.
+	Index     func(width, slots int) Index
+	IndexName string
+	// ByQuery finds a token's entry by its query instead of its key (the paper's correspondence); the cosine test is still
+	// between keys. It needs an attention made by Watching; a frame whose queries were not seen is matched by its keys.
+	ByQuery bool
+	// Keep is the key that stands for the members.
+	Keep Representative
+	// OnePerFrame lets an entry take one token a frame, the nearest; the others become entries.
+	OnePerFrame bool
+	// CountCap, if not 0, bounds the count that enters the logits; Decay, if not 0, multiplies a count before each merge.
+	CountCap, Decay float64
+	// NoLogCount leaves the counts out of the logits, to show what they are for.
+	NoLogCount bool
+	// Shared decides once for all heads of a layer, by the mean of their cosines.
+	Shared bool
+	// Retest, if not 0, compares every Retest-th member of an entry with the entry's first key, and refuses it if that is
+	// no longer within Threshold: a chain of small steps cannot lead far.
+	Retest int
+	// Floor is the least cosine at which a full store merges its closest pair; below it evicts.
+	Floor float64
+}
+
+// Default returns the policy that the embedded model is best served with, without a budget.
+func Default() Policy {
+	return Policy{Recent: 2, Threshold: 0.9, Keep: Mean, Radius: 2, Depth: 6, Floor: 0.7}
+}
+
+// Paper returns the reading of the paper's section 4.1: keys compared as they are stored, rotated; the entry found by the query;
+// the newest key kept. Attention must be made by Watching.
+func Paper() Policy {
+	return Policy{Recent: 2, Threshold: 0.9, Space: Rotated, ByQuery: true, Keep: Newest, Floor: 0.7}
+}
+
+// Prototype returns the options of train/tempcache.py.
+func Prototype() Policy {
+	return Policy{Recent: 2, Threshold: 0.9, Space: Spatial, Keep: Mean, Floor: 0.7}
+}
+
+// String describes the policy, "tempcache 0.9 spatial exact mean, recent 2 + 0 anchor, 12 frames".
+func (p Policy) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "tempcache %g %v ", p.Threshold, p.Space)
+	switch p.Search {
+	case Exact:
+		b.WriteString("exact ")
+	case Neighbours:
+		fmt.Fprintf(&b, "neighbours %dx%d ", p.Radius, p.Depth)
+	case Approximate:
+		b.WriteString(p.IndexName + " ")
+	}
+	b.WriteString([...]string{"newest", "mean"}[p.Keep])
+	for _, o := range []struct {
+		on   bool
+		name string
+	}{
+		{p.ByQuery, " by query"}, {p.OnePerFrame, " one a frame"}, {p.Shared, " shared"}, {p.NoLogCount, " without counts"},
+		{p.MaxError > 0, fmt.Sprintf(" error %g", p.MaxError)}, {p.CountCap > 0, fmt.Sprintf(" cap %g", p.CountCap)},
+		{p.Decay > 0, fmt.Sprintf(" decay %g", p.Decay)}, {p.Retest > 0, fmt.Sprintf(" retest %d", p.Retest)},
+	} {
+		if o.on {
+			b.WriteString(o.name)
+		}
+	}
+	fmt.Fprintf(&b, ", recent %d + %d anchor", p.Recent, p.Anchor)
+	switch {
+	case p.Budget.Frames > 0:
+		fmt.Fprintf(&b, ", %d frames", p.Budget.Frames)
+	case p.Budget.Bytes > 0:
+		fmt.Fprintf(&b, ", %d bytes", p.Budget.Bytes)
+	}
+	return b.String()
+}
+
+// firstFrames is how many frames' worth of entries a cache without a budget begins with; it doubles when they are spent.
+const firstFrames = 8
+
+// mostSlots bounds the search for the most entries that a budget in bytes allows.
+const mostSlots = 1 << 24
+
+// Check refuses options that contradict each other or the model, and impossible budgets, naming the smallest possible one.
+func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
+	least := p.Anchor + p.Recent + s.ChunkFrames
+	switch {
+	case p.Anchor < 0 || p.Recent < 0 || s.ChunkFrames <= 0:
+		return fmt.Errorf("cache of %d anchor and %d recent frames: counts must not be negative", p.Anchor, p.Recent)
+	case !(p.Threshold > 0 && p.Threshold <= 1) || !(p.Floor >= -1 && p.Floor <= 1):
+		return fmt.Errorf("merging threshold %v and floor %v: a threshold is a cosine above 0 and at most 1, a floor one from -1 to 1", p.Threshold, p.Floor)
+	case !(p.MaxError >= 0) || !(p.CountCap >= 0) || !(p.Decay >= 0 && p.Decay <= 1) || p.Retest < 0:
+		return fmt.Errorf("error bound %v, count cap %v, decay %v (at most 1) and retest %d must not be negative", p.MaxError, p.CountCap, p.Decay, p.Retest)
+	case p.Space > Rotated || p.Search > Approximate || p.Keep > Mean:
+		return fmt.Errorf("unknown space %d, search %d or representative %d", p.Space, p.Search, p.Keep)
+	case p.Search == Neighbours && (p.Radius < 0 || p.Depth < 1):
+		return fmt.Errorf("neighbours within radius %d, %d deep: want at least 0 and 1", p.Radius, p.Depth)
+	case p.Search == Approximate && p.Index == nil:
+		return fmt.Errorf("approximate search without an index")
+	case p.Shared && p.ByQuery:
+		return fmt.Errorf("decisions shared by heads cannot be made by query")
+	case s.Clamp > 0 && p.Recent+s.ChunkFrames > s.Clamp:
+		return fmt.Errorf("%d recent frames reach beyond the %d frames that the model was trained on, possible are up to %d", p.Recent, s.Clamp, s.Clamp-s.ChunkFrames)
+	case p.Budget.Frames != 0 && p.Budget.Bytes != 0:
+		return fmt.Errorf("budget both in frames (%d) and in bytes (%d): give one", p.Budget.Frames, p.Budget.Bytes)
+	case p.Budget.Frames < 0 || p.Budget.Frames > 0 && p.Budget.Frames < least:
+		return fmt.Errorf("budget of %d latent frames is too small: %d anchor, %d recent and a chunk of %d need at least %d",
+			p.Budget.Frames, p.Anchor, p.Recent, s.ChunkFrames, least)
+	}
+	if p.Budget.Bytes != 0 {
+		if least := p.bytes(dev, s, 0); p.Budget.Bytes < least {
+			return fmt.Errorf("budget of %d bytes is too small: %d anchor, %d recent and a chunk of %d latent frames need at least %d",
+				p.Budget.Bytes, p.Anchor, p.Recent, s.ChunkFrames, least)
+		}
+	}
+	return nil
+}
+
+// slots returns how many entries a head begins with, and whether they may grow.
+func (p Policy) slots(dev compute.Device, s kvcache.Shape) (n int, grows bool) {
+	switch {
+	case p.Budget.Frames > 0:
+		return max(0, p.Budget.Frames-p.Anchor-p.Recent-s.ChunkFrames) * s.Tokens(), false
+	case p.Budget.Bytes > 0:
+		// Bytes grow with slots: find the most that fit.
+		lo, hi := 0, 1
+		for hi < mostSlots && p.bytes(dev, s, hi) <= p.Budget.Bytes {
+			lo, hi = hi, 2*hi
+		}
+		for hi-lo > 1 {
+			if mid := (lo + hi) / 2; p.bytes(dev, s, mid) <= p.Budget.Bytes {
+				lo = mid
+			} else {
+				hi = mid
+			}
+		}
+		return lo, false
+	}
+	return firstFrames * s.Tokens(), true
+}
+
+// Bytes returns the memory that New takes: all of it with a budget, the first part of a growing cache without.
+func (p Policy) Bytes(dev compute.Device, s kvcache.Shape) int64 {
+	n, _ := p.slots(dev, s)
+	return p.bytes(dev, s, n)
+}
+
+func (p Policy) bytes(dev compute.Device, s kvcache.Shape, slots int) int64 {
+	c := newCache(p, dev, s)
+	tables, store := &compute.Meter{Device: dev}, &compute.Meter{Device: dev}
+	c.pos = kvcache.NewPositions(tables, nil, s)
+	c.probes(tables)
+	c.allocate(store, slots)
+	return tables.Bytes() + store.Bytes() + c.hostBytes(slots)
+}
+
+// New allocates a cache.
+func (p Policy) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (kvcache.Cache, error) {
+	if err := p.Check(dev, s); err != nil {
+		return nil, err
+	}
+	c := newCache(p, dev, s)
+	var err error
+	if c.tables, err = dev.NewArena(0); err != nil {
+		return nil, fmt.Errorf("cache tables: %w", err)
+	}
+	c.pos = kvcache.NewPositions(c.tables, dq, s)
+	c.probes(c.tables)
+	slots, grows := p.slots(dev, s)
+	if err = c.tables.Err(); err == nil {
+		c.grows = grows
+		err = c.resize(dq, slots)
+	}
+	if err != nil {
+		c.tables.Free()
+		return nil, fmt.Errorf("%v: %w", p, err)
+	}
+	return c, nil
+}

@@ -1,0 +1,120 @@
+package tempcache
+
+import "longtake/compute"
+
+// matchAll finds the nearest entry of every token of the frame at slot at, in all groups at once.
+func (l *layer) matchAll(dq compute.Queue, at int, asked bool) {
+	c := l.cache
+	most := 0
+	for g := range l.groups {
+		most = max(most, l.groups[g].n)
+	}
+	probe, keys := &c.probe, l.unit.tensor.Slice(1, 0, most)
+	if asked {
+		l.askAll(at)
+		probe = &c.query
+		if c.p.Space == Rotated {
+			// What attention itself compares, lengths included.
+			keys = l.keys.tensor.Slice(1, c.dense(), c.dense()+most)
+		}
+	}
+	m, ok := dq.(compute.Matcher)
+	if !ok {
+		l.compare(probe, keys)
+		return
+	}
+	probe.flush(dq)
+	l.groupLengths.flush(dq)
+	m.Match(c.best.tensor, c.score.tensor, probe.tensor, keys, l.groupLengths.tensor)
+	c.best.fetch(dq)
+	c.score.fetch(dq)
+}
+
+// askAll writes the queries of the frame at slot at in the space of comparison.
+func (l *layer) askAll(at int) {
+	c := l.cache
+	for h := range c.shape.Heads {
+		for i := range c.shape.Tokens() {
+			row := c.query.f32(h, i)
+			l.queries.load(row, h, at+i)
+			switch c.p.Space {
+			case Unrotated:
+				c.turns.unturn(row, i, true)
+			case Spatial:
+				c.turns.unturn(row, i, false)
+			}
+		}
+	}
+}
+
+// compare is compute.Matcher's rule on the host.
+func (l *layer) compare(probe *rows, keys compute.Tensor) {
+	c := l.cache
+	from := &l.unit
+	first := 0
+	if keys.Buffer == l.keys.tensor.Buffer {
+		from, first = &l.keys, c.dense()
+	}
+	row := make([]float32, c.width())
+	for g := range l.groups {
+		for i := range c.shape.Tokens() {
+			at := c.best.at(g, i)
+			best, top := int32(-1), float32(0)
+			for j := range l.groups[g].n {
+				from.load(row, g, first+j)
+				if s := dot(probe.f32(g, i), row); best < 0 || s > top {
+					best, top = int32(j), s
+				}
+			}
+			ints(c.best.mem)[at], floats(c.score.mem)[at] = best, top
+		}
+	}
+}
+
+// search fills in the hits of group g.
+func (l *layer) search(g, at int, asked bool) {
+	c := l.cache
+	ask := &c.probe
+	if asked {
+		ask = &c.query
+		if c.p.Search != Exact && g == 0 {
+			l.askAll(at)
+		}
+	}
+	for i := range c.hits {
+		h := hit{slot: -1}
+		switch c.p.Search {
+		case Exact:
+			at := c.best.at(g, i)
+			h.slot, h.cosine = ints(c.best.mem)[at], floats(c.score.mem)[at]
+		case Neighbours:
+			h.slot, h.cosine = l.around(g, i, ask.f32(g, i))
+		case Approximate:
+			h.slot = int32(l.groups[g].index.Nearest(ask.f32(g, i), l.groups[g].n))
+		}
+		if h.slot >= 0 && (asked || c.p.Search == Approximate) {
+			h.cosine = dot(c.probe.f32(g, i), l.unit.f32(g, int(h.slot)))
+		}
+		c.hits[i] = h
+	}
+}
+
+// around returns the nearest of the Depth newest entries of each place within Radius of a token.
+func (l *layer) around(g, token int, x []float32) (slot int32, top float32) {
+	c, s := l.cache, &l.groups[g]
+	slot = -1
+	columns := c.shape.Columns
+	row, column := token/columns, token%columns
+	for r := max(0, row-c.p.Radius); r <= min(c.shape.Rows-1, row+c.p.Radius); r++ {
+		for k := max(0, column-c.p.Radius); k <= min(columns-1, column+c.p.Radius); k++ {
+			at := s.head[r*columns+k]
+			for n := 0; n < c.p.Depth && at >= 0; n++ {
+				if v := dot(x, l.unit.f32(g, int(at))); slot < 0 || v > top {
+					slot, top = at, v
+				}
+				at = s.next[at]
+			}
+		}
+	}
+	return slot, top
+}

@@ -1,0 +1,113 @@
+package tempcache
+
+// group is the host's side of the entries that are decided on together: those of one head, or of all heads of a layer. All
+// slices have one element a slot.
+type group struct {
+	n                int
+	entered, evicted int64 // tokens
+	weight           []float64
+	members          []int64
+	time, cell       []int32   // of the newest member
+	near             []int32   // a slot that was near when last looked, -1 for none
+	nearness         []float32 // and the cosine then
+	joined           []int32   // merges since the entry was made
+	last             []int32   // token of the frame in work that joined last, -1 for none
+
+	// Entries by the place of their newest member, newest first; for Neighbours.
+	head       []int32 // [tokens], -1 for none
+	next, prev []int32 // -1 at the ends
+	index      Index
+}
+
+// slotBytes is what a group keeps on the host for a slot.
+const slotBytes = 8 + 8 + 2*4 + 4 + 4 + 4 + 4 + 2*4
+
+// hostBytes returns the memory of the host's side of all layers.
+func (c *cache) hostBytes(slots int) int64 {
+	each := int64(slots) * slotBytes
+	if c.p.Search == Approximate {
+		each += c.p.Index(c.width(), slots).Bytes()
+	}
+	return int64(c.shape.Layers) * int64(c.groups) * each
+}
+
+func (l *layer) newGroups(slots int) {
+	c := l.cache
+	l.hides, l.asked = make([]bool, c.dense()/c.shape.Tokens()), -1
+	l.groups = make([]group, c.groups)
+	for i := range l.groups {
+		g := &l.groups[i]
+		g.weight, g.members = make([]float64, slots), make([]int64, slots)
+		g.nearness = make([]float32, slots)
+		for _, s := range []*[]int32{&g.time, &g.cell, &g.near, &g.joined, &g.last, &g.next, &g.prev} {
+			*s = make([]int32, slots)
+		}
+		g.head = make([]int32, c.shape.Tokens())
+		if c.p.Search == Approximate {
+			g.index = c.p.Index(c.width(), slots)
+		}
+		g.reset()
+	}
+}
+
+// reset forgets all entries.
+func (g *group) reset() {
+	g.n, g.entered, g.evicted = 0, 0, 0
+	for i := range g.head {
+		g.head[i] = -1
+	}
+	for i := range g.last {
+		g.last[i] = -1
+	}
+	if g.index != nil {
+		g.index.Reset()
+	}
+}
+
+// take copies old, which has so many slots.
+func (g *group) take(old *group, slots int) {
+	g.n, g.entered, g.evicted = old.n, old.entered, old.evicted
+	copy(g.weight, old.weight)
+	copy(g.members, old.members)
+	copy(g.nearness, old.nearness)
+	copy(g.time, old.time)
+	copy(g.cell, old.cell)
+	copy(g.near, old.near)
+	copy(g.joined, old.joined)
+	copy(g.next, old.next)
+	copy(g.prev, old.prev)
+	copy(g.head, old.head)
+}
+
+// link puts a slot first at its place.
+func (g *group) link(slot, cell int) {
+	first := g.head[cell]
+	g.cell[slot], g.prev[slot], g.next[slot], g.head[cell] = int32(cell), -1, first, int32(slot)
+	if first >= 0 {
+		g.prev[first] = int32(slot)
+	}
+}
+
+// unlink takes a slot from its place.
+func (g *group) unlink(slot int) {
+	prev, next := g.prev[slot], g.next[slot]
+	if prev >= 0 {
+		g.next[prev] = next
+	} else {
+		g.head[g.cell[slot]] = next
+	}
+	if next >= 0 {
+		g.prev[next] = prev
+	}
+}
+
+// stale returns the slot that matters least: fewest members over age in frames.
+func (g *group) stale(now int) int {
+	at, least := -1, 0.0
+	for i, m := range g.members[:g.n] {
+		if v := float64(m) / float64(now-int(g.time[i])+1); at < 0 || v < least {
+			at, least = i, v
+		}
+	}
+	return at
+}
