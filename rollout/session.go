@@ -2,7 +2,9 @@ package rollout
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 
 	"longtake/attention"
@@ -171,32 +173,78 @@ func (s *Session) start(ctx context.Context, r Request) error {
 // video's very first frame. A cancelled context ends the chunk early and leaves the session as it was before.
 func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Frame, err error) {
 	defer s.guard(&err)
-	if s.closed {
-		return nil, ErrClosed
-	}
 	began := time.Now()
-	span := kvcache.Span{Start: s.cache.Stats().Frames, Frames: s.engine.Network.ChunkFrames}
-	end, err := s.begin(span, actions)
+	end, err := s.denoise(ctx, actions)
 	if err != nil {
 		return nil, err
-	}
-	key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.chunk)}
-	s.solver.Noise(s.dq, s.latent, key)
-	for _, step := range s.solver.Steps {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		s.work.Predict(s.dq, s.pred, s.latent, dit.Pass{Index: step.Index, Chunk: s.chunk}, s.cache)
-		s.solver.Advance(s.dq, s.latent, s.pred, s.scratch, step, key)
 	}
 	denoised := time.Now()
 	if err := s.commit(s.latent, end); err != nil {
 		return nil, err
 	}
 	committed := time.Now()
-	frames, err = s.vae.Decode(s.dq, s.latent, span.Start)
+	frames, err = s.vae.Decode(s.dq, s.latent, s.cache.Stats().Frames-s.engine.Network.ChunkFrames)
 	s.times = Times{denoised.Sub(began), committed.Sub(denoised), time.Since(committed)}
 	return frames, err
+}
+
+// Peek makes the next chunk as Next would, and leaves the session as it was before.
+func (s *Session) Peek(ctx context.Context, actions ...int) (frames []video.Frame, err error) {
+	defer s.guard(&err)
+	if _, err := s.denoise(ctx, actions); err != nil {
+		return nil, err
+	}
+	return s.vae.Decode(s.dq, s.latent, s.cache.Stats().Frames)
+}
+
+// Force goes on with a chunk that was made elsewhere instead of its own: latent holds the clean tokens [tokens, values] of a
+// whole chunk. It runs the clean pass alone.
+func (s *Session) Force(ctx context.Context, latent []float32, actions ...int) (err error) {
+	defer s.guard(&err)
+	if s.closed {
+		return ErrClosed
+	}
+	if len(latent) != s.latent.Elems() {
+		return fmt.Errorf("%w: chunk of %d values, the model's has %d", ErrRequest, len(latent), s.latent.Elems())
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	end, err := s.begin(s.span(), actions)
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 0, 4*len(latent))
+	for _, v := range latent {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+	}
+	s.dq.Upload(s.latent, b)
+	return s.commit(s.latent, end)
+}
+
+// span is the next chunk.
+func (s *Session) span() kvcache.Span {
+	return kvcache.Span{Start: s.cache.Stats().Frames, Frames: s.engine.Network.ChunkFrames}
+}
+
+// denoise makes the next chunk's latents and returns where its actions lead; the session is as before until commit.
+func (s *Session) denoise(ctx context.Context, actions []int) (end place, err error) {
+	if s.closed {
+		return end, ErrClosed
+	}
+	if end, err = s.begin(s.span(), actions); err != nil {
+		return end, err
+	}
+	key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.chunk)}
+	s.solver.Noise(s.dq, s.latent, key)
+	for _, step := range s.solver.Steps {
+		if err := ctx.Err(); err != nil {
+			return end, err
+		}
+		s.work.Predict(s.dq, s.pred, s.latent, dit.Pass{Index: step.Index, Chunk: s.chunk}, s.cache)
+		s.solver.Advance(s.dq, s.latent, s.pred, s.scratch, step, key)
+	}
+	return end, s.dq.Err()
 }
 
 // commit runs the clean pass on latent, whose keys then stay, and closes the chunk.
@@ -219,8 +267,19 @@ func (s *Session) Stats() kvcache.Stats {
 	return s.cache.Stats()
 }
 
-// Latent returns the clean latents of the last chunk, F32 [tokens, values], valid until the next call of Next.
+// Latent returns the clean latents of the last chunk, F32 [tokens, values], valid until the next call that makes one.
 func (s *Session) Latent() compute.Tensor { return s.latent }
+
+// Latents downloads Latent.
+func (s *Session) Latents() ([]float32, error) {
+	b := make([]byte, s.latent.Bytes())
+	s.dq.Download(b, s.latent)
+	out := make([]float32, s.latent.Elems())
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	return out, s.dq.Err()
+}
 
 // Times returns how long the stages of the last chunk took.
 func (s *Session) Times() Times { return s.times }
