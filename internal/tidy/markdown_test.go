@@ -169,18 +169,14 @@ func TestKernelsHaveSourceAndReadme(t *testing.T) { obey(t, kernels) }
 // kernels finds folders of CUDA kernels without a .cu file or a README.md.
 func kernels(t *tree) (faults []string) {
 	const root = "compute/cuda/kernels"
-	folders := map[string][2]bool{} // has .cu, has README.md
+	source := map[string]bool{} // by folder
 	for name := range t.all {
-		switch dir := path.Dir(name); {
-		case dir == root && path.Ext(name) == "":
-			folders[name] = folders[name]
-		case path.Dir(dir) == root:
-			has := folders[dir]
-			folders[dir] = [2]bool{has[0] || path.Ext(name) == ".cu", has[1] || path.Base(name) == "README.md"}
+		if dir := path.Dir(name); path.Dir(dir) == root {
+			source[dir] = source[dir] || path.Ext(name) == ".cu"
 		}
 	}
-	for _, dir := range slices.Sorted(maps.Keys(folders)) {
-		if folders[dir] != [2]bool{true, true} {
+	for _, dir := range slices.Sorted(maps.Keys(source)) {
+		if !source[dir] || !t.all[dir+"/README.md"] {
 			faults = append(faults, dir+": a kernel has a .cu file and a README.md")
 		}
 	}

@@ -105,18 +105,6 @@ func (t *tree) at(p token.Pos) string {
 	return fmt.Sprintf("%s:%d", place.Filename, place.Line)
 }
 
-// folders returns the Go packages of this module, sorted.
-func (t *tree) folders() []string {
-	var out []string
-	for _, s := range t.sources {
-		if !s.nested && !slices.Contains(out, s.dir) {
-			out = append(out, s.dir)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
 // repository is the real tree, parsed once.
 var repository = sync.OnceValues(func() (*tree, error) { return load(os.DirFS("../..")) })
 
