@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"longtake/compute"
 	"longtake/compute/computetest"
@@ -324,12 +325,22 @@ func TestKernelResources(t *testing.T) {
 
 func TestSecondStartTakesKernelsFromDisk(t *testing.T) {
 	openForTest(t).Close()
-	var lines []string
-	d, err := New(Options{Progress: func(l string) { lines = append(lines, l) }})
-	if err != nil || len(lines) > 0 {
-		t.Fatalf("%v; said %q", err, lines)
+	dir := t.TempDir()
+	for start := range 2 {
+		var lines []string
+		from := time.Now()
+		d, err := New(Options{CacheDir: dir, Progress: func(l string) { lines = append(lines, l) }})
+		if err != nil || (len(lines) > 0) != (start == 0) {
+			t.Fatalf("start %d: %v; said %q", start, err, lines)
+		}
+		opened := time.Since(from)
+		from = time.Now()
+		if _, err := d.attendModule(attendVariant{headDim: 128, blockKeys: 160}); err != nil {
+			t.Error(err)
+		}
+		t.Logf("start %d: device %v, attention variant %v", start, opened, time.Since(from))
+		d.Close()
 	}
-	d.Close()
 	info, err := Probe()
 	if err != nil || len(info.GPUs) == 0 || info.Compiler == "" || len(info.Libraries) != 3 {
 		t.Errorf("%+v, %v", info, err)

@@ -40,7 +40,7 @@ func (k *kernels) files() []kernelFile {
 		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_ff", "map_fb", "map_bf", "map_bb"}, k.one[:]},
 		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.two[:]},
 		{"norm", normOptions(normHeld), []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:]},
-		{"norm", normOptions(normHeld), []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:]},
+		{"norm", normOptions(normWideHeld), []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:]},
 		{"rope", nil, []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:]},
 		{"gather", nil, []string{"gather_f", "gather_b"}, k.gather[:]},
 		{"timeembed", nil, []string{"timeembed_f", "timeembed_b"}, k.timeembed[:]},
@@ -183,22 +183,25 @@ func (m *modules) say(line string) {
 	m.progress(line)
 }
 
-// loadAll fills k, several files at a time. Each file is compiled once, though its functions go to several tables.
+// loadAll fills k, several files at a time. A file is compiled once for each set of options.
 func (m *modules) loadAll(k *kernels) error {
 	files := k.files()
 	errs := make([]error, len(files))
-	byName := map[string][]int{}
-	for i, f := range files {
-		byName[f.name] = append(byName[f.name], i)
-	}
-	limit := make(chan struct{}, max(1, min(len(byName), runtime.GOMAXPROCS(0))))
+	limit := make(chan struct{}, max(1, runtime.GOMAXPROCS(0)))
 	var wg sync.WaitGroup
-	for name, indices := range byName {
+	for first, f := range files {
+		same := func(other kernelFile) bool { return other.name == f.name && slices.Equal(other.options, f.options) }
+		if slices.ContainsFunc(files[:first], same) {
+			continue
+		}
 		wg.Go(func() {
 			limit <- struct{}{}
 			defer func() { <-limit }()
-			module, err := m.load(name, files[indices[0]].options...)
-			for _, i := range indices {
+			module, err := m.load(f.name, f.options...)
+			for i := first; i < len(files); i++ {
+				if !same(files[i]) {
+					continue
+				}
 				if errs[i] = err; err == nil {
 					errs[i] = m.functions(module, files[i])
 				}

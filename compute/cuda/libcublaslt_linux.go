@@ -24,6 +24,7 @@ const (
 	ltDescBiasType  = 26
 	ltPrefWorkspace = 1
 	ltPrefAlignA    = 5 // then B, C, D
+	ltEpilogueNone  = 1
 	ltEpilogueBias  = 4
 	ltEpilogueReLU  = 2
 	ltEpilogueGELU  = 32
@@ -58,51 +59,16 @@ func ltCheck(name string, result uintptr) error {
 // NewProduct describes dst[rows, out] = x[rows, in] W[out, in]ᵀ to a library that thinks in columns: dstᵀ = Wᵀᵀ xᵀ with W
 // as a column-major [in, out] taken transposed, xᵀ [in, rows] and dstᵀ [out, rows] as they lie.
 func (d *gpu) NewProduct(p product) (*productPlan, error) {
-	plan := &productPlan{product: p, one: 1}
-	operand, result := uintptr(ltReal32F), uintptr(ltReal32F)
-	if p.half {
-		operand = ltReal16BF
-	}
-	if p.dstHalf {
-		result = ltReal16BF
-	}
-	epilogue, transposed := int32(1), int32(1)
-	switch compute.Activation(p.act) {
-	case compute.GELU:
-		epilogue = ltEpilogueGELU
-	case compute.ReLU:
-		epilogue = ltEpilogueReLU
-	case compute.SiLU:
+	if compute.Activation(p.act) == compute.SiLU {
 		return nil, fmt.Errorf("cuda: cuBLASLt has no SiLU epilogue")
 	}
-	biasType := int32(ltReal32F)
-	if p.bias {
-		epilogue = epilogue&^1 | ltEpilogueBias
-	}
-	if p.biasHalf {
-		biasType = ltReal16BF
-	}
+	plan := &productPlan{product: p, one: 1}
 	var preference uintptr
-	steps := []func() error{
-		func() error {
-			return d.ltCall("cublasLtMatmulDescCreate", uintptr(unsafe.Pointer(&plan.descriptor)), ltCompute32F, ltReal32F)
-		},
-		func() error { return d.describe(plan, ltDescTransA, unsafe.Pointer(&transposed), 4) },
-		func() error { return d.describe(plan, ltDescEpilogue, unsafe.Pointer(&epilogue), 4) },
-		func() error {
-			if !p.bias {
-				return nil
-			}
-			return d.describe(plan, ltDescBiasType, unsafe.Pointer(&biasType), 4)
-		},
-		func() error { return d.layout(&plan.a, operand, p.in, p.out, p.in) },
-		func() error { return d.layout(&plan.b, operand, p.in, p.rows, p.xStride) },
-		func() error { return d.layout(&plan.c, result, p.out, p.rows, p.dstStride) },
+	steps := append(d.describeProduct(plan),
 		func() error {
 			return d.ltCall("cublasLtMatmulPreferenceCreate", uintptr(unsafe.Pointer(&preference)))
 		},
-		func() error { return d.prefer(preference, ltPrefWorkspace, unsafe.Pointer(&p.workspaceBytes), 8) },
-	}
+		func() error { return d.prefer(preference, ltPrefWorkspace, unsafe.Pointer(&p.workspaceBytes), 8) })
 	for i, align := range []int{p.wAlign, p.xAlign, p.dstAlign, p.dstAlign} {
 		steps = append(steps, func() error {
 			v := uint32(align)
@@ -128,6 +94,41 @@ func (d *gpu) NewProduct(p product) (*productPlan, error) {
 	}
 	plan.algorithm = answers[p.choice]
 	return plan, nil
+}
+
+// describeProduct lists the steps that make a plan's descriptor and layouts.
+func (d *gpu) describeProduct(plan *productPlan) []func() error {
+	typeOf := func(half bool) uintptr {
+		if half {
+			return ltReal16BF
+		}
+		return ltReal32F
+	}
+	epilogue, transposed, biasType := int32(ltEpilogueNone), int32(1), int32(typeOf(plan.biasHalf))
+	switch compute.Activation(plan.act) {
+	case compute.GELU:
+		epilogue = ltEpilogueGELU
+	case compute.ReLU:
+		epilogue = ltEpilogueReLU
+	}
+	if plan.bias {
+		epilogue = epilogue&^ltEpilogueNone | ltEpilogueBias
+	}
+	operand, p := typeOf(plan.half), plan.product
+	steps := []func() error{
+		func() error {
+			return d.ltCall("cublasLtMatmulDescCreate", uintptr(unsafe.Pointer(&plan.descriptor)), ltCompute32F, ltReal32F)
+		},
+		func() error { return d.describe(plan, ltDescTransA, unsafe.Pointer(&transposed), 4) },
+		func() error { return d.describe(plan, ltDescEpilogue, unsafe.Pointer(&epilogue), 4) },
+		func() error { return d.layout(&plan.a, operand, p.in, p.out, p.in) },
+		func() error { return d.layout(&plan.b, operand, p.in, p.rows, p.xStride) },
+		func() error { return d.layout(&plan.c, typeOf(p.dstHalf), p.out, p.rows, p.dstStride) },
+	}
+	if plan.bias {
+		steps = append(steps, func() error { return d.describe(plan, ltDescBiasType, unsafe.Pointer(&biasType), 4) })
+	}
+	return steps
 }
 
 func inOrder(steps []func() error) error {

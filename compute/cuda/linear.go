@@ -66,22 +66,13 @@ func (q *queue) product(dst, x compute.Tensor, m *matrix, bias compute.Tensor, a
 		fused = compute.None
 	}
 	key := product{rows: x.Shape[0], in: x.Shape[1], out: m.Shape[0], xStride: stride(x), dstStride: stride(dst), half: m.half,
-		dstHalf: dst.DType == compute.BF16, bias: !bias.IsZero(), act: uint8(fused), workspaceBytes: q.work.bytes,
+		dstHalf: dst.DType == compute.BF16, bias: !bias.IsZero(), biasHalf: !bias.IsZero() && dst.DType == compute.BF16, act: uint8(fused), workspaceBytes: q.work.bytes,
 		xAlign: alignment(x), dstAlign: alignment(dst), wAlign: alignment(m.Tensor)}
 	if p := q.plan(key); p != nil {
 		if q.multiply(p, dst, x, m, bias); act != fused {
 			q.Activate(dst, dst, act)
 		}
 		return
-	}
-	if key.bias && key.dstHalf {
-		key.biasHalf = true
-		if p := q.plan(key); p != nil {
-			if q.multiply(p, dst, x, m, bias); act != fused {
-				q.Activate(dst, dst, act)
-			}
-			return
-		}
 	}
 	key.bias, key.biasHalf, key.act = false, false, uint8(compute.None)
 	if p := q.plan(key); p != nil {

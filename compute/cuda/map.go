@@ -42,11 +42,11 @@ const (
 	opBias
 )
 
-// Threads of a block and chunks of a thread, with one operand to read and with two.
+// Threads of a block and chunks of a thread, with one operand to read and with two: the fastest of BenchmarkSweep.
 const (
 	mapThreads = 256
-	mapUnroll1 = 4
-	mapUnroll2 = 2
+	mapUnroll1 = 1
+	mapUnroll2 = 1
 )
 
 // outer is what remains of up to three operands' dimensions when neighbours that lie together in all of them are merged:

@@ -17,11 +17,14 @@ type normArgs struct {
 	_                                                 uint32
 }
 
-// A thread keeps normHeld chunks of its row in registers. Rows that need fewer threads than normThreads share a block.
+// A thread keeps normHeld chunks of its row in registers, and rows that need fewer threads than normThreads share a block: the
+// fastest of BenchmarkSweep. Rows too wide for normMostThreads get the second set of kernels.
 const (
-	normHeld        = 4
-	normThreads     = 256
-	normWideThreads = 1024
+	normHeld        = 2
+	normThreads     = 128
+	normMostThreads = 256
+	normWideHeld    = 8
+	normWideThreads = 512
 )
 
 // Norm normalises each row, see compute.Norm. Rows may be up to 32768 wide (4096 where alignment
@@ -57,20 +60,21 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 		chunk, a.vec = 8, 1
 	}
 	kernel := half("norm", dst)<<1 | half("norm", x)
-	held := q.device.normHeld
-	threads := (width/chunk + held - 1) / held
-	threads = (threads + 31) / 32 * 32
+	chunks, fn := width/chunk, q.device.kernels.norm[kernel]
+	threads := wholeWarps(chunks, q.device.normHeld)
+	if threads > normMostThreads {
+		fn, threads = q.device.kernels.normWide[kernel], wholeWarps(chunks, normWideHeld)
+	}
 	if threads > normWideThreads {
 		q.fail("norm", fmt.Errorf("rows of %v are too wide: %w", x, compute.ErrUnsupported))
 		return
 	}
-	fn := q.device.kernels.norm[kernel]
-	if threads > normThreads {
-		fn = q.device.kernels.normWide[kernel]
-	}
 	together := max(1, q.device.normThreads/threads)
 	q.launch("norm", fn, [3]uint32{uint32((rows + together - 1) / together), 1, 1}, [3]uint32{uint32(threads), uint32(together), 1}, 0, unsafe.Pointer(a))
 }
+
+// wholeWarps is how many threads share chunks, each taking up to held, rounded up to warps.
+func wholeWarps(chunks, held int) int { return ((chunks+held-1)/held + 31) / 32 * 32 }
 
 // row returns the address of an F32 parameter [width] that goes with x [rows, width], or 0 when it is absent.
 func row(op string, t, x compute.Tensor) uint64 {

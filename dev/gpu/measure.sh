@@ -1,6 +1,6 @@
 #!/bin/bash
 # Tests, times and checks compute/cuda on a machine with an NVIDIA GPU; needs dev/gpu/bin (build.sh), no Go.
-#   bash dev/gpu/measure.sh [tests] [bench] [baseline] [memcheck] [racecheck]     (no argument: tests bench baseline)
+#   bash dev/gpu/measure.sh [tests] [bench] [host] [baseline] [sweep] [memcheck] [racecheck]     (no argument: tests bench host baseline)
 # Logs go to $OUT, or dev/gpu/out when it is unset. RESULTS.md is written from them by hand.
 cd "$(dirname "$0")/../.." || exit
 OUT=${OUT:-dev/gpu/out}
@@ -12,18 +12,19 @@ export LONGTAKE_REQUIRE_GPU=1 XDG_CACHE_HOME=${XDG_CACHE_HOME:-/tmp/longtake-cac
 here=$PWD
 cd compute/cuda || exit
 status=0
-for what in ${*:-tests bench baseline}; do
+for what in ${*:-tests bench host baseline}; do
   start=$SECONDS
   case $what in
+    sweep) timeout -k 5 100 "$test" -test.run "^$" -test.bench "Sweep|Choices" -test.benchtime 1x >"$OUT/sweep.log" 2>&1 || status=1; tail -3 "$OUT/sweep.log" ;;
     tests) timeout -k 5 150 "$test" -test.v >"$OUT/tests.log" 2>&1 || status=1
       grep -vE '^(=== |--- PASS|    --- PASS)' "$OUT/tests.log" | head -c 9000 ;;
-    bench) timeout -k 5 100 "$test" -test.run '^$' -test.bench "${BENCH:-.}" -test.benchtime "${BENCHTIME:-1x}" >"$OUT/bench.log" 2>&1 || status=1
+    bench) timeout -k 5 100 "$test" -test.run '^$' -test.bench "${BENCH:-Kernels|Linear|Attend|Forward}" -test.benchtime "${BENCHTIME:-1x}" >"$OUT/bench.log" 2>&1 || status=1
       cat "$OUT/bench.log" ;;
     host) timeout -k 5 100 "$test" -test.run '^$' -test.bench Host -test.benchtime 0.3s >"$OUT/host.log" 2>&1 || status=1
       cat "$OUT/host.log" ;;
     baseline) timeout -k 5 100 python3 "$here/dev/gpu/baseline.py" >"$OUT/baseline.log" 2>&1 || status=1
       cat "$OUT/baseline.log" ;;
-    memcheck|racecheck) timeout -k 5 200 compute-sanitizer --tool "$what" --error-exitcode 9 "$test" -test.short -test.v \
+    memcheck|racecheck) timeout -k 5 "${CHECK_LIMIT:-200}" compute-sanitizer --tool "$what" --error-exitcode 9 "$test" -test.short -test.v \
       -test.run "${CHECK:-OnGPU|Replayed}" >"$OUT/$what.log" 2>&1 || status=1
       tail -15 "$OUT/$what.log" ;;
     *) echo "unknown part $what"; exit 2 ;;

@@ -1,5 +1,5 @@
 // Row normalisation with weight, bias and modulation, see README.md. HELD, the chunks that a thread keeps in registers, is
-// defined by the launch side.
+// defined by the launch side: 8 gives the kernels for wide rows, less those for ordinary ones.
 struct NormArgs {
   void* dst;
   const void* x;
@@ -129,11 +129,14 @@ __device__ __forceinline__ void norm(const NormArgs& a) {
     else norm<1, D, X>(a);                                                                        \
   }
 
+#if HELD < 8
 NORM(norm_ff, 256, float, float)
 NORM(norm_fb, 256, float, bf16)
 NORM(norm_bf, 256, bf16, float)
 NORM(norm_bb, 256, bf16, bf16)
-NORM(norm_wide_ff, 1024, float, float)
-NORM(norm_wide_fb, 1024, float, bf16)
-NORM(norm_wide_bf, 1024, bf16, float)
-NORM(norm_wide_bb, 1024, bf16, bf16)
+#else
+NORM(norm_wide_ff, 512, float, float)
+NORM(norm_wide_fb, 512, float, bf16)
+NORM(norm_wide_bf, 512, bf16, float)
+NORM(norm_wide_bb, 512, bf16, bf16)
+#endif
