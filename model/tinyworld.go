@@ -3,9 +3,15 @@ package model
 import (
 	_ "embed" // the weights are part of the binary
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"longtake/compute"
 	"longtake/dit"
@@ -153,6 +159,45 @@ func OpenTinyWorld(dev compute.Device) (*rollout.Engine, error) {
 		return nil, fmt.Errorf("embedded weights: %w", err)
 	}
 	return openWorld(dev, TinyWorld, file, tinyConfig, tinyVocabulary)
+}
+
+// OpenWorld loads a world model from a .safetensors file. The config.json and vocab.json beside it are used; where there is
+// none, the embedded model's.
+func OpenWorld(dev compute.Device, path string) (*rollout.Engine, error) {
+	file, err := weights.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // everything is copied to the device
+	dir := filepath.Dir(path)
+	config, err := beside(dir, "config.json", tinyConfig)
+	if err != nil {
+		return nil, err
+	}
+	vocabulary, err := beside(dir, "vocab.json", tinyVocabulary)
+	if err != nil {
+		return nil, err
+	}
+	return openWorld(dev, strings.TrimSuffix(filepath.Base(path), ".safetensors"), file, config, vocabulary)
+}
+
+// maxSideFile bounds what is read beside a weight file.
+const maxSideFile = 1 << 20
+
+func beside(dir, name string, otherwise []byte) ([]byte, error) {
+	f, err := os.Open(filepath.Join(dir, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return otherwise, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSideFile+1))
+	if err == nil && len(b) > maxSideFile {
+		err = fmt.Errorf("%s is larger than %d bytes", f.Name(), maxSideFile)
+	}
+	return b, err
 }
 
 func openWorld(dev compute.Device, name string, file *weights.File, config, vocabulary []byte) (*rollout.Engine, error) {

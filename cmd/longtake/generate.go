@@ -27,7 +27,7 @@ type generateCommand struct {
 	Prompt  *string `placeholder:"TEXT" help:"Description of the world; @FILE reads it. Default: the simulator's own for the seed."`
 	Actions string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
 	Steps   int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
-	Model   string  `default:"tinyworld" help:"Model: ${models}."`
+	Model   string  `default:"tinyworld" help:"Model: ${models}, or a .safetensors file of such a model (config.json beside it is used)."`
 
 	Cache  string `default:"window" help:"History that the model sees: ${policies} (full is unlimited: memory and time grow)."`
 	Window *int   `placeholder:"N" help:"Latest frames kept by --cache window. Default: the model's own."`
@@ -88,7 +88,7 @@ func (g *generateCommand) check() (s settings, err error) {
 			return s, usagef("--fps: %w", err)
 		}
 	}
-	if s.model, err = named("model", g.Model, models); err != nil {
+	if s.model, err = modelNamed(g.Model); err != nil {
 		return s, err
 	}
 	if s.policy, err = named("cache", g.Cache, policies); err != nil {

@@ -89,6 +89,8 @@ var badInput = []struct {
 	{"paint", "unexpected argument paint"},
 	{"generate --fram 3", `unknown flag --fram, did you mean`},
 	{"generate extra", "unexpected argument extra"},
+	{"generate --model DIR/bad.safetensors", "not a safetensors file"},
+	{"generate --model DIR/missing.safetensors", "no such file"},
 	{"generate --frames 0", "--frames 0: must be between 1 and 1000000"},
 	{"generate --frames -5", "--frames -5: must be between"},
 	{"generate --frames x", "--frames: expected a valid"},
@@ -138,6 +140,7 @@ func TestBadInputIsOneClearLineAndExitCodeTwo(t *testing.T) {
 		}
 	}
 	write("no.png", []byte("nothing"))
+	write("bad.safetensors", []byte("<html>nothing here</html>"))
 	write("bad.txt", []byte("w3\nw4 k"))
 	if err := os.MkdirAll(path("taken.webm.json"), 0o777); err != nil {
 		t.Fatal(err)

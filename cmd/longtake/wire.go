@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -50,6 +51,21 @@ type catalogued struct {
 // models are the models by name.
 var models = map[string]catalogued{
 	model.TinyWorld: {model.OpenTinyWorld, "Apache-2.0", "embedded; first-person walks through a maze, steered by 7 actions"},
+}
+
+// modelNamed returns the model of a name, or of the path of a weight file.
+func modelNamed(name string) (catalogued, error) {
+	if strings.HasSuffix(name, ".safetensors") {
+		open := func(d compute.Device) (*rollout.Engine, error) {
+			e, err := model.OpenWorld(d, name)
+			if err != nil && !errors.Is(err, compute.ErrNoMemory) {
+				err = usageError{err}
+			}
+			return e, err
+		}
+		return catalogued{open, "", "world model from a file"}, nil
+	}
+	return named("model", name, models)
 }
 
 // history is a cache policy and what a record says about it.
