@@ -32,9 +32,9 @@ var arrows = []struct {
 	{"text", []string{"weights", "compute"}},
 	{"sampler", []string{"compute"}},
 	{"dit", []string{"attention", "kvcache", "weights", "compute"}},
-	{"attention/*", []string{"attention", "kvcache", "compute"}}, // conformance suites of policies
+	{"attention/attentiontest", []string{"attention", "kvcache", "internal/golden", "compute"}},
+	{"kvcache/kvcachetest", []string{"attention", "kvcache", "internal/golden", "compute"}},
 	{"attention", []string{"kvcache", "compute"}},
-	{"kvcache/*", []string{"kvcache", "compute"}}, // conformance suites of caches
 	{"kvcache", []string{"compute"}},
 	{"compute/computetest", []string{"internal/golden", "compute"}},
 	{"internal/golden", []string{"weights", "compute"}},
@@ -171,16 +171,31 @@ func onlyCommands(patterns ...string) rule {
 	}
 }
 
+func TestSuitesServeTestsOnly(t *testing.T) { obey(t, suites) }
+
+// suites finds imports of what exists for tests, internal/golden and packages like compute/computetest, by what does not.
+func suites(t *tree) (faults []string) {
+	forTests := func(pkg string) bool {
+		return pkg == "internal/golden" || path.Base(pkg) == path.Base(path.Dir(pkg))+"test"
+	}
+	t.eachImport(func(s *source, at, to string) {
+		if inside, own := strings.CutPrefix(to, module); own && forTests(inside) && !s.test && !forTests(s.dir) {
+			faults = append(faults, fmt.Sprintf("%s: only tests import %s", at, inside))
+		}
+	})
+	return faults
+}
+
 // worldly are the packages of the standard library that touch the world outside the process, and who may.
 var worldly = map[string][]string{
-	"os":            {"cmd/*", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
+	"os":            {"cmd/*", "model", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
 	"os/exec":       {"cmd/*", "video"},
 	"os/signal":     {"cmd/*"},
 	"flag":          {"cmd/*", "internal/*"},
 	"net":           {"cmd/*"},
 	"net/http":      {"cmd/*"},
 	"log":           {"cmd/*"},
-	"path/filepath": {"cmd/*", "weights", "video", "video/*", "internal/*", "compute/cuda"},
+	"path/filepath": {"cmd/*", "model", "weights", "video", "video/*", "internal/*", "compute/cuda"},
 }
 
 func TestTheEngineKnowsNothingOfFlagsFilesAndNetworks(t *testing.T) { obey(t, world) }

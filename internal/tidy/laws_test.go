@@ -28,6 +28,11 @@ var flawed = []struct {
 		"dit/a.go":         "package dit\nimport _ \"longtake/accel/annsa\"",
 		"accel/annsa/a.go": "package annsa\nimport _ \"longtake/accel/ann\"",
 	}, []string{"dit/a.go:2: only cmd"}},
+	{"a suite in the engine", suites, map[string]string{
+		"vae/a.go":                 "package vae\nimport _ \"longtake/internal/golden\"\nimport _ \"longtake/kvcache/kvcachetest\"",
+		"vae/a_test.go":            "package vae\nimport _ \"longtake/compute/computetest\"",
+		"compute/computetest/a.go": "package computetest\nimport _ \"longtake/internal/golden\"",
+	}, []string{"internal/golden", "kvcachetest"}},
 	{"a module from outside", outside, map[string]string{
 		"compute/a.go":       "package compute\nimport _ \"github.com/ebitengine/purego\"\nimport _ \"encoding/json\"",
 		"compute/cuda/a.go":  "package cuda\nimport _ \"github.com/ebitengine/purego\"",
