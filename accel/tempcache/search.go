@@ -9,23 +9,22 @@ func (l *layer) matchAll(dq compute.Queue, at int, asked bool) {
 	for g := range l.groups {
 		most = max(most, l.groups[g].n)
 	}
-	probe, keys := &c.probe, l.unit.tensor.Slice(1, 0, most)
+	probe, keys, first := &c.probe, &l.unit, 0
 	if asked {
 		l.askAll(at)
 		probe = &c.query
 		if c.p.Space == Rotated {
-			// What attention itself compares, lengths included.
-			keys = l.keys.tensor.Slice(1, c.dense(), c.dense()+most)
+			keys, first = &l.keys, c.dense() // what attention itself compares, lengths included
 		}
 	}
 	m, ok := dq.(compute.Matcher)
 	if !ok {
-		l.compare(probe, keys)
+		l.compare(probe, keys, first)
 		return
 	}
 	probe.flush(dq)
 	l.groupLengths.flush(dq)
-	m.Match(c.best.tensor, c.score.tensor, probe.tensor, keys, l.groupLengths.tensor)
+	m.Match(c.best.tensor, c.score.tensor, probe.tensor, keys.tensor.Slice(1, first, first+most), l.groupLengths.tensor)
 	c.best.fetch(dq)
 	c.score.fetch(dq)
 }
@@ -48,20 +47,15 @@ func (l *layer) askAll(at int) {
 }
 
 // compare is compute.Matcher's rule on the host.
-func (l *layer) compare(probe *rows, keys compute.Tensor) {
+func (l *layer) compare(probe, keys *rows, first int) {
 	c := l.cache
-	from := &l.unit
-	first := 0
-	if keys.Buffer == l.keys.tensor.Buffer {
-		from, first = &l.keys, c.dense()
-	}
 	row := make([]float32, c.width())
 	for g := range l.groups {
 		for i := range c.shape.Tokens() {
 			at := c.best.at(g, i)
 			best, top := int32(-1), float32(0)
 			for j := range l.groups[g].n {
-				from.load(row, g, first+j)
+				keys.load(row, g, first+j)
 				if s := dot(probe.f32(g, i), row); best < 0 || s > top {
 					best, top = int32(j), s
 				}

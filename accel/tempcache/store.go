@@ -22,13 +22,17 @@ type group struct {
 // slotBytes is what a group keeps on the host for a slot.
 const slotBytes = 8 + 8 + 2*4 + 4 + 4 + 4 + 4 + 2*4
 
-// hostBytes returns the memory of the host's side of all layers.
+// hostBytes returns the memory of the host's side of all layers with so many slots.
 func (c *cache) hostBytes(slots int) int64 {
-	each := int64(slots) * slotBytes
-	if c.p.Search == Approximate {
-		each += c.p.Index(c.width(), slots).Bytes()
+	stores := int64(c.shape.Layers) * int64(c.groups)
+	bytes := stores * int64(slots) * slotBytes
+	if c.p.Search != Approximate {
+		return bytes
 	}
-	return int64(c.shape.Layers) * int64(c.groups) * each
+	if len(c.layers) > 0 {
+		return bytes + stores*c.layers[0].groups[0].index.Bytes()
+	}
+	return bytes + stores*c.p.Index(c.width(), slots).Bytes()
 }
 
 func (l *layer) newGroups(slots int) {

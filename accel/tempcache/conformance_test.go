@@ -1,0 +1,98 @@
+package tempcache_test
+
+import (
+	"testing"
+
+	"longtake/accel/tempcache"
+	"longtake/compute/computetest"
+	"longtake/compute/cpu"
+	"longtake/kvcache/kvcachetest"
+)
+
+// all lists a policy for every option.
+func all() map[string]tempcache.Policy {
+	with := func(f func(*tempcache.Policy)) tempcache.Policy {
+		p := tempcache.Prototype()
+		f(&p)
+		return p
+	}
+	return map[string]tempcache.Policy{
+		"default":   tempcache.Default(),
+		"paper":     tempcache.Paper(),
+		"prototype": tempcache.Prototype(),
+		"lossless":  with(func(p *tempcache.Policy) { p.Threshold = 1 }),
+		"newest":    with(func(p *tempcache.Policy) { p.Keep = tempcache.Newest }),
+		"unrotated": with(func(p *tempcache.Policy) { p.Space = tempcache.Unrotated }),
+		"rotated, one a frame": with(func(p *tempcache.Policy) {
+			p.Space, p.OnePerFrame, p.Keep = tempcache.Rotated, true, tempcache.Newest
+		}),
+		"anchors":          with(func(p *tempcache.Policy) { p.Anchor = 2 }),
+		"no recent frames": with(func(p *tempcache.Policy) { p.Recent = 0 }),
+		"shared":           with(func(p *tempcache.Policy) { p.Shared = true }),
+		"neighbours": with(func(p *tempcache.Policy) {
+			p.Search, p.Radius, p.Depth, p.Keep = tempcache.Neighbours, 1, 3, tempcache.Newest
+		}),
+		"index": with(func(p *tempcache.Policy) {
+			p.Search, p.Index, p.IndexName = tempcache.Approximate, newScan, "scan"
+		}),
+		"by query, unrotated": with(func(p *tempcache.Policy) { p.ByQuery, p.Space = true, tempcache.Unrotated }),
+		"error bound": with(func(p *tempcache.Policy) {
+			p.MaxError, p.Retest = 0.5, 3
+		}),
+		"cap and decay": with(func(p *tempcache.Policy) { p.CountCap, p.Decay = 8, 0.9 }),
+	}
+}
+
+// scan is the index without an idea.
+type scan struct {
+	width int
+	keys  []float32
+}
+
+func newScan(width, slots int) tempcache.Index { return &scan{width, make([]float32, width*slots)} }
+
+func (s *scan) Put(slot int, key []float32) { copy(s.keys[slot*s.width:], key) }
+func (s *scan) Reset()                      {}
+func (s *scan) Bytes() int64                { return int64(4 * len(s.keys)) }
+func (s *scan) Nearest(query []float32, slots int) int {
+	at, top := -1, float32(-2)
+	for i := range slots {
+		var sum float32
+		for j, x := range s.keys[i*s.width:][:s.width] {
+			sum += x * query[j]
+		}
+		if sum > top {
+			at, top = i, sum
+		}
+	}
+	return at
+}
+
+// counted reports whether the view of a policy stands for every token: it does not if counts are changed.
+func counted(p tempcache.Policy) bool { return p.CountCap == 0 && p.Decay == 0 && !p.NoLogCount }
+
+func TestEveryPolicyKeepsTheLaws(t *testing.T) {
+	dev, err := cpu.New(cpu.Options{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	for name, p := range all() {
+		t.Run(name, func(t *testing.T) {
+			kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Anchor: p.Anchor, Recent: p.Recent, Complete: counted(p)})
+			p.Budget.Frames = p.Anchor + p.Recent + 5
+			kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Anchor: p.Anchor, Recent: p.Recent, Fixed: true})
+		})
+	}
+	p := tempcache.Default()
+	p.Budget.Frames = p.Recent + 3 // no room for any entry in chunks of three
+	kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Recent: p.Recent, Fixed: true})
+}
+
+// TestDevicesWithoutHostMemory runs the way over downloads.
+func TestDevicesWithoutHostMemory(t *testing.T) {
+	for _, p := range []tempcache.Policy{tempcache.Default(), tempcache.Paper()} {
+		p.Budget.Frames = p.Recent + 6
+		kvcachetest.Run(t, computetest.Reference(), kvcachetest.Exam{Policy: p, Recent: p.Recent, Fixed: true, Shape: kvcachetest.Shapes[0]})
+	}
+}
