@@ -1,0 +1,120 @@
+package sampler
+
+import (
+	"encoding/binary"
+	"math"
+
+	"longtake/compute"
+)
+
+// Torch reproduces the numbers of torch.manual_seed(seed) followed by calls of torch.randn on the CPU, so that a rollout can be
+// compared with a Python program that draws its noise there. The stream is PyTorch's mt19937 and Box-Muller; numbers agree to
+// the last bit or two (PyTorch's vectorised logarithm and sine round otherwise).
+type Torch struct {
+	state [624]uint32
+	used  int       // words of state already given out
+	spare []float64 // the second of a pair, kept for the next short call
+}
+
+// NewTorch seeds as torch.manual_seed does (its CPU generator takes the lower 32 bits).
+func NewTorch(seed uint64) *Torch {
+	t := &Torch{used: 624}
+	t.state[0] = uint32(seed)
+	for i := 1; i < 624; i++ {
+		t.state[i] = 1812433253*(t.state[i-1]^t.state[i-1]>>30) + uint32(i)
+	}
+	return t
+}
+
+// word is the next output of mt19937 (Matsumoto, Nishimura 1998).
+func (t *Torch) word() uint32 {
+	if t.used == 624 {
+		for k := range 624 {
+			y := t.state[k]&0x80000000 | t.state[(k+1)%624]&0x7fffffff
+			v := t.state[(k+397)%624] ^ y>>1
+			if y&1 != 0 {
+				v ^= 0x9908b0df
+			}
+			t.state[k] = v
+		}
+		t.used = 0
+	}
+	y := t.state[t.used]
+	t.used++
+	y ^= y >> 11
+	y ^= y << 7 & 0x9d2c5680
+	y ^= y << 15 & 0xefc60000
+	return y ^ y>>18
+}
+
+// uniform24 is a float32 in [0, 1) with 24 bits, uniform53 a float64 with 53.
+func (t *Torch) uniform24() float32 { return float32(t.word()&(1<<24-1)) * (1.0 / (1 << 24)) }
+
+func (t *Torch) uniform53() float64 {
+	high, low := t.word(), t.word()
+	return float64((uint64(high)<<32|uint64(low))&(1<<53-1)) * (1.0 / (1 << 53))
+}
+
+// Randn fills dst as one call of torch.randn(len(dst)). From 16 numbers on PyTorch draws float32 uniforms for all, pairs them
+// at distance 8 within blocks of 16, and draws the last 16 anew if the length is not a multiple of 16; below it works pairwise
+// in float64.
+func (t *Torch) Randn(dst []float32) {
+	if len(dst) < 16 {
+		t.few(dst)
+		return
+	}
+	for i := range dst {
+		dst[i] = t.uniform24()
+	}
+	for i := 0; i+16 <= len(dst); i += 16 {
+		pairUp(dst[i : i+16])
+	}
+	if len(dst)%16 != 0 {
+		last := dst[len(dst)-16:]
+		for i := range last {
+			last[i] = t.uniform24()
+		}
+		pairUp(last)
+	}
+}
+
+func (t *Torch) few(dst []float32) {
+	for i := range dst {
+		if len(t.spare) > 0 {
+			dst[i], t.spare = float32(t.spare[0]), t.spare[:0]
+			continue
+		}
+		angle, length := t.uniform53(), t.uniform53()
+		r := math.Sqrt(-2 * math.Log1p(-length))
+		sin, cos := math.Sincos(2 * math.Pi * angle)
+		dst[i], t.spare = float32(r*cos), append(t.spare, r*sin)
+	}
+}
+
+// pairUp turns 16 uniforms into normals: number j is the length and j+8 the angle of a pair.
+func pairUp(u []float32) {
+	for j := range 8 {
+		r := float32(math.Sqrt(float64(-2 * float32(math.Log(float64(1-u[j]))))))
+		sin, cos := math.Sincos(float64(float32(2*math.Pi) * u[j+8]))
+		u[j], u[j+8] = r*float32(cos), r*float32(sin)
+	}
+}
+
+// Noise returns a source that draws from the stream in the order of its calls, whatever the key says: a session that uses it
+// depends on being run from its start. Tensors are filled in the order of their elements.
+func (t *Torch) Noise() Noise {
+	var values []float32
+	var host []byte
+	return func(dq compute.Queue, dst compute.Tensor, _ compute.NoiseKey) {
+		n := dst.Elems()
+		if cap(values) < n {
+			values, host = make([]float32, n), make([]byte, 0, 4*n)
+		}
+		t.Randn(values[:n])
+		b := host[:0]
+		for _, v := range values[:n] {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+		}
+		dq.Upload(dst, b)
+	}
+}
