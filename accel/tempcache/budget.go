@@ -1,5 +1,10 @@
 package tempcache
 
+import (
+	"cmp"
+	"slices"
+)
+
 // tries bounds how many remembered pairs are looked at before the closest is taken.
 const tries = 8
 
@@ -34,7 +39,7 @@ func (l *layer) free(g, at, i, frame int) int {
 	case nearness >= floor:
 		return l.unite(g, a, b, frame)
 	}
-	old := s.stale(frame)
+	old := l.stale(g, frame)
 	s.evicted += s.members[old]
 	if c.p.Search == Neighbours {
 		s.unlink(old)
@@ -42,26 +47,117 @@ func (l *layer) free(g, at, i, frame int) int {
 	return old
 }
 
+// ranked is a slot with what it is ranked by.
+type ranked struct {
+	slot  int32
+	value float32
+}
+
+// ranking holds the slots of a group with the least values, in order, as they were when a frame began to need room. A frame
+// needs no more than it has tokens.
+type ranking struct {
+	list []ranked
+	next int
+	made bool
+}
+
+// offer considers a slot.
+func (r *ranking) offer(slot int, value float32) {
+	h := r.list
+	if len(h) < cap(h) {
+		h = append(h, ranked{})
+		i := len(h) - 1
+		for i > 0 && h[(i-1)/2].value < value {
+			h[i] = h[(i-1)/2]
+			i = (i - 1) / 2
+		}
+		h[i] = ranked{int32(slot), value}
+		r.list = h
+		return
+	}
+	if value >= h[0].value {
+		return
+	}
+	i := 0
+	for {
+		k := 2*i + 1
+		if k >= len(h) {
+			break
+		}
+		if k+1 < len(h) && h[k+1].value > h[k].value {
+			k++
+		}
+		if h[k].value <= value {
+			break
+		}
+		h[i] = h[k]
+		i = k
+	}
+	h[i] = ranked{int32(slot), value}
+}
+
+// sort brings the least value first; of equal ones the lower slot.
+func (r *ranking) sort() {
+	slices.SortFunc(r.list, func(a, b ranked) int {
+		return cmp.Or(cmp.Compare(a.value, b.value), cmp.Compare(a.slot, b.slot))
+	})
+	r.next, r.made = 0, true
+}
+
+func (r *ranking) reset() { r.list, r.next, r.made = r.list[:0], 0, false }
+
+// worth is what eviction goes by: members over age in frames.
+func (g *group) worth(slot, now int) float32 {
+	return float32(g.members[slot]) / float32(now-int(g.time[slot])+1)
+}
+
+// stale returns the entry of least worth.
+func (l *layer) stale(g, frame int) int {
+	s, r := &l.groups[g], &l.cache.olds
+	if !r.made {
+		for i := range s.n {
+			r.offer(i, s.worth(i, frame))
+		}
+		r.sort()
+	}
+	for ; r.next < len(r.list); r.next++ {
+		// Entries that have changed since are worth more.
+		if o := r.list[r.next]; s.worth(int(o.slot), frame) == o.value && int(s.time[o.slot]) < frame {
+			r.next++
+			return int(o.slot)
+		}
+	}
+	// All of them have changed: a frame has filled the store on its own.
+	old := 0
+	for i := range s.n {
+		if s.worth(i, frame) < s.worth(old, frame) {
+			old = i
+		}
+	}
+	return old
+}
+
 // closest returns the nearest pair among those remembered, by their cosine now.
 func (l *layer) closest(g int) (a, b int, nearness float32) {
-	s := &l.groups[g]
-	for range tries {
-		a, nearness = -1, -2
+	s, r := &l.groups[g], &l.cache.pairs
+	if !r.made {
 		for i, v := range s.nearness[:s.n] {
-			if v > nearness && s.near[i] >= 0 {
-				a, nearness = i, v
+			if s.near[i] >= 0 {
+				r.offer(i, -v)
 			}
 		}
-		if a < 0 {
-			return -1, -1, -2
-		}
+		r.sort()
+	}
+	for tried := 0; r.next < len(r.list) && tried < tries; r.next++ {
+		a = int(r.list[r.next].slot)
 		b = int(s.near[a])
-		now := float32(-2)
-		if b != a && b < s.n {
-			now = dot(l.unit.f32(g, a), l.unit.f32(g, b))
+		if b < 0 || b == a {
+			continue
 		}
+		tried++
+		now := dot(l.unit.f32(g, a), l.unit.f32(g, b))
 		s.nearness[a] = now
-		if now >= nearness-1e-5 {
+		if r.next+1 >= len(r.list) || now >= -r.list[r.next+1].value-1e-5 {
 			return a, b, now
 		}
 	}

@@ -39,6 +39,7 @@ type cache struct {
 	probe, query, best, score rows
 	hits                      []hit
 	row, other                []float32
+	olds, pairs               ranking // of the group in work
 }
 
 func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
@@ -48,6 +49,7 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
 	}
 	c.turns = newTurns(s)
 	c.hits = make([]hit, s.Tokens())
+	c.olds.list, c.pairs.list = make([]ranked, 0, s.Tokens()), make([]ranked, 0, s.Tokens())
 	c.row, c.other = make([]float32, s.HeadDim), make([]float32, s.HeadDim)
 	c.heads = make([]kvcache.HeadStats, s.Layers*s.Heads)
 	return c

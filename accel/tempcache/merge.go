@@ -332,6 +332,8 @@ func (l *layer) setCount(g, entry int) {
 // found makes entries of the tokens that joined none.
 func (l *layer) found(g, at, frame int) {
 	c, s := l.cache, &l.groups[g]
+	c.olds.reset()
+	c.pairs.reset()
 	for i := range c.hits {
 		h := &c.hits[i]
 		if h.joins {

@@ -104,14 +104,3 @@ func (g *group) unlink(slot int) {
 		g.prev[next] = prev
 	}
 }
-
-// stale returns the slot that matters least: fewest members over age in frames.
-func (g *group) stale(now int) int {
-	at, least := -1, 0.0
-	for i, m := range g.members[:g.n] {
-		if v := float64(m) / float64(now-int(g.time[i])+1); at < 0 || v < least {
-			at, least = i, v
-		}
-	}
-	return at
-}

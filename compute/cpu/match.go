@@ -121,14 +121,38 @@ func (t *matchTask) block(s *scratch, h, first, rows int) (unsafe.Pointer, int) 
 	return w, t.headDim * 4
 }
 
-// scan takes rows of 16 scores into the best so far; the first of equal scores stays.
+// scan takes rows of 16 scores into the best so far; the first of equal scores stays. Eight columns at a time stay in registers.
 func scan(top *[16]float32, at *[16]int32, logit unsafe.Pointer, first, rows int) {
-	for r := range rows {
-		v := (*[16]float32)(unsafe.Add(logit, r*64))
-		for j, x := range v {
-			if x > top[j] {
-				top[j], at[j] = x, int32(first+r)
+	for c := 0; c < 16; c += 8 {
+		t, a := (*[8]float32)(top[c:]), (*[8]int32)(at[c:])
+		t0, t1, t2, t3, t4, t5, t6, t7 := t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
+		for r := range rows {
+			v := (*[8]float32)(unsafe.Add(logit, r*64+c*4))
+			if x := v[0]; x > t0 {
+				t0, a[0] = x, int32(first+r)
+			}
+			if x := v[1]; x > t1 {
+				t1, a[1] = x, int32(first+r)
+			}
+			if x := v[2]; x > t2 {
+				t2, a[2] = x, int32(first+r)
+			}
+			if x := v[3]; x > t3 {
+				t3, a[3] = x, int32(first+r)
+			}
+			if x := v[4]; x > t4 {
+				t4, a[4] = x, int32(first+r)
+			}
+			if x := v[5]; x > t5 {
+				t5, a[5] = x, int32(first+r)
+			}
+			if x := v[6]; x > t6 {
+				t6, a[6] = x, int32(first+r)
+			}
+			if x := v[7]; x > t7 {
+				t7, a[7] = x, int32(first+r)
 			}
 		}
+		*t = [8]float32{t0, t1, t2, t3, t4, t5, t6, t7}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"longtake/attention"
 	"longtake/compute"
 	"longtake/kvcache"
 )
@@ -321,7 +320,9 @@ func (r *rig) compare(t *testing.T, span kvcache.Span, layer int) {
 	rope, pos := r.cache.Rope()
 	r.dq.Rope(q.Heads(s.Heads), q.Heads(s.Heads), pos, rope)
 	out := r.out.Slice(0, 0, n)
-	attention.Dense{}.Attend(r.dq, attention.Site{}, out.Heads(s.Heads), q.Heads(s.Heads), r.cache.Layer(layer).View())
+	view := r.cache.Layer(layer).View()
+	r.dq.Attend(out.Heads(s.Heads), q.Heads(s.Heads), view.Keys, view.Values,
+		compute.Attention{Scale: float32(1 / math.Sqrt(float64(s.HeadDim))), LogCount: view.LogCount, Lengths: view.Lengths})
 	got := r.floats(out)
 	tolerance := 2e-5
 	if s.DType == compute.BF16 {
