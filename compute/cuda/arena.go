@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"longtake/compute"
 )
@@ -115,16 +116,19 @@ func (m *matrix) Dims() (out, in int) { return m.Shape[0], m.Shape[1] }
 
 // stored is the type in which a matrix given as dt is kept.
 func (d *Device) stored(dt compute.DType) compute.DType {
-	switch dt {
-	case compute.BF16, compute.F16:
-		return compute.BF16
-	case compute.F32:
+	switch {
+	case dt != compute.F32 && dt != compute.BF16 && dt != compute.F16:
+		panic(fmt.Sprintf("cuda: matrix of type %v", dt))
+	case d.float32:
+		return compute.F32
+	case dt == compute.F32:
 		return d.weights
 	}
-	panic(fmt.Sprintf("cuda: matrix of type %v", dt))
+	return compute.BF16
 }
 
-// MatrixBytes returns the bytes of a weight: 2 an element for BF16 and F16, 4 for F32 unless Options.Weights is BF16.
+// MatrixBytes returns the bytes of a weight: 2 an element for BF16 and F16, 4 for F32 unless Options.Weights is BF16, and
+// 4 for all with Options.Float32.
 func (d *Device) MatrixBytes(out, in int, dt compute.DType) int64 {
 	return int64(out) * int64(in) * int64(d.stored(dt).Size())
 }
@@ -158,18 +162,26 @@ func converter(from, to compute.DType) func(dst, src []byte) {
 	if from == to {
 		return nil
 	}
-	if from == compute.F16 {
+	le, size := binary.LittleEndian, from.Size()
+	var widen func(b []byte) float32
+	switch from {
+	case compute.F16:
+		widen = func(b []byte) float32 { return compute.F32FromF16(le.Uint16(b)) }
+	case compute.BF16:
+		widen = func(b []byte) float32 { return compute.F32FromBF16(le.Uint16(b)) }
+	default:
+		widen = func(b []byte) float32 { return math.Float32frombits(le.Uint32(b)) }
+	}
+	if to == compute.F32 {
 		return func(dst, src []byte) {
-			for i := 0; i < len(src); i += 2 {
-				f := compute.F32FromF16(binary.LittleEndian.Uint16(src[i:]))
-				binary.LittleEndian.PutUint16(dst[i:], compute.BF16FromF32(f))
+			for i := 0; i*size < len(src); i++ {
+				le.PutUint32(dst[4*i:], math.Float32bits(widen(src[i*size:])))
 			}
 		}
 	}
 	return func(dst, src []byte) {
-		for i := 0; i < len(src); i += 4 {
-			u := binary.LittleEndian.Uint32(src[i:])
-			binary.LittleEndian.PutUint16(dst[i/2:], roundBits(u))
+		for i := 0; i*size < len(src); i++ {
+			le.PutUint16(dst[2*i:], compute.BF16FromF32(widen(src[i*size:])))
 		}
 	}
 }

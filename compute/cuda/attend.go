@@ -70,7 +70,7 @@ func (q *queue) Attend(dst, query, keys, values compute.Tensor, a compute.Attent
 	if s.heads == 0 || s.queries == 0 {
 		return
 	}
-	if !attendFits(dst, query, keys, values, a, s) {
+	if q.device.float32 || !attendFits(dst, query, keys, values, a, s) {
 		q.attendAny(dst, query, keys, values, a, s)
 		return
 	}

@@ -18,6 +18,7 @@ type Device struct {
 	modules *modules
 	kernels kernels
 	weights compute.DType
+	float32 bool // see Options.Float32
 	name    string
 
 	// How kernels are cut, as compiled; benchmarks try other ways.
@@ -54,13 +55,20 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	if o.Weights != compute.F32 && o.Weights != compute.BF16 {
 		return nil, fmt.Errorf("cuda: weights of type %v: %w", o.Weights, compute.ErrUnsupported)
 	}
-	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, attends: map[int]uintptr{}, variants: map[attendVariant]attendModule{},
+	if o.Float32 && o.Weights != compute.F32 {
+		return nil, fmt.Errorf("cuda: weights of type %v in float32 mode: %w", o.Weights, compute.ErrUnsupported)
+	}
+	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, float32: o.Float32, attends: map[int]uintptr{}, variants: map[attendVariant]attendModule{},
 		unroll1: mapUnroll1, unroll2: mapUnroll2, normHeld: normHeld, normThreads: normThreads}
 	var err error
 	if d.modules, err = newModules(drv, comp, o); err != nil {
 		return nil, err
 	}
-	d.name = fmt.Sprintf("cuda %s, %s, bf16 products with f32 sums", d.modules.arch, d.limit.name)
+	class := "bf16 products with f32 sums"
+	if o.Float32 {
+		class = "f32"
+	}
+	d.name = fmt.Sprintf("cuda %s, %s, %s", d.modules.arch, d.limit.name, class)
 	if err := d.modules.loadAll(&d.kernels); err != nil {
 		return nil, err
 	}
@@ -76,8 +84,11 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 // Name returns "cuda sm_90a, NVIDIA H100 80GB HBM3, bf16 products with f32 sums".
 func (d *Device) Name() string { return d.name }
 
-// Types returns BF16 for both: what the matrix units take.
+// Types returns BF16 for both, what the matrix units take; F32 with Options.Float32.
 func (d *Device) Types() compute.Types {
+	if d.float32 {
+		return compute.Types{Activation: compute.F32, Cache: compute.F32}
+	}
 	return compute.Types{Activation: compute.BF16, Cache: compute.BF16}
 }
 

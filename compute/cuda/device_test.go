@@ -103,10 +103,17 @@ func TestMatricesKeepOrRoundTheirElements(t *testing.T) {
 	}{
 		{"f32 stays", compute.F32, compute.Host{DType: compute.F32, Shape: []int{2, 3}, Data: f32}, values},
 		{"f32 is rounded on request", compute.BF16, compute.Host{DType: compute.F32, Shape: []int{2, 3}, Data: f32}, []float32{1, -2.5, 0.10009765625, 65536, 1.0011717677116394e-08, 3.140625}},
-		{"f16 becomes bf16", compute.F32, compute.Host{DType: compute.F16, Shape: []int{2, 3}, Data: f16}, []float32{1, -2.5, 0.10009765625, 65536, 0, 3.140625}},
+		{"f16 becomes bf16", compute.BF16, compute.Host{DType: compute.F16, Shape: []int{2, 3}, Data: f16}, []float32{1, -2.5, 0.10009765625, 65536, 0, 3.140625}},
+		{"f16 is widened in float32 mode", compute.F16, compute.Host{DType: compute.F16, Shape: []int{2, 3}, Data: f16}, []float32{1, -2.5, 0.0999755859375, 65504, 0, 3.140625}},
+		{"bf16 is widened in float32 mode", compute.F16, compute.Host{DType: compute.BF16, Shape: []int{2, 3}, Data: []byte{0x80, 0x3f, 0x20, 0xc0, 0xcd, 0x3d, 0, 0, 1, 0, 0, 0x7f}},
+			[]float32{1, -2.5, 0.10009765625, 0, 9.18355e-41, 1.7014118e+38}},
 	} {
 		f := newFakeGPU()
-		d, err := newDevice(f, &fakeCompiler{}, Options{CacheDir: t.TempDir(), Weights: c.weights})
+		o := Options{CacheDir: t.TempDir(), Weights: c.weights}
+		if c.weights == compute.F16 { // stands for the mode
+			o.Weights, o.Float32 = compute.F32, true
+		}
+		d, err := newDevice(f, &fakeCompiler{}, o)
 		if err != nil {
 			t.Fatal(err)
 		}

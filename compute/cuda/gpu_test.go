@@ -38,6 +38,17 @@ func TestConformanceOnGPU(t *testing.T) {
 	computetest.Run(t, func(t *testing.T) compute.Device { return openForTest(t) }, computetest.BF16)
 }
 
+func TestConformanceOnGPUInFloat32(t *testing.T) {
+	openForTest(t).Close()
+	computetest.Run(t, func(t *testing.T) compute.Device {
+		d, err := New(Options{Float32: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}, computetest.F32)
+}
+
 // bench is a device with a queue and an arena for one test.
 type bench struct {
 	testing.TB

@@ -20,6 +20,9 @@ type Options struct {
 	// Weights is the type in which F32 matrices are stored: F32 (the zero value) keeps them and multiplies in float32;
 	// BF16 rounds them, which halves their memory and is about ten times faster.
 	Weights compute.DType
+	// Float32 computes everything in float32: matrices are stored so whatever they come as, attention is the float32
+	// kernel, and Types() is F32. It is for comparisons, many times slower.
+	Float32 bool
 }
 
 // Info is what Probe found.

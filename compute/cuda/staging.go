@@ -1,11 +1,6 @@
 package cuda
 
-import (
-	"math"
-	"unsafe"
-
-	"longtake/compute"
-)
+import "unsafe"
 
 // stagingBytes is the size of each of the two pinned buffers through which host data moves.
 const stagingBytes = 4 << 20
@@ -123,6 +118,3 @@ func (s *staging) out(dst []byte, src uint64, stream uintptr) error {
 	}
 	return nil
 }
-
-// roundBits rounds a float32 given by its bits to bfloat16.
-func roundBits(u uint32) uint16 { return compute.BF16FromF32(math.Float32frombits(u)) }
