@@ -71,7 +71,7 @@ type Policy struct {
 	Cross  string `json:"cross"`
 }
 
-// Report is what Run measures. Runs[0] is the reference.
+// Report is what Policies measures. Runs[0] is the reference.
 type Report struct {
 	Setup Setup `json:"setup"`
 	// Frontiers are the frames at which Run.Frontiers were taken, in rising order.
@@ -177,7 +177,7 @@ type Frontier struct {
 	Speed
 	// Quality of the free run over the Report.Span frames up to the frontier.
 	Quality Quality `json:"quality"`
-	// OneStep compares the chunk that follows the reference's history up to here; nil if it was not run.
+	// OneStep compares the chunk that ends here, made on the reference's own history, with the reference's; nil if not run.
 	OneStep *Quality `json:"one_step,omitempty"`
 	// Self and Cross are what the attention policies looked at in that chunk, layer by layer; nil of dense ones.
 	Self  []Share `json:"self,omitempty"`

@@ -1,0 +1,212 @@
+package compare_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+
+	"longtake/attention"
+	"longtake/compare"
+	"longtake/compute/cpu"
+	"longtake/kvcache"
+	"longtake/model"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/world"
+)
+
+func open(t testing.TB) *rollout.Engine {
+	t.Helper()
+	dev, err := cpu.New(cpu.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := model.OpenTinyWorld(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close(); dev.Close() })
+	return e
+}
+
+func entry(name string, p kvcache.Policy) compare.Entry {
+	return compare.Entry{Policy: compare.Policy{Name: name}, Keeps: p}
+}
+
+var (
+	full   = entry("full", kvcache.Window{Recent: kvcache.Full})
+	narrow = entry("narrow", kvcache.Window{Recent: 1})
+)
+
+// options asks for a look around of six frames after two given ones.
+func options(t testing.TB, e *rollout.Engine, entries ...compare.Entry) compare.Options {
+	episode, err := world.NewEpisode(7, 8, world.LookAround, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := compare.Options{Engine: e, Frames: 8, Entries: entries, Frontiers: []int{5}, Span: 3, OneStep: true, Stills: 2}
+	o.Truth = func(i int) video.Frame {
+		f := video.NewFrame(64, 64)
+		episode.World.Render(f.Pix, episode.Poses[i], 64, 64)
+		return f
+	}
+	o.Request = rollout.Request{Prompt: episode.Prompt(), Seed: 7, Steps: 1, Heading: episode.Poses[0].Heading}
+	for i, a := range episode.Actions {
+		o.Actions = append(o.Actions, int(a))
+		if i < 3 {
+			o.Request.Start, o.Request.StartActions = append(o.Request.Start, o.Truth(i)), append(o.Request.StartActions, int(a))
+		}
+	}
+	for _, at := range world.Revisits(episode.Poses, 3) {
+		o.Seen = append(o.Seen, at >= 0)
+	}
+	return o
+}
+
+func TestAComparisonFindsWhatAPolicyForgets(t *testing.T) {
+	e := open(t)
+	o := options(t, e, full, entry("same", kvcache.Window{Recent: 100}), narrow)
+	o.Ceiling = &compare.Ceiling{How: "later keys first"}
+	said := map[string]int{}
+	o.Progress = func(what string, done, total int) { said[what] = done }
+	r, err := compare.Policies(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Setup.Given != 3 || r.Setup.Frames != 8 || len(r.Runs) != 3 || r.TruthFrames != 5 || len(r.TruthStrip) != 2 {
+		t.Errorf("report of %+v, %d runs, %d true frames", r.Setup, len(r.Runs), r.TruthFrames)
+	}
+	reference, same, narrow := r.Runs[0], r.Runs[1], r.Runs[2]
+	if same.FramesHash != reference.FramesHash || same.Mean.Equal != 5 || same.FirstDiverged != -1 || same.Mean.PSNR != 100 {
+		t.Errorf("a window that forgets nothing differs: %+v", same.Mean)
+	}
+	if narrow.Mean.Equal == 5 || !(narrow.Mean.PSNR < 60) || narrow.FirstDiverged < 3 || !(narrow.TruthMean < reference.TruthMean) {
+		t.Errorf("a window of one frame: %+v, first diverged %d, truth %v against %v", narrow.Mean, narrow.FirstDiverged, narrow.TruthMean, reference.TruthMean)
+	}
+	for _, run := range append(r.Runs, *r.Ceiling) {
+		if len(run.Frontiers) != 2 || run.Frontiers[0].Frame != 5 || run.Frontiers[1].Frame != 8 || len(run.ChunkSeconds) != 5 || len(run.Strip) != 2 {
+			t.Fatalf("%s: frontiers %+v", run.Policy.Name, run.Frontiers)
+		}
+		f := run.Frontiers[1]
+		if f.Chunks != 3 || f.FPS <= 0 || f.P50 > f.P95 || f.CacheBytes <= 0 || f.Denoise <= 0 {
+			t.Errorf("%s: speed %+v", run.Policy.Name, f.Speed)
+		}
+	}
+	if d := reference.Frontiers[1].Density; d != 1 {
+		t.Errorf("a full cache has density %v", d)
+	}
+	if q := same.Frontiers[1].OneStep; q == nil || q.Equal != 1 || q.From != 7 || q.To != 8 {
+		t.Errorf("one step of an equal policy: %+v", q)
+	}
+	if q := narrow.Frontiers[1].OneStep; q == nil || q.Equal != 0 || !(q.PSNR > 10 && q.PSNR < 60) {
+		t.Errorf("one step of a window of one frame: %+v", q)
+	}
+	if c := r.Ceiling; !(c.Mean.PSNR > 40) {
+		t.Errorf("the ceiling is %+v, expected close", c.Mean)
+	}
+	if said["narrow"] != 8 || said["narrow, one step"] != 7 || said["ceiling"] != 8 {
+		t.Errorf("progress %v", said)
+	}
+	roundTrip(t, r)
+}
+
+// roundTrip writes and reads JSON: nothing may be lost, save digits.
+func roundTrip[T any](t *testing.T, r *T) {
+	t.Helper()
+	first, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := new(T)
+	d := json.NewDecoder(bytes.NewReader(first))
+	d.DisallowUnknownFields()
+	if err := d.Decode(back); err != nil {
+		t.Fatal(err)
+	}
+	second, err := json.Marshal(back)
+	if err != nil || !bytes.Equal(first, second) {
+		t.Errorf("JSON changes when it is read and written again (%v):\n%.600s\n%.600s", err, first, second)
+	}
+}
+
+func TestAnotherOrderOfKeysDiffersByRoundingOnly(t *testing.T) {
+	e := open(t)
+	o := options(t, e, full)
+	var latents [2][]float32
+	for i, maker := range []attention.Maker{attention.Dense{}, compare.Reordered{}} {
+		o.Request.Self = maker
+		s, err := e.NewSession(t.Context(), o.Request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Next(t.Context(), o.Actions[3]); err != nil {
+			t.Fatal(err)
+		}
+		latents[i], _ = s.Latents()
+		s.Close()
+	}
+	worst := 0.0
+	for i, v := range latents[0] {
+		worst = max(worst, math.Abs(float64(v-latents[1][i])))
+	}
+	if worst == 0 || worst > 1e-3 {
+		t.Errorf("latents differ by up to %v", worst)
+	}
+}
+
+func TestDecibelsAndFractionsSurviveJSON(t *testing.T) {
+	in := []compare.Decibel{31.25, compare.Decibel(math.Inf(1)), compare.Unmeasured}
+	b, err := json.Marshal(in)
+	if err != nil || string(b) != `[31.25,"inf",null]` {
+		t.Fatalf("%s, %v", b, err)
+	}
+	var out []compare.Decibel
+	if err := json.Unmarshal(b, &out); err != nil || out[0] != in[0] || !math.IsInf(float64(out[1]), 1) || out[2].Measured() {
+		t.Errorf("read %v, %v", out, err)
+	}
+	b, _ = json.Marshal([]compare.Fraction{0.5, compare.Fraction(math.NaN())})
+	var f []compare.Fraction
+	if err := json.Unmarshal(b, &f); err != nil || f[0] != 0.5 || !math.IsNaN(float64(f[1])) {
+		t.Errorf("read %v of %s, %v", f, b, err)
+	}
+	if json.Unmarshal([]byte(`"many"`), &out[0]) == nil {
+		t.Error("a word passed for decibels")
+	}
+}
+
+func TestImpossibleComparisonsAreRefused(t *testing.T) {
+	e := open(t)
+	for want, change := range map[string]func(*compare.Options){
+		"no policies":         func(o *compare.Options) { o.Entries = nil },
+		"listed twice":        func(o *compare.Options) { o.Entries = append(o.Entries, o.Entries[0]) },
+		"nothing to compare":  func(o *compare.Options) { o.Frames = 3 },
+		"frontier 0":          func(o *compare.Options) { o.Frontiers = []int{0} },
+		"another order":       func(o *compare.Options) { o.Entries[0].Looks, o.Ceiling = compare.Reordered{}, &compare.Ceiling{} },
+		"action 99":           func(o *compare.Options) { o.Actions[5] = 99 },
+		"counts must not be":  func(o *compare.Options) { o.Entries[0].Keeps = kvcache.Window{Recent: -5} },
+		"5000 denoising step": func(o *compare.Options) { o.Request.Steps = 5000 },
+	} {
+		o := options(t, e, full)
+		change(&o)
+		if _, err := compare.Policies(t.Context(), o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q: %v", want, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	o := options(t, e, full)
+	o.Progress = func(string, int, int) { cancel() }
+	if _, err := compare.Policies(ctx, o); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled comparison says %v", err)
+	}
+}
+
+func TestFrontiersEndWithTheVideo(t *testing.T) {
+	if got := compare.DefaultFrontiers(); !reflect.DeepEqual(got, []int{100, 500, 1000, 2000, 3000}) {
+		t.Errorf("default frontiers %v", got)
+	}
+}
