@@ -197,7 +197,7 @@ type flash struct {
 	h, first, queries int
 	query             unsafe.Pointer // [headDim][lanes] of each column group
 	acc               unsafe.Pointer // the same layout
-	logit             unsafe.Pointer // [keyBlock][lanes]
+	logit             unsafe.Pointer // [keyBlock][lanes] of a column group; class amx: of each
 	stat              unsafe.Pointer // maximum, sum, rescale, each [lanes in all]
 	count             unsafe.Pointer // [keyBlock]
 	lanes             int            // all lanes, a multiple of 16
@@ -221,7 +221,7 @@ func (t *attendTask) tile(s *scratch, i int) {
 	}
 	f.query = s.floats(slotQuery, f.lanes*t.headDim)
 	f.acc = s.floats(slotAcc, f.lanes*t.headDim)
-	f.logit = s.floats(slotLogit, keyBlock*t.class.lanes[0])
+	f.logit = s.floats(slotLogit, keyBlock*max(f.lanes, t.class.lanes[0]))
 	f.stat = s.floats(slotStat, 3*f.lanes)
 	f.count = s.floats(slotCount, keyBlock)
 	t.begin(s, &f)
@@ -349,10 +349,10 @@ func (t *attendTask) counts(f *flash, parts []part) {
 	}
 }
 
-// softmax updates 16 of a column group's w lanes for one block. With out set, probabilities go there as words.
-func (t *attendTask) softmax(s *scratch, f *flash, lane, i, w, keys int, out unsafe.Pointer) {
+// softmax updates 16 of a column group's w lanes for one block of logits. With out set, probabilities go there as words.
+func (t *attendTask) softmax(s *scratch, f *flash, lane, i, w, keys int, logit, out unsafe.Pointer) {
 	a := &s.soft
-	*a = softmaxArgs{s: unsafe.Add(f.logit, i*4), stride: w * 4, keys: keys, max: unsafe.Add(f.stat, (lane+i)*4),
+	*a = softmaxArgs{s: unsafe.Add(logit, i*4), stride: w * 4, keys: keys, max: unsafe.Add(f.stat, (lane+i)*4),
 		sum: unsafe.Add(f.stat, (f.lanes+lane+i)*4), rescale: unsafe.Add(f.stat, (2*f.lanes+lane+i)*4), out: out}
 	if t.count.p != nil {
 		a.count = f.count
@@ -383,7 +383,7 @@ func (t *attendTask) columns(s *scratch, f *flash, parts []part, used, lane, w i
 	}
 	acc := unsafe.Add(f.acc, lane*d*4)
 	for i := 0; i < w; i += 16 {
-		t.softmax(s, f, lane, i, w, used, nil)
+		t.softmax(s, f, lane, i, w, used, f.logit, nil)
 	}
 	at = 0
 	for _, p := range parts {

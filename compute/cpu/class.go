@@ -46,6 +46,7 @@ type class struct {
 	squares  func(x unsafe.Pointer, n int, mean float32) float32 // sum of (x-mean)²
 	norm     func(dst, x, scale, shift unsafe.Pointer, n int, mean, inv float32)
 	rotate   func(dst, x, turn unsafe.Pointer, n int) // pairs by (cos, sin) pairs
+	noise    func(dst []float32, key compute.NoiseKey, first uint64)
 }
 
 // gemmArgs asks for C = init + A B, where B is a packed panel: row k of it is width float32 wide and follows row k-1.

@@ -20,7 +20,7 @@ var avx512Class = &class{
 	transpose16: transpose16AVX2, activate: activateAVX512,
 	mix: mixAVX512, scale: scaleAVX512, clamp: clampAVX512, addGated: addGatedAVX512, add: addAVX512,
 	widen: widen512, narrow: narrow512,
-	sum: sumAVX512, squares: squaresAVX512, norm: normAVX512, rotate: rotateAVX512,
+	sum: sumAVX512, squares: squaresAVX512, norm: normAVX512, rotate: rotateAVX512, noise: fillNoiseAVX2,
 }
 
 var (

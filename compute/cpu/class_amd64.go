@@ -91,7 +91,7 @@ var avx2Class = &class{
 		}
 		genericNarrow(unsafe.Add(dst, n&^7*2), unsafe.Add(x, n&^7*4), n&7)
 	},
-	sum: sumAVX2, squares: squaresAVX2, norm: normAVX2, rotate: rotateAVX2,
+	sum: sumAVX2, squares: squaresAVX2, norm: normAVX2, rotate: rotateAVX2, noise: fillNoiseAVX2,
 }
 
 var avx2Rows = []rowKernel{{6, gemmAVX2V2R6}, {4, gemmAVX2V2R4}, {2, gemmAVX2V2R2}, {1, gemmAVX2V2R1}}
@@ -122,4 +122,15 @@ func transpose16AVX2(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStrid
 	}
 	transpose8AVX2(dst, dstStride, x, xStride, cols/8, f)
 	transpose8AVX2(unsafe.Add(dst, 32), dstStride, unsafe.Add(x, 8*xStride), xStride, cols/8, f)
+}
+
+// fillNoiseAVX2 does whole groups of 16 numbers and leaves the rest, or an odd start, to the definition.
+func fillNoiseAVX2(dst []float32, key compute.NoiseKey, first uint64) {
+	n := len(dst) &^ 15
+	if first%4 != 0 || n == 0 {
+		compute.FillNoise(dst, key, first)
+		return
+	}
+	noiseAVX2(unsafe.Pointer(&dst[0]), n/16, first/4, uint64(key.Chunk), uint64(key.Step), key.Seed)
+	compute.FillNoise(dst[n:], key, first+uint64(n))
 }

@@ -13,7 +13,7 @@ var genericClass = &class{
 	gemm: genericGemm, softmax: genericSoftmax, scaleRows: genericScaleRows, transpose16: genericTranspose16,
 	activate: genericActivate, mix: genericMix, scale: genericScale, clamp: genericClamp, addGated: genericAddGated,
 	add: genericAdd, widen: genericWiden, narrow: genericNarrow, sum: genericSum, squares: genericSquares,
-	norm: genericNorm, rotate: genericRotate,
+	norm: genericNorm, rotate: genericRotate, noise: compute.FillNoise,
 	pack: packPanels, linear: runPanels, attend: runFlash,
 }
 

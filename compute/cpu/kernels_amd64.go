@@ -88,3 +88,6 @@ func transpose8AVX2(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride
 
 //go:noescape
 func transposeWordsAVX2(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int)
+
+//go:noescape
+func noiseAVX2(dst unsafe.Pointer, blocks int, first, chunk, step, seed uint64)

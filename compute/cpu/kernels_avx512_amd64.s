@@ -2890,16 +2890,14 @@ DATA kAVX512_ffff0000<>+60(SB)/4, $0xffff0000
 GLOBL kAVX512_ffff0000<>(SB), RODATA|NOPTR, $64
 
 // func mixAVX512(dst *float32, x *float32, y *float32, n int, a float32, b float32)
-// Requires: AVX, AVX512F, BMI2, SSE
+// Requires: AVX, AVX512F, BMI2
 TEXT ·mixAVX512(SB), NOSPLIT, $0-40
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+24(FP), CX
 	MOVQ         x+8(FP), BX
 	MOVQ         y+16(FP), SI
-	MOVSS        a+32(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        b+36(FP), X1
-	VBROADCASTSS X1, Z1
+	VBROADCASTSS a+32(FP), Z0
+	VBROADCASTSS b+36(FP), Z1
 	XORQ         DX, DX
 	SUBQ         $0x10, CX
 	JL           tail
@@ -2931,13 +2929,12 @@ done:
 	RET
 
 // func scaleAVX512(dst *float32, x *float32, n int, a float32)
-// Requires: AVX, AVX512F, BMI2, SSE
+// Requires: AVX, AVX512F, BMI2
 TEXT ·scaleAVX512(SB), NOSPLIT, $0-28
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+16(FP), CX
 	MOVQ         x+8(FP), BX
-	MOVSS        a+24(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS a+24(FP), Z0
 	XORQ         DX, DX
 	SUBQ         $0x10, CX
 	JL           tail
@@ -2965,15 +2962,13 @@ done:
 	RET
 
 // func clampAVX512(dst *float32, x *float32, n int, lo float32, hi float32)
-// Requires: AVX, AVX512F, BMI2, SSE
+// Requires: AVX, AVX512F, BMI2
 TEXT ·clampAVX512(SB), NOSPLIT, $0-32
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+16(FP), CX
 	MOVQ         x+8(FP), BX
-	MOVSS        lo+24(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        hi+28(FP), X1
-	VBROADCASTSS X1, Z1
+	VBROADCASTSS lo+24(FP), Z0
+	VBROADCASTSS hi+28(FP), Z1
 	XORQ         DX, DX
 	SUBQ         $0x10, CX
 	JL           tail
@@ -3076,17 +3071,15 @@ done:
 	RET
 
 // func normAVX512(dst *float32, x *float32, scale *float32, shift *float32, n int, mean float32, inv float32)
-// Requires: AVX, AVX512F, BMI2, SSE
+// Requires: AVX, AVX512F, BMI2
 TEXT ·normAVX512(SB), NOSPLIT, $0-48
 	MOVQ         dst+0(FP), AX
 	MOVQ         n+32(FP), CX
 	MOVQ         x+8(FP), BX
 	MOVQ         scale+16(FP), SI
 	MOVQ         shift+24(FP), DI
-	MOVSS        mean+40(FP), X0
-	VBROADCASTSS X0, Z0
-	MOVSS        inv+44(FP), X1
-	VBROADCASTSS X1, Z1
+	VBROADCASTSS mean+40(FP), Z0
+	VBROADCASTSS inv+44(FP), Z1
 	XORQ         DX, DX
 	SUBQ         $0x10, CX
 	JL           tail
@@ -3468,8 +3461,8 @@ done:
 	VADDPS        X1, X0, X0
 	VMOVSHDUP     X0, X1
 	VADDSS        X1, X0, X0
-	MOVSS         X0, ret+16(FP)
 	VZEROUPPER
+	MOVSS         X0, ret+16(FP)
 	RET
 
 // func squaresAVX512(x *float32, n int, mean float32) float32
@@ -3477,8 +3470,7 @@ done:
 TEXT ·squaresAVX512(SB), NOSPLIT, $0-28
 	MOVQ         x+0(FP), AX
 	MOVQ         n+8(FP), CX
-	MOVSS        mean+16(FP), X0
-	VBROADCASTSS X0, Z0
+	VBROADCASTSS mean+16(FP), Z0
 	VXORPS       Z1, Z1, Z1
 	VXORPS       Z2, Z2, Z2
 	VXORPS       Z3, Z3, Z3
@@ -3538,8 +3530,8 @@ done:
 	VADDPS        X0, X1, X1
 	VMOVSHDUP     X1, X0
 	VADDSS        X0, X1, X1
-	MOVSS         X1, ret+24(FP)
 	VZEROUPPER
+	MOVSS         X1, ret+24(FP)
 	RET
 
 // func widenAVX512(dst *byte, x *byte, n int)

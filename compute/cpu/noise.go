@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"unsafe"
 
 	"longtake/compute"
 )
@@ -14,7 +13,7 @@ type noiseTask struct {
 	key   compute.NoiseKey
 }
 
-// noiseChunk is the elements of a tile: some 50 us of work.
+// noiseChunk is the elements of a tile, a multiple of the 16 that assembly writes at a time.
 const noiseChunk = 2048
 
 // Noise fills dst with standard normal numbers, bit for bit those of compute.FillNoise.
@@ -34,6 +33,6 @@ func (t *noiseTask) tile(s *scratch, i int) {
 	first := i * noiseChunk
 	n := min(noiseChunk, t.dst.width-first)
 	to := t.dst.out(s, 0, first, n)
-	compute.FillNoise(unsafe.Slice((*float32)(to), n), t.key, uint64(first))
+	t.class.noise(f32s(to, n), t.key, uint64(first))
 	t.dst.store(t.class, to, 0, first, n)
 }

@@ -89,17 +89,16 @@ func (t *normTask) fold(scale, shift []float32, row int) {
 	} else {
 		clear(shift)
 	}
+	n := len(scale)
+	a, b := unsafe.Pointer(unsafe.SliceData(scale)), unsafe.Pointer(unsafe.SliceData(shift))
 	if t.scale.rows > 0 {
-		m := f32s(t.scale.at(row/t.scaleGroup, 0), len(scale))
-		for j, v := range m {
-			scale[j] *= 1 + v
-			shift[j] *= 1 + v
+		m := t.scale.at(row/t.scaleGroup, 0)
+		t.class.addGated(a, a, a, m, n) // w + w*m
+		if t.bias != nil {
+			t.class.addGated(b, b, b, m, n)
 		}
 	}
 	if t.shift.rows > 0 {
-		m := f32s(t.shift.at(row/t.shiftGroup, 0), len(shift))
-		for j, v := range m {
-			shift[j] += v
-		}
+		t.class.add(b, b, t.shift.at(row/t.shiftGroup, 0), n)
 	}
 }

@@ -154,20 +154,28 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 	for r := 0; r < n/2; r += 8 {
 		kernels.transposeWords(unsafe.Add(turned, r*4), keyBlock*2, unsafe.Add(words, r*d*4), d*4, d/8)
 	}
-	prob := s.bytes(slotProb, keyBlock*tileSize*2)
-	for lane := 0; lane < f.lanes; lane += tileSize {
-		s.tile = tileArgs{a: key, aRow: keyRow, b: unsafe.Add(s.bytes(slotPairs, 0), lane*d*2), k: d / tileSize,
-			c: f.logit, cRow: tileSize * 4, init: unsafe.Pointer(&zeros)}
+	// All logits, then all probabilities, then all sums: tile loads wait for recent stores.
+	const logitBytes, probBytes = keyBlock * tileSize * 4, keyBlock * tileSize * 2
+	groups := f.lanes / tileSize
+	prob := s.bytes(slotProb, groups*probBytes)
+	for i := range groups {
+		logit := unsafe.Add(f.logit, i*logitBytes)
+		s.tile = tileArgs{a: key, aRow: keyRow, b: unsafe.Add(s.bytes(slotPairs, 0), i*tileSize*d*2), k: d / tileSize,
+			c: logit, cRow: tileSize * 4, init: unsafe.Pointer(&zeros)}
 		kernels.run(&s.tile, n)
-		hidden := f32s(f.logit, n*tileSize)[used*tileSize:]
+		hidden := f32s(logit, n*tileSize)[used*tileSize:]
 		for i := range hidden {
 			hidden[i] = float32(math.Inf(-1))
 		}
-		acc := unsafe.Add(f.acc, lane*d*4)
-		for i := 0; i < tileSize; i += 16 {
-			t.softmax(s, f, lane, i, tileSize, n, unsafe.Add(prob, i*4))
-		}
-		s.tile = tileArgs{a: turned, aRow: keyBlock * 2, b: prob, k: n / tileSize,
+	}
+	for lane := 0; lane < f.lanes; lane += 16 {
+		i := lane / tileSize
+		half := lane % tileSize
+		t.softmax(s, f, lane-half, half, tileSize, n, unsafe.Add(f.logit, i*logitBytes), unsafe.Add(prob, i*probBytes+half*4))
+	}
+	for i := range groups {
+		acc := unsafe.Add(f.acc, i*tileSize*d*4)
+		s.tile = tileArgs{a: turned, aRow: keyBlock * 2, b: unsafe.Add(prob, i*probBytes), k: n / tileSize,
 			c: acc, cRow: tileSize * 4, init: acc, initRow: tileSize * 4}
 		kernels.run(&s.tile, d)
 	}

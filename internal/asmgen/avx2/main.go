@@ -21,6 +21,7 @@ func main() {
 	s.Each()
 	s.Sums()
 	s.Move()
+	kernels.Noise()
 	kernels.Pause()
 	Generate()
 }

@@ -159,8 +159,9 @@ func (s *ISA) sum(name, signature string, setup func(), add func(v, acc reg.VecV
 	VADDPS(acc[1], acc[0], acc[0])
 	VADDPS(acc[3], acc[2], acc[2])
 	VADDPS(acc[2], acc[0], acc[0])
-	Store(s.lanesSum(acc[0]), ReturnIndex(0))
-	VZEROUPPER()
+	x0 := s.lanesSum(acc[0])
+	VZEROUPPER() // before the store, which avo writes in the old encoding; the lower halves stay
+	Store(x0, ReturnIndex(0))
 	RET()
 }
 

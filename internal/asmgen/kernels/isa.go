@@ -127,12 +127,14 @@ func (m mask) keep(v reg.VecVirtual) {
 	}
 }
 
-// param broadcasts a float32 parameter.
+// param broadcasts a float32 parameter, from memory: avo's Load would use the old encoding, which waits for upper halves.
 func (s *ISA) param(name string) reg.VecVirtual {
-	x := XMM()
-	Load(Param(name), x)
+	p, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
 	v := s.vec()
-	VBROADCASTSS(x, v)
+	VBROADCASTSS(p.Addr, v)
 	return v
 }
 
