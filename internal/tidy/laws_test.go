@@ -17,7 +17,7 @@ var flawed = []struct {
 		"dit/a.go":       "package dit\nimport _ \"longtake/kvcache\"\nimport _ \"longtake/rollout\"",
 		"dit/a_test.go":  "package dit\nimport _ \"longtake/model\"",
 		"rollout/tag.go": "//go:build solaris\n\npackage rollout\nimport _ \"longtake/compute/cpu\"",
-		"attic/a.go":     "package attic\nimport _ \"longtake/compute\"",
+		"attic/a.go":     "package attic\nimport _ \"longtake/compute\"\nimport _ \"longtake/video\"",
 	}, []string{"attic has no row", "dit must not import rollout", "rollout must not import compute/cpu"}},
 	{"a device named in the engine", onlyCommands("compute/cpu"), map[string]string{
 		"vae/a.go":             "package vae\nimport _ \"longtake/compute/cpu\"",
