@@ -192,7 +192,7 @@ func suites(t *tree) (faults []string) {
 
 // worldly are the packages of the standard library that touch the world outside the process, and who may.
 var worldly = map[string][]string{
-	"os":            {"cmd/*", "model", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
+	"os":            {"cmd/*", "compare", "model", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
 	"os/exec":       {"cmd/*", "video"},
 	"os/signal":     {"cmd/*"},
 	"flag":          {"cmd/*", "internal/*"},
