@@ -59,12 +59,18 @@ type part struct {
 	data []byte
 }
 
-// Open opens a .safetensors file, or the .index.json of a sharded model whose files lie beside it. Files are mapped into
+// Open opens a .safetensors file, the .index.json of a sharded model whose files lie beside it, or a .pt, .pth or .bin file of
+// torch.save (see OpenTorch). Files are mapped into
 // memory where the system can (Linux, macOS, BSD) and read elsewhere: opening a large file is quick, and tensors are paged
 // in as they are used. The file must not be changed or truncated while it is open. Errors are *FormatError or from package os.
 func Open(path string) (*File, error) {
 	if strings.HasSuffix(path, ".index.json") {
 		return openSharded(path)
+	}
+	for _, end := range []string{".pt", ".pth", ".bin", ".ckpt"} {
+		if strings.HasSuffix(path, end) {
+			return OpenTorch(path)
+		}
 	}
 	data, unmap, err := mapFile(path)
 	if err != nil {
