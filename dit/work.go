@@ -25,7 +25,7 @@ type Work struct {
 	// Per pass and frame.
 	timesteps, sinusoids                        compute.Tensor // F32 [passes*frames], [passes*frames, freqDim]
 	timeHidden, timeSiLU                        compute.Tensor // [passes*frames, dim]
-	timeBase, timeSum                           compute.Tensor // F32 [passes*frames, dim]: from the timestep alone; with the controls
+	timeAlone, timeSum                          compute.Tensor // F32 [passes*frames, dim]: from the timestep alone; with the controls
 	timeProj                                    compute.Tensor // F32 [passes*frames, 6*dim]
 	modulation                                  compute.Tensor // F32 [passes*layers*frames, 6*dim]
 	headModulation                              compute.Tensor // F32 [passes*frames*2, dim]
@@ -55,7 +55,7 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, passes, promptToke
 		qkv: a.Tensor(act, n, 3*d), hidden: a.Tensor(act, n, m.FFN),
 		timesteps: a.Tensor(compute.F32, rows), sinusoids: a.Tensor(compute.F32, rows, m.FreqDim),
 		timeHidden: a.Tensor(compute.F32, rows, d), timeSiLU: a.Tensor(compute.F32, rows, d),
-		timeBase: a.Tensor(compute.F32, rows, d), timeSum: a.Tensor(compute.F32, rows, d),
+		timeAlone: a.Tensor(compute.F32, rows, d), timeSum: a.Tensor(compute.F32, rows, d),
 		timeProj: a.Tensor(compute.F32, rows, 6*d), modulation: a.Tensor(compute.F32, rows*m.Layers, 6*d),
 		headModulation: a.Tensor(compute.F32, rows*2, d),
 		rowOfPass:      a.Tensor(compute.I32, rows*m.Layers), rowOfLayer: a.Tensor(compute.I32, rows*m.Layers),
@@ -101,9 +101,9 @@ func (w *Work) Schedule(dq compute.Queue, timesteps [][]float32) {
 	w.index(dq, w.rowOfPart, func(i int) int { return i % 2 })
 	dq.TimeEmbed(w.sinusoids, w.timesteps, m.MaxPeriod)
 	m.time1.apply(dq, w.timeHidden, w.sinusoids, compute.SiLU)
-	m.time2.apply(dq, w.timeBase, w.timeHidden, compute.None)
+	m.time2.apply(dq, w.timeAlone, w.timeHidden, compute.None)
 	if m.control == nil {
-		dq.Copy(w.timeSum, w.timeBase)
+		dq.Copy(w.timeSum, w.timeAlone)
 		w.modulate(dq)
 	}
 }
@@ -138,7 +138,7 @@ func (w *Work) Control(dq compute.Queue, actions, headings []int) {
 	dq.Gather(added, c.place, place, false)
 	dq.Gather(added, c.action, action, true)
 	dq.Gather(added, c.ray, ray, true)
-	dq.Copy(w.timeSum, w.timeBase)
+	dq.Copy(w.timeSum, w.timeAlone)
 	dq.Gather(w.timeSum, c.actionTime, w.actionOfPass, true)
 	dq.Gather(w.timeSum, c.headingTime, w.headingOfPass, true)
 	w.modulate(dq)

@@ -8,7 +8,6 @@ import (
 func BenchmarkRender(b *testing.B) {
 	for _, size := range []int{64, 128} {
 		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
-			e := mustEpisode(b, 1000, 96, Mixed, 0)
 			var worlds []*Episode
 			for seed := range uint32(8) { // every sky, most textures and floors
 				worlds = append(worlds, mustEpisode(b, seed, 96, Mixed, 0))
@@ -17,7 +16,7 @@ func BenchmarkRender(b *testing.B) {
 			b.ReportAllocs()
 			n := 0
 			for b.Loop() {
-				e = worlds[n%len(worlds)]
+				e := worlds[n%len(worlds)]
 				e.World.Render(dst, e.Poses[n*7%len(e.Poses)], size, size)
 				n++
 			}

@@ -2,7 +2,7 @@ package world
 
 const (
 	revisitDistance f32 = 0.3 // cells
-	revisitTurn         = 1   // heading steps
+	revisitTurn     int = 1   // heading steps
 )
 
 // Near reports whether two poses show nearly the same view: closer than 0.3 cells and

@@ -1,7 +1,6 @@
 package pose_test
 
 import (
-	"fmt"
 	"os"
 	"strconv"
 	"testing"
@@ -108,7 +107,7 @@ func TestWalkingBackIsRemembered(t *testing.T) {
 	}
 	var best, other score
 	for name, s := range sums {
-		t.Log(fmt.Sprintf("%-10s walk %d and undo, %d clips: %.1f dB, last five frames %.1f dB", name, span, clips, s.all, s.last))
+		t.Logf("%-10s walk %d and undo, %d clips: %.1f dB, last five frames %.1f dB", name, span, clips, s.all, s.last)
 		if name == "pose" {
 			best = s
 		} else {

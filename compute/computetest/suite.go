@@ -206,9 +206,6 @@ func exactly(v float64, dt compute.DType) float64 {
 // pick returns one of several, at random.
 func pick[T any](s *suite, list ...T) T { return list[s.rng.IntN(len(list))] }
 
-// maybe returns a or nothing, at random.
-func (s *suite) maybe(a array) array { return pick(s, a, array{}) }
-
 // bytes waits for the queue, examines all guards and inputs, and returns what p's outer tensor holds.
 func (s *suite) bytes(p *placed) []byte {
 	s.Helper()
