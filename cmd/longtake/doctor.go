@@ -38,6 +38,7 @@ type diagnosis struct {
 	Threads int          `json:"threads"`
 	Memory  memoryInfo   `json:"memory"`
 	Kernels []string     `json:"kernels"` // best first
+	GPUs    []string     `json:"gpus"`    // what CUDA finds, or why nothing
 	FFmpeg  string       `json:"ffmpeg,omitempty"`
 	Cache   string       `json:"cache_folder,omitempty"`
 	Tests   []kernelTest `json:"tests"`
@@ -70,6 +71,7 @@ func (c *doctorCommand) Run(ctx context.Context, out *streams) error {
 		d.Memory = memoryInfo{m.Total, m.Free}
 		dev.Close()
 	}
+	d.GPUs, _ = gpus()
 	d.FFmpeg, _ = exec.LookPath("ffmpeg")
 	if dir, err := os.UserCacheDir(); err == nil {
 		d.Cache = filepath.Join(dir, "longtake")
@@ -117,6 +119,9 @@ func (d *diagnosis) describe(w io.Writer) {
 		fmt.Fprintf(w, "memory    %s, %s free\n", bytesText(d.Memory.Total), bytesText(d.Memory.Free))
 	}
 	fmt.Fprintf(w, "kernels   %s (the first is used)\n", strings.Join(d.Kernels, ", "))
+	for i, line := range d.GPUs {
+		fmt.Fprintf(w, "%-9s %s\n", [...]string{"gpu", ""}[min(i, 1)], line)
+	}
 	fmt.Fprintf(w, "ffmpeg    %s\n", ffmpeg)
 	if d.Cache != "" {
 		fmt.Fprintf(w, "cache     %s\n", d.Cache)
@@ -166,7 +171,7 @@ func testKernel(ctx context.Context, kernel string, count int, want []video.Fram
 }
 
 func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, float64, error) {
-	dev, err := openCPU(cpu.Options{Kernel: kernel})
+	dev, err := openCPU(deviceFlags{Options: cpu.Options{Kernel: kernel}})
 	if err != nil {
 		return nil, 0, err
 	}

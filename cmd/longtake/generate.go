@@ -111,7 +111,10 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 	if err != nil {
 		return err
 	}
-	dev, err := openDevice(g.Device, cpu.Options{Kernel: g.CPUKernel, Threads: g.Threads})
+	dev, err := openDevice(g.Device, deviceFlags{
+		Options:  cpu.Options{Kernel: g.CPUKernel, Threads: g.Threads},
+		progress: func(line string) { fmt.Fprintln(out.err, line) },
+	})
 	if err != nil {
 		return err
 	}
@@ -147,22 +150,6 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 	r.setVideo(options)
 	shot := &shot{flags: g, settings: set, plan: plan, record: r, out: out}
 	return shot.run(ctx, engine, options)
-}
-
-// openDevice starts a device; what the machine cannot do is the user's to change.
-func openDevice(name string, o cpu.Options) (processor, error) {
-	open, err := named("device", name, devices)
-	if err != nil {
-		return processor{}, err
-	}
-	if o.Threads < 0 || o.Threads > 1024 {
-		return processor{}, usagef("--threads %d: must be between 0 (all cores) and 1024", o.Threads)
-	}
-	dev, err := open(o)
-	if err != nil {
-		return processor{}, usageError{err}
-	}
-	return dev, nil
 }
 
 // fits refuses what would run out of memory half-way.

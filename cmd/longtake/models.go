@@ -32,7 +32,7 @@ type modelInfo struct {
 
 // Run lists the models.
 func (c *listCommand) Run(out *streams) error {
-	dev, err := openCPU(cpu.Options{Threads: 1})
+	dev, err := openCPU(deviceFlags{Options: cpu.Options{Threads: 1}})
 	if err != nil {
 		return err
 	}

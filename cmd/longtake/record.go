@@ -51,6 +51,7 @@ type deviceRecord struct {
 	Name        string `json:"name"`
 	Kernel      string `json:"kernel"`
 	Description string `json:"description"`
+	Why         string `json:"no_gpu,omitempty"` // why there is no GPU
 }
 
 type requestRecord struct {
@@ -121,7 +122,7 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 		Tool:   tool(),
 		Host:   hostRecord{runtime.GOOS, runtime.GOARCH, runtime.NumCPU()},
 		Model:  modelRecord{e.Name, e.Hash, e.Parameters},
-		Device: deviceRecord{dev.kind, dev.kernel, dev.Name()},
+		Device: deviceRecord{dev.kind, dev.kernel, dev.Name(), dev.why},
 		Request: requestRecord{
 			Prompt: p.request.Prompt, Seed: p.request.Seed, Frames: p.frames, Steps: len(solver.Steps),
 			Start:   startRecord{p.begin.name, p.begin.sum, len(p.request.Start), p.request.Heading},
@@ -157,6 +158,9 @@ func (r *record) announce(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%s, %.1f M parameters, on %s; seed %d, start %s, %d frames of %d steps\n",
 		r.Model.Name, float64(r.Model.Parameters)/1e6, r.Device.Description, r.Request.Seed, r.Request.Start.From, r.Request.Frames, r.Request.Steps)
+	if r.Device.Why != "" {
+		fmt.Fprintf(w, "on the CPU, since there is no usable GPU: %s (longtake doctor)\n", r.Device.Why)
+	}
 	fmt.Fprintf(w, "cache %s; memory %s weights + %s session\n", cache, bytesText(r.Memory.Weights), bytesText(r.Memory.Session))
 }
 

@@ -18,29 +18,6 @@ import (
 
 // This file is the only place where kinds of things meet their names.
 
-// processor is an open device and what a record says about it.
-type processor struct {
-	compute.Device
-	kind, kernel string
-}
-
-// devices opens a device by its name.
-var devices = map[string]func(cpu.Options) (processor, error){
-	"auto": openCPU, // the best of all
-	"cpu":  openCPU,
-}
-
-func openCPU(o cpu.Options) (processor, error) {
-	d, err := cpu.New(o)
-	if err != nil {
-		return processor{}, err
-	}
-	if o.Kernel == "" {
-		o.Kernel = cpu.Kernels()[0]
-	}
-	return processor{d, "cpu", o.Kernel}, nil
-}
-
 // catalogued is a model that the program knows by name.
 type catalogued struct {
 	open    func(compute.Device) (*rollout.Engine, error)
@@ -119,7 +96,7 @@ func createOutput(path string, o video.Options, stdout io.Writer) (video.AtomicW
 // names are the words that help texts list.
 func names() map[string]string {
 	return map[string]string{
-		"devices":  listed(devices),
+		"devices":  listed(devices) + ", cuda:N",
 		"kernels":  strings.Join(cpu.Kernels(), ", "),
 		"models":   listed(models),
 		"policies": listed(policies),
