@@ -38,7 +38,7 @@ var amxClass = newAMXClass()
 func newAMXClass() *class {
 	c := *avx512Class
 	c.name, c.cache, c.panel, c.panelBytes, c.lanes = "amx", compute.BF16, tileSize, pairBytes, []int{32, 16}
-	c.pack, c.linear, c.attend = packPairs, runTiles, attendTiles
+	c.pack, c.linear = packPairs, runTiles
 	c.tiles = &tileKernels{gemm32: amxGemm32, gemm16: amxGemm16, softmaxPairs: softmaxPairsAVX512, pairRows: pairRowsAVX512,
 		pairWords: pairWordsAVX512, transposeWords: transposeWordsAVX2}
 	return &c

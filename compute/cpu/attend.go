@@ -83,8 +83,10 @@ func (q *Queue) Attend(dst, query, keys, values compute.Tensor, a compute.Attent
 	if a.Tiles.Ends.Rank != 0 {
 		t.setTiles(&a.Tiles)
 	}
+	// The class amx takes bfloat16 keys of whole tiles; the rest goes through its float32 kernels.
+	t.inTiles = q.class.tiles != nil && t.widen && t.headDim%tileSize == 0
 	t.cut(q.dev.pool.threads)
-	q.class.attend(q, t)
+	q.run(t, t.heads*t.queryTiles*t.groups)
 }
 
 func (t *attendTask) setTiles(a *compute.Tiles) {
@@ -97,12 +99,20 @@ func (t *attendTask) setTiles(a *compute.Tiles) {
 }
 
 // cut chooses how many queries share a pass: many, fewer while threads would go without work. Any cut gives the same bits,
-// since every query walks its keys in the same blocks.
+// since every query walks its keys in the same blocks. Kernels for wide column groups gain from wide tiles, and tiles of the
+// class amx are never less than its column groups.
 func (t *attendTask) cut(threads int) {
+	least, want := 16, 4*threads
+	if t.class.lanes[0] > 16 {
+		want = 2 * threads
+	}
+	if t.inTiles {
+		least = tileSize
+	}
 	t.group = groupQueries
 	for {
 		t.groups = (min(t.queryTile, t.query.rows) + t.group - 1) / t.group
-		if threads == 1 || t.group == 16 || t.heads*t.queryTiles*t.groups >= 4*threads {
+		if threads == 1 || t.group == least || t.heads*t.queryTiles*t.groups >= want {
 			return
 		}
 		t.group /= 2
@@ -202,9 +212,6 @@ type flash struct {
 	count             unsafe.Pointer // [keyBlock]
 	lanes             int            // all lanes, a multiple of 16
 }
-
-// runFlash is Attend for the float32 classes.
-func runFlash(q *Queue, t *attendTask) { q.run(t, t.heads*t.queryTiles*t.groups) }
 
 func (t *attendTask) tile(s *scratch, i int) {
 	h, qt := i/(t.queryTiles*t.groups), i/t.groups%t.queryTiles

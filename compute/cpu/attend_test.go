@@ -140,7 +140,7 @@ func (r *rig) attendTol() float64 {
 
 func TestAttendEqualsFloat64Loops(t *testing.T) {
 	eachClass(t, 2, func(r *rig) {
-		for range 120 {
+		for range rounds(120) {
 			c := r.attendCase(r.pick(1, 2, 3), r.pick(0, 1, 15, 16, 17, 33, 64, 70), r.pick(0, 1, 5, 6, 64, 95, 96, 97, 200), r.pick(16, 32, 64, 128))
 			out, lse := c.answer(r)
 			outs := r.outs

@@ -19,7 +19,6 @@ type class struct {
 	// pack fills a matrix; linear runs a prepared task on x.
 	pack   func(m *matrix, w compute.Host, read func([]float32, []byte))
 	linear func(q *Queue, t *linearTask, x compute.Tensor)
-	attend func(q *Queue, t *attendTask)
 	// gemm computes full and partial row blocks, see gemmArgs.
 	gemm func(g *gemmArgs, width, rows int)
 	// thin does one to three rows by several panels bPanel apart, at once, and returns how many; 0 where gemm is as good.

@@ -10,7 +10,7 @@ import (
 
 var avx512Class = &class{
 	name: "avx512", cache: compute.F32, panel: 64, panelBytes: func(in int) int { return 64 * 4 * in }, lanes: []int{64, 32, 16},
-	pack: packPanels, linear: runPanels, attend: runFlash,
+	pack: packPanels, linear: runPanels,
 	gemm: gemmAVX512, softmax: softmaxAVX512,
 	scaleRows: func(x unsafe.Pointer, stride int, f unsafe.Pointer, rows int) {
 		if rows > 0 {

@@ -56,7 +56,7 @@ func byRows(g *gemmArgs, rows int, kernels []rowKernel) {
 
 var avx2Class = &class{
 	name: "avx2", cache: compute.F32, panel: 16, panelBytes: panelBytes16, lanes: []int{16},
-	pack: packPanels, linear: runPanels, attend: runFlash,
+	pack: packPanels, linear: runPanels,
 	gemm:    func(g *gemmArgs, _, rows int) { byRows(g, rows, avx2Rows) },
 	thin:    thinAVX2,
 	softmax: softmaxAVX2,

@@ -14,7 +14,7 @@ var genericClass = &class{
 	activate: genericActivate, mix: genericMix, scale: genericScale, clamp: genericClamp, addGated: genericAddGated,
 	add: genericAdd, widen: genericWiden, narrow: genericNarrow, sum: genericSum, squares: genericSquares,
 	norm: genericNorm, rotate: genericRotate, noise: compute.FillNoise,
-	pack: packPanels, linear: runPanels, attend: runFlash,
+	pack: packPanels, linear: runPanels,
 }
 
 func f32at(p unsafe.Pointer, off int) float32 { return *(*float32)(unsafe.Add(p, off)) }

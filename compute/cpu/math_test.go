@@ -34,7 +34,7 @@ func (r *rig) bf16(v []float64) []float64 {
 
 func TestLinearEqualsFloat64Loops(t *testing.T) {
 	eachClass(t, 2, func(r *rig) {
-		for range 250 {
+		for range rounds(250) {
 			rows, in, out := r.pick(0, 1, 2, 3, 4, 5, 6, 7, 13, 64, 97, 111), r.pick(0, 1, 3, 16, 31, 64, 100, 256, 384, 385, 700), r.pick(1, 2, 15, 16, 17, 48, 63, 64, 129, 200)
 			act := compute.Activation(r.rng.IntN(4))
 			h, wv := r.host([]compute.DType{compute.F32, compute.BF16, compute.F16}[r.rng.IntN(3)], out, in)
@@ -66,7 +66,7 @@ func TestLinearEqualsFloat64Loops(t *testing.T) {
 
 func TestNormEqualsFloat64Loops(t *testing.T) {
 	eachClass(t, 2, func(r *rig) {
-		for range 200 {
+		for range rounds(200) {
 			groups, per, width := r.pick(1, 2, 3), r.pick(0, 1, 5, 40), r.pick(1, 2, 7, 8, 33, 64, 256, 300)
 			rows := groups * per
 			n := compute.Norm{RMS: r.rng.IntN(2) == 0, Eps: 1e-6}
@@ -129,7 +129,7 @@ func read0(t compute.Tensor, n int, def float64) []float64 {
 
 func TestElementwiseOperationsEqualFloat64Loops(t *testing.T) {
 	eachClass(t, 2, func(r *rig) {
-		for range 300 {
+		for range rounds(300) {
 			dims := [][]int{{r.pick(0, 1, 3, 17)}, {r.pick(1, 5, 64), r.pick(1, 7, 8, 31, 256, 2049)}, {2, 3, 19}, {2, 3, 2, 9}}[r.rng.IntN(4)]
 			x, y := r.random(r.dtype(), dims...), r.random(r.dtype(), dims...)
 			dst := x
@@ -217,7 +217,7 @@ func TestNaNStaysNaN(t *testing.T) {
 
 func TestAddGatedEqualsFloat64Loops(t *testing.T) {
 	eachClass(t, 2, func(r *rig) {
-		for range 100 {
+		for range rounds(100) {
 			groups, per, width := r.pick(1, 2, 5), r.pick(0, 1, 4, 64), r.pick(1, 9, 64, 256)
 			rows := groups * per
 			x, y := r.random(r.dtype(), rows, width), r.random(r.dtype(), rows, width)
@@ -242,7 +242,7 @@ func TestAddGatedEqualsFloat64Loops(t *testing.T) {
 
 func TestGatherAddsOrCopiesRows(t *testing.T) {
 	eachClass(t, 2, func(r *rig) {
-		for range 60 {
+		for range rounds(60) {
 			n, rows, width := r.pick(1, 7), r.pick(0, 1, 30), r.pick(1, 31, 256)
 			table, idx := r.random(compute.F32, n, width), r.tensor(compute.I32, rows)
 			for i := range rows {
@@ -300,7 +300,7 @@ func TestNoiseHasTheBitsOfTheDefinition(t *testing.T) {
 
 func TestRopeEqualsFloat64Loops(t *testing.T) {
 	eachClass(t, 2, func(r *rig) {
-		for range 120 {
+		for range rounds(120) {
 			heads, tokens := r.pick(1, 4), r.pick(0, 1, 9, 64)
 			pairs := [3]int{r.pick(12, 4, 0), 10, r.pick(10, 2)}
 			headDim, ring := 2*(pairs[0]+pairs[1]+pairs[2]), 7

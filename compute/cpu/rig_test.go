@@ -184,6 +184,14 @@ func (r *rig) check(what string, dst compute.Tensor, want []float64, tol float64
 	r.outs = r.outs[:0]
 }
 
+// rounds is how often a test tries random sizes.
+func rounds(n int) int {
+	if raceBuild {
+		return max(n/10, 5)
+	}
+	return n
+}
+
 // types are the float types operations take.
 var types = []compute.DType{compute.F32, compute.BF16}
 

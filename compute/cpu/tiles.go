@@ -103,12 +103,6 @@ func (t *linearTask) multiplyTiles(s *scratch, panel, panels, row, rows int, c u
 	}
 }
 
-// attendTiles is Attend for the class amx. What does not fit its tiles takes the float32 kernels.
-func attendTiles(q *Queue, t *attendTask) {
-	t.inTiles = t.widen && t.headDim%tileSize == 0
-	runFlash(q, t)
-}
-
 // pairQueries rounds the scaled queries to words.
 func (t *attendTask) pairQueries(s *scratch, f *flash) {
 	d := t.headDim

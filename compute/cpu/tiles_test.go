@@ -13,7 +13,7 @@ var modelClass = newModelClass()
 func newModelClass() *class {
 	c := *genericClass
 	c.name, c.cache, c.panel, c.panelBytes, c.lanes = "amx-model", compute.BF16, tileSize, pairBytes, []int{32, 16}
-	c.pack, c.linear, c.attend = packPairs, runTiles, attendTiles
+	c.pack, c.linear = packPairs, runTiles
 	c.tiles = &tileKernels{gemm32: func(a *tileArgs) { modelGemm(a, 32) }, gemm16: func(a *tileArgs) { modelGemm(a, 16) },
 		softmaxPairs: modelSoftmaxPairs, pairRows: modelPairRows, pairWords: modelPairWords, transposeWords: modelTransposeWords}
 	return &c
