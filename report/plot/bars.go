@@ -11,6 +11,7 @@ type Bars struct {
 	Labels   []string
 	Series   []Series
 	YLimits  [2]float64
+	Rules    []Rule
 }
 
 // SVG draws the bars; values that are not finite have none.
@@ -28,6 +29,9 @@ func (b Bars) SVG() string {
 	out.legend(34, names, func(i int, x, y float64) {
 		fmt.Fprintf(out, `<rect class="%s" x="%s" y="%s" width="16" height="9"/>`, fill(b.Series[i].colour(i)), num(x), num(y-5))
 	})
+	for _, r := range b.Rules {
+		ys = append(ys, r.Y)
+	}
 	y := newAxis(ys, false, b.YLimits, height-40, 38+tall, 6)
 	left := 24.0
 	for _, v := range y.ticks {
@@ -48,6 +52,7 @@ func (b Bars) SVG() string {
 		}
 		out.text("", "middle", x.at(float64(j)+0.5), y.from+17, label)
 	}
+	rules(out, b.Rules, x, y)
 	return out.close()
 }
 

@@ -14,6 +14,8 @@ type Series struct {
 	Line, Marks bool
 	// Colour, if above 0, is one more than the place in the palette; 0 counts the series.
 	Colour int
+	// Reference draws the line dashed, in the colour of text.
+	Reference bool
 }
 
 // Rule is a horizontal line across a chart.
@@ -67,20 +69,24 @@ func (c Chart) SVG() string {
 	for i, s := range c.Series {
 		s.draw(out, i, xAxis, yAxis)
 	}
-	for _, r := range c.Rules {
-		if yAxis.shows(r.Y) {
-			y := yAxis.at(r.Y)
-			out.line("r d", left, y, chartWidth-14, y)
-			out.text("", "end", chartWidth-18, y-4, r.Name)
+	rules(out, c.Rules, xAxis, yAxis)
+	return out.close()
+}
+
+// rules draws horizontal lines with their names.
+func rules(out *canvas, list []Rule, x, y axis) {
+	for _, r := range list {
+		if y.shows(r.Y) {
+			out.line("r d", x.from, y.at(r.Y), x.to, y.at(r.Y))
+			out.text("", "end", x.to-4, y.at(r.Y)-4, r.Name)
 		}
 	}
-	return out.close()
 }
 
 func (c Chart) swatch(out *canvas, i int, x, y float64) {
 	s := c.Series[i]
 	if s.Line {
-		out.line(series(s.colour(i)), x, y, x+18, y)
+		out.line(s.class(i), x, y, x+18, y)
 	}
 	if s.Marks || !s.Line {
 		out.circle(fill(s.colour(i)), x+9, y, 3.5)
@@ -116,7 +122,16 @@ func (s Series) colour(i int) int {
 	return i
 }
 
+// class returns the classes of the line.
+func (s Series) class(i int) string {
+	if s.Reference {
+		return "l r d"
+	}
+	return series(s.colour(i))
+}
+
 func (s Series) draw(out *canvas, i int, x, y axis) {
+	class := s.class(i)
 	i = s.colour(i)
 	var path strings.Builder
 	pen := "M"
@@ -129,7 +144,7 @@ func (s Series) draw(out *canvas, i int, x, y axis) {
 		pen = "L"
 	}
 	if s.Line && path.Len() > 0 {
-		fmt.Fprintf(out, `<path class="%s" d="%s"/>`, series(i), path.String())
+		fmt.Fprintf(out, `<path class="%s" d="%s"/>`, class, path.String())
 	}
 	if !s.Marks {
 		return

@@ -1,0 +1,64 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"longtake/compare"
+	"longtake/report/plot"
+)
+
+// Memory writes the page of a memory test. The error is w's.
+func Memory(w io.Writer, r *compare.MemoryReport) error {
+	p := &Page{
+		Title: "What is remembered: " + r.Setup.Model,
+		Lead:  "The simulator's frames lead away from a place; the way back is generated. Its views were all seen before, so that each has a true picture to be compared with.",
+		Facts: Facts(r.Setup),
+	}
+	var list []compare.Policy
+	for i, t := range r.Tests {
+		p.Sections = append(p.Sections, memorySection(t))
+		for _, row := range t.Rows {
+			if i == 0 {
+				list = append(list, row.Policy)
+			}
+		}
+	}
+	p.Sections = append(p.Sections, Section{Title: "Policies", Tables: []Table{policyTable(list)}})
+	return p.Write(w)
+}
+
+func memorySection(t compare.MemoryTest) Section {
+	s := Section{Title: fmt.Sprintf("%s, %d frames", t.Kind, t.Span),
+		Text: []string{fmt.Sprintf("%d worlds, %d true frames each, then %d generated ones.", len(t.Seeds), t.Given, t.Made)}}
+	table := Table{Caption: "PSNR to the truth, dB; thirds are the early, middle and late part",
+		Head: []string{"policy", "keys a head sees", "cache MiB", "PSNR", "thirds", "last 5", "worst clip", "to the first row", "fps"}}
+	c := plot.Chart{Title: "PSNR to the truth", X: "generated frame", Y: "dB"}
+	rows := []namedStrip{{"simulator", t.TruthStrip}}
+	for i, row := range t.Rows {
+		table.Rows = append(table.Rows, []string{row.Policy.Name, plot.Number(row.Tokens), mebibytes(float64(row.CacheBytes)), decibel(row.PSNR),
+			decibel(row.Thirds[0]) + " / " + decibel(row.Thirds[1]) + " / " + decibel(row.Thirds[2]), decibel(row.Last), decibel(row.Worst),
+			decibel(row.ToFirst), plot.Number(row.FPS)})
+		y := decibels(row.Frames)
+		x := make([]float64, len(y))
+		for j := range x {
+			x[j] = float64(j + 1)
+		}
+		c.Series = append(c.Series, plot.Series{Name: row.Policy.Name, X: x, Y: y, Line: true, Colour: i + 1})
+		rows = append(rows, namedStrip{row.Policy.Name, row.Strip})
+	}
+	s.Tables, s.Figures = []Table{table}, []Figure{{SVG: c.SVG(), Caption: "Mean over the worlds."}}
+	if st, ok := strips(rows); ok {
+		st.Caption = "World " + strconv.FormatUint(uint64(first(t.Seeds)), 10)
+		s.Strips = []Strips{st}
+	}
+	return s
+}
+
+func first(list []uint32) uint32 {
+	if len(list) == 0 {
+		return 0
+	}
+	return list[0]
+}
