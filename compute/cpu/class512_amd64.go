@@ -24,7 +24,7 @@ var avx512Class = &class{
 }
 
 var (
-	avx512Rows64 = []rowKernel{{6, gemmAVX512V4R6}, {4, gemmAVX512V4R4}, {2, gemmAVX512V4R2}, {1, gemmAVX512V4R1}}
+	avx512Rows64 = []rowKernel{{6, gemmAVX512V4R6}, {4, gemmAVX512V4R4}, {3, gemmAVX512V4R3}, {2, gemmAVX512V4R2}, {1, gemmAVX512V4R1}}
 	avx512Rows32 = []rowKernel{{12, gemmAVX512V2R12}, {8, gemmAVX512V2R8}, {4, gemmAVX512V2R4}, {2, gemmAVX512V2R2}, {1, gemmAVX512V2R1}}
 	avx512Rows16 = []rowKernel{{12, gemmAVX512V1R12}, {8, gemmAVX512V1R8}, {4, gemmAVX512V1R4}, {2, gemmAVX512V1R2}, {1, gemmAVX512V1R1}}
 )

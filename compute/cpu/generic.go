@@ -2,12 +2,13 @@ package cpu
 
 import (
 	"math"
+	"runtime"
 	"unsafe"
 
 	"longtake/compute"
 )
 
-// genericClass is plain Go. Its matrix kernel keeps 4x4 sums in registers.
+// genericClass is plain Go. Its matrix kernel keeps 2x4 or 4x4 sums in registers.
 var genericClass = &class{
 	name: "generic", cache: compute.F32, panel: 16, panelBytes: panelBytes16, lanes: []int{16},
 	gemm: genericGemm, softmax: genericSoftmax, scaleRows: genericScaleRows, transpose16: genericTranspose16,
@@ -19,22 +20,28 @@ var genericClass = &class{
 
 func f32at(p unsafe.Pointer, off int) float32 { return *(*float32)(unsafe.Add(p, off)) }
 
+// manyRegisters says that sixteen sums fit the registers; the sixteen of amd64 hold eight.
+const manyRegisters = runtime.GOARCH != "amd64" && runtime.GOARCH != "386"
+
 func genericGemm(g *gemmArgs, width, rows int) {
 	h := *g
-	for ; rows >= 4; rows -= 4 {
+	for rows > 0 {
+		n := min(rows, 2)
+		if manyRegisters && rows >= 4 {
+			n = 4
+		}
 		for j := 0; j < width; j += 4 {
-			gemm4x4(&h, width, j)
+			switch n {
+			case 4:
+				gemm4x4(&h, width, j)
+			case 2:
+				gemm2x4(&h, width, j)
+			default:
+				gemm1x4(&h, width, j)
+			}
 		}
-		if rows > 4 {
-			h.advance(4)
-		}
-	}
-	for ; rows > 0; rows-- {
-		for j := 0; j < width; j += 4 {
-			gemm1x4(&h, width, j)
-		}
-		if rows > 1 {
-			h.advance(1)
+		if rows -= n; rows > 0 {
+			h.advance(n)
 		}
 	}
 }
@@ -68,6 +75,33 @@ func gemm4x4(g *gemmArgs, width, j int) {
 	*(*[4]float32)(unsafe.Add(g.c, j*4+g.cRow)) = [4]float32{c10, c11, c12, c13}
 	*(*[4]float32)(unsafe.Add(g.c, j*4+2*g.cRow)) = [4]float32{c20, c21, c22, c23}
 	*(*[4]float32)(unsafe.Add(g.c, j*4+3*g.cRow)) = [4]float32{c30, c31, c32, c33}
+}
+
+// gemm2x4 does two rows.
+//
+//go:nocheckptr
+func gemm2x4(g *gemmArgs, width, j int) {
+	i0 := (*[4]float32)(unsafe.Add(g.init, j*4))
+	i1 := (*[4]float32)(unsafe.Add(g.init, j*4+g.initRow))
+	c00, c01, c02, c03 := i0[0], i0[1], i0[2], i0[3]
+	c10, c11, c12, c13 := i1[0], i1[1], i1[2], i1[3]
+	a, aRow, aCol := g.a, g.aRow, g.aCol
+	at, step := j*4, width*4
+	for k := range g.k {
+		b := (*[4]float32)(unsafe.Add(g.b, at))
+		at += step
+		x, y := f32at(a, k*aCol), f32at(a, k*aCol+aRow)
+		c00 += x * b[0]
+		c10 += y * b[0]
+		c01 += x * b[1]
+		c11 += y * b[1]
+		c02 += x * b[2]
+		c12 += y * b[2]
+		c03 += x * b[3]
+		c13 += y * b[3]
+	}
+	*(*[4]float32)(unsafe.Add(g.c, j*4)) = [4]float32{c00, c01, c02, c03}
+	*(*[4]float32)(unsafe.Add(g.c, j*4+g.cRow)) = [4]float32{c10, c11, c12, c13}
 }
 
 // gemm1x4 does one row.

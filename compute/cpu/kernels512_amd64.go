@@ -13,6 +13,9 @@ func gemmAVX512V4R6(args *gemmArgs)
 func gemmAVX512V4R4(args *gemmArgs)
 
 //go:noescape
+func gemmAVX512V4R3(args *gemmArgs)
+
+//go:noescape
 func gemmAVX512V4R2(args *gemmArgs)
 
 //go:noescape

@@ -110,12 +110,16 @@ func (s *ISA) Softmax(pairs bool) {
 		DECQ(keys)
 	}
 	JNZ(LabelRef("exp"))
-	p = field(a, softSum)
-	for i := range sum {
-		VMOVUPS(sum[i], Mem{Base: p, Disp: i * s.bytes()})
-	}
+	s.storeAll(sum, field(a, softSum))
 	VZEROUPPER()
 	RET()
+}
+
+// storeAll stores registers one after the other.
+func (s *ISA) storeAll(v []reg.VecVirtual, to reg.GPVirtual) {
+	for i := range v {
+		VMOVUPS(v[i], Mem{Base: to, Disp: i * s.bytes()})
+	}
 }
 
 // pair rounds (halves away from zero) and stores even in the lower, odd in the upper half of each word.

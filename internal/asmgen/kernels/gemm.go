@@ -15,8 +15,8 @@ const (
 	gemmBPanel                                     = 80
 )
 
-// Gemm writes the kernel of rows x (panels*vecs) registers of sums. Rows of A are read by broadcasts, four rows a base
-// pointer, so A needs no packing; the inner loop is unrolled.
+// Gemm writes the kernel of rows x (panels*vecs) registers of sums. Rows of A are read by broadcasts, four rows an
+// address, so A needs no packing; the inner loop is unrolled.
 func (s *ISA) Gemm(rows, panels, vecs int) {
 	name := fmt.Sprintf("gemm%sV%dR%d", s.Name, vecs, rows)
 	if panels > 1 {
@@ -44,15 +44,7 @@ func (s *ISA) Gemm(rows, panels, vecs int) {
 	acc := s.start(g, next(2), rows, panels*vecs)
 	k := field(g, gemmK)
 	b := field(g, gemmB)
-	a := make([]reg.GPVirtual, (rows+3)/4)
-	for i := range a {
-		a[i] = GP64()
-		if i == 0 {
-			MOVQ(next(0), a[0])
-		} else {
-			LEAQ(Mem{Base: a[i-1], Index: row, Scale: 4}, a[i])
-		}
-	}
+	a := addresses(next(0), row, (rows+3)/4)
 	step := func(u int) {
 		s.step(acc, vecs, u, func(j int) Mem {
 			m := Mem{Base: b, Disp: (u*vecs + j%vecs) * s.bytes()}
@@ -87,6 +79,20 @@ func (s *ISA) Gemm(rows, panels, vecs int) {
 	JNZ(LabelRef("block"))
 	VZEROUPPER()
 	RET()
+}
+
+// addresses returns n registers, four rows of A apart.
+func addresses(first Mem, row reg.GPVirtual, n int) []reg.GPVirtual {
+	a := make([]reg.GPVirtual, n)
+	for i := range a {
+		a[i] = GP64()
+		if i == 0 {
+			MOVQ(first, a[0])
+		} else {
+			LEAQ(Mem{Base: a[i-1], Index: row, Scale: 4}, a[i])
+		}
+	}
+	return a
 }
 
 // step multiplies one column of A with one row of B. What there is less of stays in registers.

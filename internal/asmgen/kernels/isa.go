@@ -141,9 +141,9 @@ func (s *ISA) param(name string) reg.VecVirtual {
 func pointer(name string) reg.GPVirtual { return Load(Param(name), GP64()).(reg.GPVirtual) }
 
 // field loads a 64-bit field of a struct.
-func field(base reg.GPVirtual, off int) reg.GPVirtual {
+func field(args reg.GPVirtual, off int) reg.GPVirtual {
 	v := GP64()
-	MOVQ(Mem{Base: base, Disp: off}, v)
+	MOVQ(Mem{Base: args, Disp: off}, v)
 	return v
 }
 
