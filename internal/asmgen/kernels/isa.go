@@ -18,8 +18,10 @@ type ISA struct {
 	ks    map[uint32]Mem
 }
 
-// AVX2 has 16 registers of 8 lanes, AVX512 32 of 16.
-func AVX2() *ISA   { return &ISA{Name: "AVX2", Lanes: 8, ks: map[uint32]Mem{}} }
+// AVX2 has 16 registers of 8 lanes.
+func AVX2() *ISA { return &ISA{Name: "AVX2", Lanes: 8, ks: map[uint32]Mem{}} }
+
+// AVX512 has 32 registers of 16 lanes.
 func AVX512() *ISA { return &ISA{Name: "AVX512", Lanes: 16, ks: map[uint32]Mem{}} }
 
 func (s *ISA) wide() bool { return s.Lanes == 16 }
