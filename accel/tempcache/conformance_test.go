@@ -77,14 +77,23 @@ func TestEveryPolicyKeepsTheLaws(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
+	// Every policy runs without a budget on one shape and with one on the other; the default one on both.
 	for name, p := range all() {
 		t.Run(name, func(t *testing.T) {
-			kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Anchor: p.Anchor, Recent: p.Recent, Complete: counted(p)})
-			p.Budget.Frames = p.Anchor + p.Recent + 5
-			kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Anchor: p.Anchor, Recent: p.Recent, Fixed: true})
+			for i, s := range kvcachetest.Shapes {
+				p, budget := p, (i+len(name))%2 == 0
+				e := kvcachetest.Exam{Anchor: p.Anchor, Recent: p.Recent, Shape: s, Complete: counted(p) && !budget, Fixed: budget}
+				if budget {
+					p.Budget.Frames = p.Anchor + p.Recent + 5
+				}
+				e.Policy = p
+				kvcachetest.Run(t, dev, e)
+			}
 		})
 	}
 	p := tempcache.Default()
+	p.Budget.Frames = p.Recent + 5
+	kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Recent: p.Recent, Fixed: true})
 	p.Budget.Frames = p.Recent + 3 // no room for any entry in chunks of three
 	kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Recent: p.Recent, Fixed: true})
 }

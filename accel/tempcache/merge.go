@@ -59,13 +59,14 @@ func (l *layer) describe(at int) {
 
 // compared writes the key at a slot of a head in the form in which keys are compared.
 func (l *layer) compared(dst []float32, head, slot, token int) {
-	if l.cache.p.Space == Rotated {
+	c := l.cache
+	if c.p.Space == Rotated {
 		l.keys.load(dst, head, slot)
 		return
 	}
 	l.raw.load(dst, head, slot)
-	if l.cache.p.Space == Spatial {
-		l.cache.turns.spatial(dst, token)
+	if c.p.Space == Spatial {
+		c.turns.spatial(dst, token)
 	}
 }
 
@@ -100,14 +101,17 @@ func dot(a, b []float32) float32 {
 // accept decides which tokens of group g join the entry that was found.
 func (l *layer) accept(g, at int) {
 	c, s := l.cache, &l.groups[g]
-	threshold := float32(c.p.Threshold)
+	threshold, lossless := float32(c.p.Threshold), c.p.Threshold >= 1
+	if lossless {
+		threshold = 1 - 1e-5 // the cosine of equal vectors, rounded
+	}
 	for i := range c.hits {
 		h := &c.hits[i]
 		if h.slot < 0 || h.cosine < threshold {
 			continue
 		}
 		h.joins = true
-		if threshold >= 1 {
+		if lossless {
 			h.joins = l.same(g, int(h.slot), at+i)
 		}
 		if n := int32(c.p.Retest); n > 0 && (s.joined[h.slot]+1)%n == 0 {
