@@ -2,6 +2,7 @@ package compute
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -34,7 +35,7 @@ func NewTensor(b Buffer, offset int, dt DType, dims ...int) Tensor {
 	stride := 1
 	for i := len(dims) - 1; i >= 0; i-- {
 		if dims[i] < 0 {
-			panic(fmt.Sprintf("compute: negative dimension in %v", dims))
+			panic(fmt.Sprintf("compute: negative dimension in %v", slices.Clone(dims))) // cloned, so that dims stay on the stack
 		}
 		t.Shape[i], t.Stride[i] = dims[i], stride
 		stride *= dims[i]
@@ -110,7 +111,7 @@ func (t Tensor) Reshape(dims ...int) Tensor {
 	}
 	r := NewTensor(t.Buffer, t.Offset, t.DType, dims...)
 	if r.Elems() != t.Elems() {
-		panic(fmt.Sprintf("compute: reshape %v to %v", t, dims))
+		panic(fmt.Sprintf("compute: reshape %v to %v", t, slices.Clone(dims)))
 	}
 	return r
 }

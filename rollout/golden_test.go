@@ -43,6 +43,11 @@ func (noFrames) Height() int                                                    
 
 func wanEngine(t *testing.T, g *golden.Case, kernel string) *rollout.Engine {
 	t.Helper()
+	return wanEngineOf(t, g, kernel, wan)
+}
+
+func wanEngineOf(t *testing.T, g *golden.Case, kernel string, config dit.Config) *rollout.Engine {
+	t.Helper()
 	dev, err := cpu.New(cpu.Options{Kernel: kernel})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +60,7 @@ func wanEngine(t *testing.T, g *golden.Case, kernel string) *rollout.Engine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	network := dit.Load(weights.Placer{Audit: weights.NewAudit(file), Arena: arena, Queue: dq}, wan, dit.WanNames)
+	network := dit.Load(weights.Placer{Audit: weights.NewAudit(file), Arena: arena, Queue: dq}, config, dit.WanNames)
 	encoded := arena.Tensor(compute.F32, 22, wan.TextDim)
 	dq.Upload(encoded, bytes(g.Floats(t, "self_forcing.safetensors", "in.context")[:22*wan.TextDim]))
 	return rollout.NewEngine(dev, arena, rollout.Parts{

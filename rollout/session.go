@@ -126,19 +126,24 @@ func (s *Session) timesteps() [][]float32 {
 // SetPrompt encodes a prompt and uses it from the next chunk on.
 func (s *Session) SetPrompt(ctx context.Context, prompt string) (err error) {
 	defer s.guard(&err)
+	s.unknown, err = s.engine.setPrompt(ctx, s.dq, s.work, prompt)
+	return err
+}
+
+// setPrompt encodes a prompt, in turn with other sessions, and gives its keys to work.
+func (e *Engine) setPrompt(ctx context.Context, dq compute.Queue, work *dit.Work, prompt string) ([]text.Unknown, error) {
 	select {
-	case s.engine.text <- struct{}{}:
-		defer func() { <-s.engine.text }()
+	case e.text <- struct{}{}:
+		defer func() { <-e.text }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	encoded, padded, unknown, err := s.engine.Text.Encode(s.dq, prompt)
+	encoded, padded, unknown, err := e.Text.Encode(dq, prompt)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRequest, err)
+		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
-	s.unknown = unknown
-	s.work.Prompt(s.dq, encoded, padded)
-	return s.dq.Wait()
+	work.Prompt(dq, encoded, padded)
+	return unknown, dq.Wait()
 }
 
 // Unknown returns the words of the prompt that the model does not know.

@@ -1,0 +1,206 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+
+	"longtake/attention"
+	"longtake/compute"
+	"longtake/dit"
+	"longtake/kvcache"
+	"longtake/sampler"
+	"longtake/video"
+)
+
+// Rolling is a timeline of Rolling-Forcing (arXiv:2509.25161; upstream pipeline/rolling_forcing_inference.py @ a1477d0, described
+// in our words in docs/model/rolling.md): chunks of falling noise go through the network together, one for each denoising step.
+// A forward brings each of them one step further; the oldest is then done and leaves, and a chunk of pure noise joins. It
+// has the verbs of Session and its rules: one goroutine at a time.
+type Rolling struct {
+	engine *Engine
+	seed   uint64
+	dq     compute.Queue
+	arena  compute.Arena
+	cache  *kvcache.Rolling
+	work   *dit.Work
+	solver *sampler.Solver
+	vae    Decoder
+
+	latent, pred, scratch compute.Tensor // F32 [window tokens, values], oldest chunk first
+
+	chunks int // of the whole video, 0 without end
+	window int // forwards done
+	closed bool
+}
+
+// The two passes of a window: its chunks at their levels, oldest and cleanest first, and the clean pass.
+const (
+	noisyPass = 0
+	cleanPass = 1
+)
+
+// rollingSpan and rollingSlots are upstream's 21 visible frames and 8 stored chunks, in chunks.
+const (
+	rollingSpan  = 7
+	rollingSlots = 8
+)
+
+// NewRolling starts a timeline of a network whose WindowChunks is the number of its solver's steps. Chunks is the length of
+// the video, with which the last windows shrink as upstream's do; 0 goes on without end.
+func (e *Engine) NewRolling(ctx context.Context, r Request, chunks int) (s *Rolling, err error) {
+	s = &Rolling{engine: e, seed: r.Seed, chunks: chunks, vae: e.NewDecoder()}
+	defer func() {
+		if err != nil {
+			s.Close()
+			s = nil
+		}
+	}()
+	defer s.guard(&err)
+	if s.solver, err = e.NewSolver(r.Steps); err != nil {
+		return s, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	c := e.Network.Config
+	if c.WindowChunks != len(s.solver.Steps) || chunks < 0 {
+		return s, fmt.Errorf("%w: %d steps for a window of %d chunks, %d chunks in all", ErrRequest, len(s.solver.Steps), c.WindowChunks, chunks)
+	}
+	s.solver.Draw = r.Noise
+	if s.dq, err = e.Device.NewQueue(); err != nil {
+		return s, err
+	}
+	meter := &compute.Meter{Device: e.Device}
+	new(Rolling).allocate(e, meter)
+	if s.arena, err = e.Device.NewArena(meter.Bytes()); err != nil {
+		return s, fmt.Errorf("session: %w", err)
+	}
+	s.allocate(e, s.arena)
+	if err := s.arena.Err(); err != nil {
+		return s, fmt.Errorf("session: %w", err)
+	}
+	if s.cache, err = kvcache.NewRolling(e.Device, s.dq, e.CacheShape, rollingSpan*c.ChunkFrames, rollingSlots); err != nil {
+		return s, err
+	}
+	s.work.Attend(attention.Dense{}, attention.Dense{})
+	s.work.Schedule(s.dq, s.timesteps())
+	_, err = e.setPrompt(ctx, s.dq, s.work, r.Prompt)
+	return s, err
+}
+
+func (s *Rolling) allocate(e *Engine, a compute.Arena) {
+	c := e.Network.Config
+	n := c.Frames() * c.Tokens()
+	s.work = e.Network.NewWork(a, e.Device.Types(), 2, e.Text.MaxTokens())
+	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
+}
+
+// timesteps are the levels of a full window, the last step first, and those of the clean pass.
+func (s *Rolling) timesteps() [][]float32 {
+	c := s.engine.Network.Config
+	levels, clean := make([]float32, c.Frames()), make([]float32, c.Frames())
+	for i := range levels {
+		levels[i] = s.solver.Steps[c.WindowChunks-1-i/c.ChunkFrames].Timestep
+	}
+	return [][]float32{levels, clean}
+}
+
+// chunk is the part of a window's tensor that belongs to its i-th chunk.
+func (s *Rolling) chunk(t compute.Tensor, i int) compute.Tensor {
+	n := s.engine.Network.ChunkFrames * s.engine.Network.Tokens()
+	return t.Slice(0, i*n, (i+1)*n)
+}
+
+// Next runs windows until a chunk is done, and returns its frames: the first takes as many windows as there are steps, every
+// later one a single window. After the last chunk of a finite video it returns no frames.
+func (s *Rolling) Next(ctx context.Context) (frames []video.Frame, err error) {
+	defer s.guard(&err)
+	if s.closed {
+		return nil, ErrClosed
+	}
+	steps := len(s.solver.Steps)
+	for s.chunks == 0 || s.window < s.chunks+steps-1 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		first := max(0, s.window-steps+1)
+		last := s.window
+		if s.chunks > 0 {
+			last = min(last, s.chunks-1)
+		}
+		if err := s.advance(first, last); err != nil {
+			return nil, err
+		}
+		done := s.window-first == steps-1
+		s.window++
+		if done {
+			frames, err = s.vae.Decode(s.dq, s.chunk(s.latent, 0), first*s.engine.Network.ChunkFrames)
+			s.dq.Copy(s.chunk(s.scratch, 0), s.chunk(s.latent, 0))
+			for i := range last - first {
+				s.dq.Copy(s.chunk(s.latent, i), s.chunk(s.latent, i+1))
+			}
+			return frames, err
+		}
+	}
+	return nil, nil
+}
+
+// advance brings the chunks first to last one step further and stores clean keys of the first.
+func (s *Rolling) advance(first, last int) error {
+	c := s.engine.Network.Config
+	n, count := c.ChunkFrames*c.Tokens(), last-first+1
+	if last == s.window { // a new chunk joins
+		s.solver.Noise(s.dq, s.chunk(s.latent, last-first), compute.NoiseKey{Seed: s.seed, Chunk: uint32(last)})
+	}
+	span := kvcache.Span{Start: first * c.ChunkFrames, Frames: count * c.ChunkFrames}
+	if err := s.cache.BeginWindow(s.dq, span); err != nil {
+		return err
+	}
+	skip := (c.WindowChunks - 1 - (s.window - first)) * c.ChunkFrames
+	s.work.Predict(s.dq, s.pred.Slice(0, 0, count*n), s.latent.Slice(0, 0, count*n), dit.Pass{Index: noisyPass, Skip: skip, Chunk: first}, s.cache)
+	for i := range count {
+		key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(first + i)}
+		s.solver.Advance(s.dq, s.chunk(s.latent, i), s.chunk(s.pred, i), s.chunk(s.scratch, i), s.solver.Steps[s.window-first-i], key)
+	}
+	// Advance leaves the clean estimate where the prediction was.
+	if err := s.cache.BeginClean(s.dq, span.Start); err != nil {
+		return err
+	}
+	s.work.Predict(s.dq, compute.Tensor{}, s.chunk(s.pred, 0), dit.Pass{Index: cleanPass, Clean: true, Chunk: first}, s.cache)
+	if err := s.dq.Err(); err != nil {
+		return fmt.Errorf("window %d: %w", s.window, err)
+	}
+	return nil
+}
+
+// Latent returns the latents of the chunk that the last Next returned, valid until the next call.
+func (s *Rolling) Latent() compute.Tensor { return s.chunk(s.scratch, 0) }
+
+// Bytes returns the memory of the timeline.
+func (s *Rolling) Bytes() int64 {
+	if s.arena == nil {
+		return 0
+	}
+	return s.arena.Bytes() + s.cache.Stats().Bytes
+}
+
+func (s *Rolling) guard(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("window %d: internal fault: %v", s.window, r)
+		s.closed = true
+	}
+}
+
+// Close gives the memory back. It may be called twice.
+func (s *Rolling) Close() {
+	s.closed = true
+	if s.cache != nil {
+		s.cache.Close()
+		s.cache = nil
+	}
+	if s.arena != nil {
+		s.arena.Free()
+		s.arena = nil
+	}
+	if s.dq != nil {
+		s.dq.Close()
+		s.dq = nil
+	}
+}
