@@ -35,16 +35,39 @@ func (p Placer) Matrix(out, in int, names ...string) compute.Matrix {
 func (p Placer) Conv(out int, patch [3]int, name string) compute.Matrix {
 	channels, rows, columns := patch[0], patch[1], patch[2]
 	h := p.stack([]string{name}, out, channels, 1, rows, columns)
-	n, size := channels*rows*columns, h.DType.Size()
-	to := compute.Host{DType: h.DType, Shape: []int{out, n}}
-	if p.Queue != nil {
-		to.Data = make([]byte, len(h.Data))
-		for i := 0; i < len(h.Data); i += size {
-			o, c, at := i/size/n, i/size%n/(rows*columns), i/size%(rows*columns)
-			copy(to.Data[(o*n+at*channels+c)*size:], h.Data[i:i+size])
+	return p.Arena.Matrix(p.turn(h, 1, channels, rows*columns))
+}
+
+// Conv2 loads the weight [out, parts*channels, size, size] of a convolution of an image whose channels come in several parts
+// as a matrix for patches in the order (part, row, column, channel), see compute.Unfold.
+func (p Placer) Conv2(out, parts, channels, size int, name string) compute.Matrix {
+	h := p.stack([]string{name}, out, parts*channels, size, size)
+	return p.Arena.Matrix(p.turn(h, parts, channels, size*size))
+}
+
+// Conv3 loads the weight [out, channels, frames, size, size] of a convolution over frames as a matrix for patches in the
+// order (frame, row, column, channel), see compute.Unfold.
+func (p Placer) Conv3(out, channels, frames, size int, name string) compute.Matrix {
+	h := p.stack([]string{name}, out, channels, frames, size, size)
+	return p.Arena.Matrix(p.turn(h, 1, channels, frames*size*size))
+}
+
+// turn makes a matrix [out, parts*taps*channels] of a weight [out, parts, channels, taps].
+func (p Placer) turn(h compute.Host, parts, channels, taps int) compute.Host {
+	size, out := h.DType.Size(), h.Shape[0]
+	to := compute.Host{DType: h.DType, Shape: []int{out, parts * channels * taps}}
+	if p.Queue == nil || len(h.Data) == 0 {
+		return to
+	}
+	to.Data = make([]byte, len(h.Data))
+	for part := range out * parts {
+		from, into := h.Data[part*channels*taps*size:], to.Data[part*channels*taps*size:]
+		for i := range channels * taps {
+			c, tap := i/taps, i%taps
+			copy(into[(tap*channels+c)*size:(tap*channels+c+1)*size], from[i*size:(i+1)*size])
 		}
 	}
-	return p.Arena.Matrix(to)
+	return to
 }
 
 // Table loads a parameter as F32 with the given dimensions.
