@@ -14,7 +14,7 @@ const tries = 8
 // more than the attention that the cache saves.
 func (l *layer) free(g, at, i, frame int) int {
 	c, s := l.cache, &l.groups[g]
-	if c.slots == 0 {
+	if l.slots == 0 {
 		s.entered++
 		s.evicted++
 		return -1

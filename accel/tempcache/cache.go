@@ -24,7 +24,7 @@ type cache struct {
 
 	groups int // independent stores of a layer: one a head, or one
 	ring   int // dense frames that are not anchors
-	slots  int // entries a head has room for
+	slots  int // entries a head has room for, in the mean over layers
 	grows  bool
 
 	done   int // frames committed
@@ -43,7 +43,7 @@ type cache struct {
 }
 
 func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
-	c := &cache{p: p, shape: s, device: dev, groups: s.Heads, ring: p.Recent + s.ChunkFrames, merged: p.Anchor}
+	c := &cache{p: p, shape: s, device: dev, groups: s.Heads, ring: p.Recent + s.ChunkFrames, merged: p.Anchor, grows: p.Budget == Budget{}}
 	if p.Shared {
 		c.groups = 1
 	}
@@ -75,13 +75,27 @@ func (c *cache) probes(a compute.Arena) {
 	c.score.tensor = a.Tensor(compute.F32, c.groups, n)
 }
 
-// allocate takes the storage of all layers with room for entries of so many slots a head.
+// room returns the entries of a head in a layer when the mean is slots.
+func (c *cache) room(layer, slots int) int {
+	if c.grows || len(c.p.Shares) == 0 {
+		return slots
+	}
+	sum := 0.0
+	for _, v := range c.p.Shares {
+		sum += v
+	}
+	return int(float64(slots) * c.p.Shares[layer] * float64(c.shape.Layers) / sum)
+}
+
+// allocate takes the storage of all layers with room for so many entries a head, in the mean over layers.
 func (c *cache) allocate(a compute.Arena, slots int) []layer {
-	s, all := c.shape, c.dense()+slots
+	s, mean := c.shape, slots
 	layers := make([]layer, s.Layers)
 	for i := range layers {
+		slots := c.room(i, mean)
+		all := c.dense() + slots
 		l := &layers[i]
-		l.cache, l.index = c, i
+		l.cache, l.index, l.slots = c, i, slots
 		l.keys.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
 		l.values.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
 		rawType := s.DType
@@ -122,9 +136,9 @@ func (c *cache) resize(dq compute.Queue, slots int) error {
 	}
 	for i := range layers {
 		l := &layers[i]
-		l.newGroups(slots)
+		l.newGroups()
 		if c.store != nil {
-			l.take(dq, &c.layers[i], c.slots)
+			l.take(dq, &c.layers[i])
 		}
 	}
 	if err := dq.Wait(); err != nil {

@@ -26,6 +26,7 @@ func all() map[string]tempcache.Policy {
 		"rotated, one a frame": with(func(p *tempcache.Policy) {
 			p.Space, p.OnePerFrame, p.Keep = tempcache.Rotated, true, tempcache.Newest
 		}),
+		"shares":           with(func(p *tempcache.Policy) { p.Shares = []float64{1, 2.5} }),
 		"anchors":          with(func(p *tempcache.Policy) { p.Anchor = 2 }),
 		"no recent frames": with(func(p *tempcache.Policy) { p.Recent = 0 }),
 		"shared":           with(func(p *tempcache.Policy) { p.Shared = true }),

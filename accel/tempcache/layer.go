@@ -11,6 +11,7 @@ import (
 type layer struct {
 	cache *cache
 	index int
+	slots int // entries a head has room for
 
 	keys, values rows // rotated keys; values
 	raw          rows // unrotated keys; F32 for running means
@@ -72,8 +73,8 @@ func (l *layer) setPlace(head, i, frame, token int) {
 	copy(ints(l.places.mem)[at:at+3], []int32{int32(frame), int32(token / columns), int32(token % columns)})
 }
 
-// take copies what old holds of entries slots.
-func (l *layer) take(dq compute.Queue, old *layer, slots int) {
+// take copies what old holds.
+func (l *layer) take(dq compute.Queue, old *layer) {
 	olds := old.all()
 	for i, r := range l.all() {
 		o := olds[i]
@@ -87,7 +88,7 @@ func (l *layer) take(dq compute.Queue, old *layer, slots int) {
 		dq.Copy(r.tensor.Slice(1, 0, o.tensor.Dim(1)), o.tensor)
 	}
 	for g := range l.groups {
-		l.groups[g].take(&old.groups[g], slots)
+		l.groups[g].take(&old.groups[g])
 	}
 	l.hidden, l.hides, l.most, l.asked = old.hidden, old.hides, old.most, old.asked
 }

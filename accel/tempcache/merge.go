@@ -344,7 +344,7 @@ func (l *layer) found(g, at, frame int) {
 			continue
 		}
 		entry := s.n
-		if entry < c.slots {
+		if entry < l.slots {
 			s.n++
 		} else if entry = l.free(g, at, i, frame); entry < 0 {
 			continue

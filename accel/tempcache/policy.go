@@ -2,6 +2,7 @@ package tempcache
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"longtake/compute"
@@ -71,6 +72,9 @@ type Policy struct {
 	Anchor, Recent int
 	// Budget is never exceeded, whatever the video shows.
 	Budget Budget
+	// Shares, if given, divides a budget's entries among the layers in these proportions: layers differ several times in how
+	// much they have to keep. See Needs.
+	Shares []float64
 	// Threshold is the least cosine of two keys that are merged. At 1 only keys that are equal bit by bit are, which is exact.
 	Threshold float64
 	// MaxError, if not 0, also bounds how far a merge may move logits (root mean square over recent queries, method of moments
@@ -180,6 +184,8 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("decisions shared by heads cannot be made by query")
 	case s.Clamp > 0 && p.Recent+s.ChunkFrames > s.Clamp:
 		return fmt.Errorf("%d recent frames reach beyond the %d frames that the model was trained on, possible are up to %d", p.Recent, s.Clamp, s.Clamp-s.ChunkFrames)
+	case len(p.Shares) > 0 && (len(p.Shares) != s.Layers || !(slices.Min(p.Shares) > 0)):
+		return fmt.Errorf("shares %v of a budget: want one above 0 for each of %d layers", p.Shares, s.Layers)
 	case p.Budget.Frames != 0 && p.Budget.Bytes != 0:
 		return fmt.Errorf("budget both in frames (%d) and in bytes (%d): give one", p.Budget.Frames, p.Budget.Bytes)
 	case p.Budget.Frames < 0 || p.Budget.Frames > 0 && p.Budget.Frames < least:
@@ -195,11 +201,21 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 	return nil
 }
 
-// slots returns how many entries a head begins with, and whether they may grow.
-func (p Policy) slots(dev compute.Device, s kvcache.Shape) (n int, grows bool) {
+// Needs returns the shares of the layers that a run without a budget suggests: the entries of the fullest head of each.
+func Needs(heads []kvcache.HeadStats, layers int) []float64 {
+	shares := make([]float64, layers)
+	for i, h := range heads {
+		l := i * layers / len(heads)
+		shares[l] = max(shares[l], float64(h.Kept), 1)
+	}
+	return shares
+}
+
+// slots returns how many entries a head begins with, in the mean over layers.
+func (p Policy) slots(dev compute.Device, s kvcache.Shape) int {
 	switch {
 	case p.Budget.Frames > 0:
-		return max(0, p.Budget.Frames-p.Anchor-p.Recent-s.ChunkFrames) * s.Tokens(), false
+		return max(0, p.Budget.Frames-p.Anchor-p.Recent-s.ChunkFrames) * s.Tokens()
 	case p.Budget.Bytes > 0:
 		// Bytes grow with slots: find the most that fit.
 		lo, hi := 0, 1
@@ -213,15 +229,14 @@ func (p Policy) slots(dev compute.Device, s kvcache.Shape) (n int, grows bool) {
 				hi = mid
 			}
 		}
-		return lo, false
+		return lo
 	}
-	return firstFrames * s.Tokens(), true
+	return firstFrames * s.Tokens()
 }
 
 // Bytes returns the memory that New takes: all of it with a budget, the first part of a growing cache without.
 func (p Policy) Bytes(dev compute.Device, s kvcache.Shape) int64 {
-	n, _ := p.slots(dev, s)
-	return p.bytes(dev, s, n)
+	return p.bytes(dev, s, p.slots(dev, s))
 }
 
 func (p Policy) bytes(dev compute.Device, s kvcache.Shape, slots int) int64 {
@@ -245,9 +260,8 @@ func (p Policy) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (kvca
 	}
 	c.pos = kvcache.NewPositions(c.tables, dq, s)
 	c.probes(c.tables)
-	slots, grows := p.slots(dev, s)
+	slots := p.slots(dev, s)
 	if err = c.tables.Err(); err == nil {
-		c.grows = grows
 		err = c.resize(dq, slots)
 	}
 	if err != nil {

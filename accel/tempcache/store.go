@@ -22,21 +22,26 @@ type group struct {
 // slotBytes is what a group keeps on the host for a slot.
 const slotBytes = 8 + 8 + 2*4 + 4 + 4 + 4 + 4 + 2*4
 
-// hostBytes returns the memory of the host's side of all layers with so many slots.
+// hostBytes returns the memory of the host's side of all layers with so many slots in the mean.
 func (c *cache) hostBytes(slots int) int64 {
-	stores := int64(c.shape.Layers) * int64(c.groups)
-	bytes := stores * int64(slots) * slotBytes
-	if c.p.Search != Approximate {
-		return bytes
+	bytes := int64(0)
+	for i := range c.shape.Layers {
+		n := c.room(i, slots)
+		each := int64(n) * slotBytes
+		switch {
+		case c.p.Search != Approximate:
+		case len(c.layers) > 0:
+			each += c.layers[i].groups[0].index.Bytes()
+		default:
+			each += c.p.Index(c.width(), n).Bytes()
+		}
+		bytes += int64(c.groups) * each
 	}
-	if len(c.layers) > 0 {
-		return bytes + stores*c.layers[0].groups[0].index.Bytes()
-	}
-	return bytes + stores*c.p.Index(c.width(), slots).Bytes()
+	return bytes
 }
 
-func (l *layer) newGroups(slots int) {
-	c := l.cache
+func (l *layer) newGroups() {
+	c, slots := l.cache, l.slots
 	l.hides, l.asked = make([]bool, c.dense()/c.shape.Tokens()), -1
 	l.groups = make([]group, c.groups)
 	for i := range l.groups {
@@ -68,8 +73,8 @@ func (g *group) reset() {
 	}
 }
 
-// take copies old, which has so many slots.
-func (g *group) take(old *group, slots int) {
+// take copies old.
+func (g *group) take(old *group) {
 	g.n, g.entered, g.evicted = old.n, old.entered, old.evicted
 	copy(g.weight, old.weight)
 	copy(g.members, old.members)
