@@ -17,12 +17,26 @@ type Entry struct {
 	// Keeps, Looks and Reads are the request's Cache, Self and Cross; nil is the model's own cache and dense attention.
 	Keeps        kvcache.Policy
 	Looks, Reads attention.Maker
+	// Shows, if not nil, wraps Looks for a cache that wants to see the queries.
+	Shows func(attention.Maker) attention.Maker
 }
 
-// request returns r under the entry's policies.
-func (e Entry) request(r rollout.Request) rollout.Request {
+// Request returns r under the entry's policies.
+func (e Entry) Request(r rollout.Request) rollout.Request {
 	r.Cache, r.Self, r.Cross = e.Keeps, e.Looks, e.Reads
+	if e.Shows != nil {
+		if r.Self == nil {
+			r.Self = attention.Dense{}
+		}
+		r.Self = e.Shows(r.Self)
+	}
 	return r
+}
+
+// timed returns the entry with its attention's decisions on the clock.
+func (e Entry) timed(c *clock) Entry {
+	e.Looks, e.Reads = tallied(e.Looks, &c.matching), tallied(e.Reads, &c.matching)
+	return e
 }
 
 // checkEntries refuses lists that reports could not tell apart.
@@ -106,7 +120,14 @@ func frontiers(asked []int, given, frames int) ([]int, error) {
 	return slices.Compact(out), nil
 }
 
-// prepare checks the options and fills in defaults.
+// Check fills in defaults and refuses what cannot be run; errors wrap rollout.ErrRequest. Policies calls it, too.
+func (o *Options) Check() error {
+	if err := o.prepare(); err != nil {
+		return fmt.Errorf("%w: %w", rollout.ErrRequest, err)
+	}
+	return nil
+}
+
 func (o *Options) prepare() (err error) {
 	if err = checkEntries(o.Entries); err != nil {
 		return err

@@ -37,7 +37,7 @@ func (t *take) upcoming() []int {
 
 // step makes a chunk and measures it.
 func (t *take) step(ctx context.Context, c *clock) ([]video.Frame, error) {
-	compacted := t.Stats().Compacting
+	compacted, matched := t.Stats().Compacting, c.matching
 	began := time.Now()
 	frames, err := t.Next(ctx, t.upcoming()...)
 	if err != nil {
@@ -46,7 +46,7 @@ func (t *take) step(ctx context.Context, c *clock) ([]video.Frame, error) {
 	took := time.Since(began)
 	t.n += len(frames)
 	stats := t.Stats()
-	c.add(tick{t.n, len(frames), took, t.Times(), stats.Compacting - compacted, stats.Bytes, t.Bytes(), stats.Tokens})
+	c.add(tick{t.n, len(frames), took, t.Times(), stats.Compacting - compacted, c.matching - matched, stats.Bytes, t.Bytes(), stats.Tokens})
 	return frames, nil
 }
 
@@ -55,7 +55,7 @@ type tick struct {
 	done, frames         int
 	took                 time.Duration
 	stages               rollout.Times
-	compact              time.Duration
+	compact, match       time.Duration
 	cacheBytes, allBytes int64
 	tokens               float64
 }
@@ -65,7 +65,11 @@ type clock struct {
 	ticks []tick
 	first time.Duration // from the start of the session to its first frame
 	dense float64       // tokens of a frame
+	// matching is the time that attention policies spent on deciding, up to now.
+	matching time.Duration
 }
+
+func newClock(e *rollout.Engine) clock { return clock{dense: float64(e.CacheShape.Tokens())} }
 
 func (c *clock) add(t tick) { c.ticks = append(c.ticks, t) }
 
@@ -91,6 +95,7 @@ func (c *clock) speed(frontier, span int) Speed {
 		s.Commit += t.stages.Commit.Seconds()
 		s.Decode += t.stages.Decode.Seconds()
 		s.Compact += t.compact.Seconds()
+		s.Match += t.match.Seconds()
 		s.CacheBytes, s.SessionBytes, s.Tokens = t.cacheBytes, t.allBytes, t.tokens
 		s.Density = t.tokens / (c.dense * float64(t.done))
 	}
@@ -101,7 +106,7 @@ func (c *clock) speed(frontier, span int) Speed {
 	slices.Sort(all)
 	s.Chunks, s.Mean, s.FPS = len(all), sum/n, float64(frames)/sum
 	s.P50, s.P95 = percentile(all, 0.50), percentile(all, 0.95)
-	for _, v := range []*float64{&s.Denoise, &s.Commit, &s.Decode, &s.Compact} {
+	for _, v := range []*float64{&s.Denoise, &s.Commit, &s.Decode, &s.Compact, &s.Match} {
 		*v /= n
 	}
 	return s
@@ -122,13 +127,13 @@ type film struct {
 
 // roll makes a whole video.
 func (o *Options) roll(ctx context.Context, e *rollout.Engine, entry Entry, what string, keepLatents bool) (*film, error) {
+	f := &film{clock: newClock(e)}
 	began := time.Now()
-	t, err := newTake(ctx, e, entry.request(o.Request), o.Actions)
+	t, err := newTake(ctx, e, entry.timed(&f.clock).Request(o.Request), o.Actions)
 	if err != nil {
 		return nil, fmt.Errorf("policy %s: %w", entry.Name, err)
 	}
 	defer t.Close()
-	f := &film{clock: clock{dense: float64(e.CacheShape.Tokens())}}
 	f.frames = append(f.frames, o.Request.Start...)
 	for t.n < o.Frames {
 		frames, err := t.step(ctx, &f.clock)

@@ -207,7 +207,7 @@ type BenchReport struct {
 	// Turn is how many chunks an entry makes before the next one's turn comes.
 	Turn int        `json:"turn"`
 	Runs []BenchRun `json:"runs"`
-	// PeakRSS is the most memory that the process had, all entries together (bytes); 0 where the system does not tell.
+	// PeakRSS is the most memory that the process had, all entries together (bytes); the caller fills it in, 0 is unknown.
 	PeakRSS int64 `json:"peak_rss"`
 }
 
@@ -236,6 +236,8 @@ type MemoryTest struct {
 	// Seeds of the worlds, one clip each.
 	Seeds []uint32    `json:"seeds"`
 	Rows  []MemoryRow `json:"rows"`
+	// TruthStrip shows the simulator's frames of the first clip that the rows' strips are to be compared with.
+	TruthStrip Strip `json:"truth_strip,omitempty"`
 }
 
 // MemoryRow is one policy's memory.
@@ -256,4 +258,6 @@ type MemoryRow struct {
 	// ToFirst is the mean PSNR to the frames of the first row's policy; unmeasured in that row.
 	ToFirst Decibel `json:"to_first"`
 	FPS     float64 `json:"fps"`
+	// Strip shows the generated frames of the first clip.
+	Strip Strip `json:"strip,omitempty"`
 }

@@ -12,8 +12,8 @@ import (
 // Policies makes the video of every entry, one after the other, and compares them with the first one's. A cancelled context ends it
 // with ctx's error. Errors of a request wrap rollout.ErrRequest.
 func Policies(ctx context.Context, o Options) (*Report, error) {
-	if err := o.prepare(); err != nil {
-		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
+	if err := o.Check(); err != nil {
+		return nil, err
 	}
 	r := &Report{Frontiers: o.Frontiers, DivergedBelow: o.Diverged, Span: o.Span}
 	r.Setup = Setup{Frames: o.Frames, Given: len(o.Request.Start), ChunkFrames: o.Engine.Network.ChunkFrames}
@@ -147,7 +147,8 @@ func (o *Options) truth(frames []video.Frame) ([]Decibel, error) {
 
 // oneStep lets a new session of the entry follow the reference's latents, and compares its own next chunk at the frontiers.
 func (o *Options) oneStep(ctx context.Context, e *rollout.Engine, entry Entry, reference *film, run *Run) error {
-	t, err := newTake(ctx, e, entry.request(o.Request), o.Actions)
+	watched, look := probed(entry)
+	t, err := newTake(ctx, e, watched.Request(o.Request), o.Actions)
 	if err != nil {
 		return fmt.Errorf("policy %s: %w", entry.Name, err)
 	}
@@ -156,9 +157,12 @@ func (o *Options) oneStep(ctx context.Context, e *rollout.Engine, entry Entry, r
 	for i, latent := range reference.latents {
 		end := reference.ticks[i].done
 		for ; at < len(o.Frontiers) && end >= o.Frontiers[at]; at++ {
-			if run.Frontiers[at].OneStep, err = o.peek(ctx, t, reference, end); err != nil {
+			f := &run.Frontiers[at]
+			look.begin()
+			if f.OneStep, err = o.peek(ctx, t, reference, end); err != nil {
 				return fmt.Errorf("policy %s, frame %d: %w", entry.Name, t.n, err)
 			}
+			f.Self, f.Cross = look.end()
 		}
 		if at == len(o.Frontiers) {
 			break

@@ -1,0 +1,112 @@
+package compare_test
+
+import (
+	"bytes"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"longtake/compare"
+	"longtake/world"
+)
+
+// benchLine is a line of a Go benchmark: name, iterations, then pairs of value and unit.
+var benchLine = regexp.MustCompile(`^Benchmark[^\s]*-\d+\t\d+(\t\S+ \S+)+$`)
+
+func TestABenchWritesLinesOfGoBenchmarks(t *testing.T) {
+	e := open(t)
+	o := options(t, e, full, entry("window: 1 / 2", narrow.Keeps))
+	r, err := compare.Bench(t.Context(), compare.BenchOptions{Engine: e, Request: o.Request, Actions: o.Actions, Frames: 8,
+		Entries: o.Entries, Frontiers: []int{5}, Span: 2, Turn: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, r)
+	r.Setup.Threads, r.Setup.Kernel = 2, "any"
+	var b bytes.Buffer
+	if err := r.WriteLines(&b); err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]map[string]float64{}
+	for line := range strings.Lines(b.String()) {
+		line = strings.TrimSuffix(line, "\n")
+		if !strings.HasPrefix(line, "Benchmark") {
+			if !strings.HasPrefix(line, "Unit ") && !strings.Contains(line, ": ") {
+				t.Errorf("neither benchmark nor configuration: %q", line)
+			}
+			continue
+		}
+		if !benchLine.MatchString(line) {
+			t.Errorf("no benchmark line: %q", line)
+			continue
+		}
+		fields := strings.Fields(line)
+		values := map[string]float64{}
+		for i := 2; i < len(fields); i += 2 {
+			v, err := strconv.ParseFloat(fields[i], 64)
+			if err != nil {
+				t.Error(err)
+			}
+			values[fields[i+1]] = v
+		}
+		names[fields[0]] = values
+	}
+	for _, name := range []string{"policy=full/frames=5-2", "policy=full/frames=8-2", "policy=window:_1___2/frames=5-2", "policy=window:_1___2/frames=8-2"} {
+		v := names["BenchmarkRollout/"+name]
+		if v == nil {
+			t.Errorf("no line %s in\n%s", name, b.String())
+			continue
+		}
+		if !(v["fps"] > 0) || v["fps"]*v["ns/frame"] < 0.99e9 || v["fps"]*v["ns/frame"] > 1.01e9 || v["cache-bytes"] <= 0 || v["first-frame-ns"] <= 0 {
+			t.Errorf("%s: %v", name, v)
+		}
+	}
+	if names["BenchmarkRollout/policy=full/frames=8-2"]["tokens"] != 8*64 || names["BenchmarkRollout/policy=window:_1___2/frames=8-2"]["tokens"] != 2*64 {
+		t.Errorf("tokens:\n%s", b.String())
+	}
+}
+
+func TestAMemoryTestTellsThoseWhoForgetFromThoseWhoRemember(t *testing.T) {
+	e := open(t)
+	for kind, want := range map[world.Kind]struct{ given, made int }{
+		world.LookAround: {4, 3}, world.WalkAndUndo: {4, 3}, world.Circles: {31, 3},
+	} {
+		m := compare.MemoryOptions{Engine: e, Kind: kind, Span: 3, Clips: 1, Seed: 7, Steps: 1, Entries: []compare.Entry{full, narrow}, Stills: 2}
+		test, err := compare.Memory(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.Given != want.given || test.Made != want.made || len(test.Seeds) != 1 || test.Seeds[0] < 7 || len(test.TruthStrip) != 2 {
+			t.Errorf("%v: %+v", kind, test)
+		}
+		a, b := test.Rows[0], test.Rows[1]
+		if !(a.PSNR > b.PSNR+1) || a.Tokens <= b.Tokens || a.ToFirst.Measured() || !b.ToFirst.Measured() || len(a.Frames) != want.made || a.Worst != a.Clips[0] {
+			t.Errorf("%v: full %+v, narrow %+v", kind, a, b)
+		}
+		report := compare.MemoryReport{Tests: []compare.MemoryTest{*test}}
+		roundTrip(t, &report)
+		var text bytes.Buffer
+		if err := report.Table(&text); err != nil || strings.Count(text.String(), "\n") != 4 {
+			t.Errorf("table (%v):\n%s", err, text.String())
+		}
+	}
+}
+
+func TestImpossibleMemoryTestsAreRefused(t *testing.T) {
+	e := open(t)
+	for want, change := range map[string]func(*compare.MemoryOptions){
+		"no policies":       func(m *compare.MemoryOptions) { m.Entries = nil },
+		"at least 1":        func(m *compare.MemoryOptions) { m.Clips = 0 },
+		"span of 0":         func(m *compare.MemoryOptions) { m.Span = 0 },
+		"known are look-":   func(m *compare.MemoryOptions) { m.Kind = world.Mixed },
+		"denoising steps":   func(m *compare.MemoryOptions) { m.Steps = -7 },
+		"episode of 200000": func(m *compare.MemoryOptions) { m.Span = 1_000_000 },
+	} {
+		m := compare.MemoryOptions{Engine: e, Kind: world.LookAround, Span: 2, Clips: 1, Steps: 1, Entries: []compare.Entry{full}}
+		change(&m)
+		if _, err := compare.Memory(t.Context(), m); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q: %v", want, err)
+		}
+	}
+}

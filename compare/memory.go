@@ -1,0 +1,214 @@
+package compare
+
+import (
+	"context"
+	"fmt"
+
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/video/metric"
+	"longtake/world"
+)
+
+// MemoryOptions says what Memory tests.
+type MemoryOptions struct {
+	Engine *rollout.Engine
+	// Kind is how the player leaves and comes back: world.LookAround turns Span frames and back, world.WalkAndUndo walks away
+	// and undoes it, world.Circles turns a full circle and then Span frames more. The frames up to the turning point are
+	// the simulator's, those of the way back are generated.
+	Kind world.Kind
+	Span int
+	// Clips is the number of worlds; their seeds are Seed and the next ones, those left out where the player touches a wall
+	// (what a true player cannot do and a dreamt one can is no matter of memory).
+	Clips int
+	Seed  uint32
+	// Steps of denoising, 0 for the model's own.
+	Steps   int
+	Entries []Entry
+	// Stills is the number of pictures of the first clip, 0 for none.
+	Stills   int
+	Progress func(what string, done, total int)
+}
+
+// maxSeeds bounds the search for worlds in which nothing is in the player's way.
+const maxSeeds = 10_000
+
+// clip is a way through a world whose second part is generated.
+type clip struct {
+	seed    uint32
+	options Options
+	given   int
+}
+
+// Memory tests what policies remember of places that were seen before, against the simulator's pictures of them.
+func Memory(ctx context.Context, m MemoryOptions) (*MemoryTest, error) {
+	if err := checkEntries(m.Entries); err != nil {
+		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
+	}
+	if m.Progress == nil {
+		m.Progress = func(string, int, int) {}
+	}
+	clips, err := m.clips()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
+	}
+	first := clips[0]
+	t := &MemoryTest{Kind: m.Kind.String(), Span: m.Span, Given: first.given, Made: first.options.Frames - first.given}
+	for _, c := range clips {
+		t.Seeds = append(t.Seeds, c.seed)
+	}
+	if t.TruthStrip, err = stills(first.options.Truth, first.given, first.options.Frames, m.Stills); err != nil {
+		return nil, err
+	}
+	reference := make([]*film, len(clips))
+	for i, entry := range m.Entries {
+		row, err := m.row(ctx, entry, clips, reference, i == 0)
+		if err != nil {
+			return nil, err
+		}
+		t.Rows = append(t.Rows, *row)
+	}
+	return t, nil
+}
+
+// clips finds the worlds.
+func (m *MemoryOptions) clips() ([]clip, error) {
+	if m.Span < 1 || m.Clips < 1 {
+		return nil, fmt.Errorf("memory test of %d clips with a span of %d frames: both must be at least 1", m.Clips, m.Span)
+	}
+	given, frames := m.Span+1, 2*m.Span+1
+	switch m.Kind {
+	case world.LookAround, world.WalkAndUndo:
+	case world.Circles:
+		given = world.Headings + 1
+		frames = given + m.Span
+	default:
+		return nil, fmt.Errorf("memory test %v: known are look-around, walk-and-undo and circles", m.Kind)
+	}
+	var out []clip
+	for seed := m.Seed; len(out) < m.Clips; seed++ {
+		if seed-m.Seed > maxSeeds {
+			return nil, fmt.Errorf("seeds %d to %d: only %d worlds of %d in which nothing is in the way for %d frames", m.Seed, seed, len(out), m.Clips, m.Span)
+		}
+		episode, err := world.NewEpisode(seed, frames, m.Kind, m.Span)
+		if err != nil {
+			return nil, err
+		}
+		if unhindered(episode) {
+			out = append(out, m.clip(seed, episode, given))
+		}
+	}
+	return out, nil
+}
+
+// unhindered reports whether the player never touched a wall.
+func unhindered(e *world.Episode) bool {
+	for i, p := range world.DeadReckon(e.Poses[0], e.Actions) {
+		if dx, dy := p.X-e.Poses[i].X, p.Y-e.Poses[i].Y; dx*dx+dy*dy > 1e-4 {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *MemoryOptions) clip(seed uint32, e *world.Episode, given int) clip {
+	d := m.Engine.NewDecoder()
+	truth := func(i int) video.Frame {
+		f := video.NewFrame(d.Width(), d.Height())
+		e.World.Render(f.Pix, e.Poses[i], f.Width, f.Height)
+		return f
+	}
+	c := clip{seed: seed, given: given, options: Options{Engine: m.Engine, Frames: len(e.Poses), Truth: truth, Stills: m.Stills}}
+	r := rollout.Request{Prompt: e.Prompt(), Seed: uint64(seed), Steps: m.Steps, Heading: e.Poses[0].Heading}
+	for i, a := range e.Actions {
+		c.options.Actions = append(c.options.Actions, int(a))
+		if i < given {
+			r.Start, r.StartActions = append(r.Start, truth(i)), append(r.StartActions, int(a))
+		}
+	}
+	c.options.Request = r
+	return c
+}
+
+// row runs one entry in all clips. The first entry's films become the reference of the others.
+func (m *MemoryOptions) row(ctx context.Context, entry Entry, clips []clip, reference []*film, first bool) (*MemoryRow, error) {
+	row := &MemoryRow{Policy: entry.Policy, ToFirst: Unmeasured}
+	frames := clips[0].options.Frames - clips[0].given
+	all := make([][]Decibel, len(clips)) // by clip and generated frame
+	var toFirst []Decibel
+	seconds, made := 0.0, 0
+	for i, c := range clips {
+		o := c.options
+		o.Progress = func(_ string, done, _ int) { m.Progress(entry.Name, i*frames+done-c.given, len(clips)*frames) }
+		f, err := o.roll(ctx, m.Engine, entry, "", false)
+		if err != nil {
+			return nil, err
+		}
+		if all[i], err = against(f.frames[c.given:], func(k int) video.Frame { return o.Truth(c.given + k) }); err != nil {
+			return nil, err
+		}
+		last := f.ticks[len(f.ticks)-1]
+		row.Tokens += last.tokens / float64(len(clips))
+		row.CacheBytes += last.cacheBytes / int64(len(clips))
+		seconds, made = seconds+f.total().Seconds(), made+frames
+		if first {
+			reference[i] = f
+		} else {
+			d, err := against(f.frames[c.given:], func(k int) video.Frame { return reference[i].frames[c.given+k] })
+			if err != nil {
+				return nil, err
+			}
+			toFirst = append(toFirst, d...)
+		}
+		if i == 0 {
+			if row.Strip, err = stills(func(k int) video.Frame { return f.frames[k] }, c.given, o.Frames, m.Stills); err != nil {
+				return nil, err
+			}
+		}
+	}
+	row.ToFirst, row.FPS = meanDecibel(toFirst), float64(made)/seconds
+	row.summarize(all)
+	return row, nil
+}
+
+// lastFrames is how many frames MemoryRow.Last means.
+const lastFrames = 5
+
+// summarize takes the means over clips and frames.
+func (row *MemoryRow) summarize(all [][]Decibel) {
+	frames := len(all[0])
+	var every, last []Decibel
+	var thirds [3][]Decibel
+	for _, clip := range all {
+		row.Clips = append(row.Clips, meanDecibel(clip))
+		every, last = append(every, clip...), append(last, clip[max(0, frames-lastFrames):]...)
+		for i := range thirds {
+			thirds[i] = append(thirds[i], clip[i*frames/3:(i+1)*frames/3]...)
+		}
+	}
+	for k := range frames {
+		column := make([]Decibel, len(all))
+		for i := range all {
+			column[i] = all[i][k]
+		}
+		row.Frames = append(row.Frames, meanDecibel(column))
+	}
+	row.PSNR, row.Last, row.Worst = meanDecibel(every), meanDecibel(last), row.Clips[0]
+	for _, c := range row.Clips {
+		row.Worst = min(row.Worst, c)
+	}
+	for i := range thirds {
+		row.Thirds[i] = meanDecibel(thirds[i])
+	}
+}
+
+// against compares frames with pictures that are made on demand.
+func against(frames []video.Frame, want func(i int) video.Frame) ([]Decibel, error) {
+	out := make([]Decibel, len(frames))
+	err := parallel(0, len(frames), func(i int) error {
+		psnr, err := metric.PSNR(frames[i], want(i))
+		out[i] = Decibel(psnr)
+		return err
+	})
+	return out, err
+}

@@ -1,0 +1,100 @@
+package compare
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"text/tabwriter"
+)
+
+// Table writes the report for people: a line for each run, then one for each run and frontier.
+func (r *Report) Table(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "policy\tPSNR\tSSIM\tMS-SSIM\tequal\tparted at\ttruth\tfirst frame\ttotal\tspeed-up\t\n")
+	line := func(run Run) {
+		q, parted := run.Mean, "-"
+		if run.FirstDiverged >= 0 {
+			parted = fmt.Sprint(run.FirstDiverged)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%.2f s\t%.1f s\t%.2fx\t\n", run.Policy.Name, q.PSNR, q.SSIM, q.MSSSIM, q.Equal, q.Frames,
+			parted, run.TruthMean, run.FirstFrame, run.Total, run.Speedup)
+	}
+	for _, run := range r.Runs {
+		line(run)
+	}
+	if r.Ceiling != nil {
+		line(*r.Ceiling)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	fmt.Fprint(t, "policy\tframe\tfps\tp50\tp95\tcache\ttokens\tdensity\tPSNR here\tone step\tself density/recall\tcross density/recall\tdeciding\tcompacting\t\n")
+	runs := r.Runs
+	if r.Ceiling != nil {
+		runs = append(runs[:len(runs):len(runs)], *r.Ceiling)
+	}
+	for _, run := range runs {
+		for _, f := range run.Frontiers {
+			step := Unmeasured
+			if f.OneStep != nil {
+				step = f.OneStep.PSNR
+			}
+			fmt.Fprintf(t, "%s\t%d\t%.2f\t%s\t%s\t%.1f MiB\t%.0f\t%.4f\t%s\t%s\t%s\t%s\t%s\t%s\t\n", run.Policy.Name, f.Frame, f.FPS, milli(f.P50), milli(f.P95),
+				float64(f.CacheBytes)/(1<<20), f.Tokens, f.Density, f.Quality.PSNR, step, shares(f.Self), shares(f.Cross), milli(f.Match), milli(f.Compact))
+		}
+	}
+	return t.Flush()
+}
+
+// String writes one decimal, "equal" for what is capped or infinite, "-" for what was not measured.
+func (d Decibel) String() string {
+	switch {
+	case !d.Measured():
+		return "-"
+	case d >= equalDecibels:
+		return "equal"
+	}
+	return fmt.Sprintf("%.1f", float64(d))
+}
+
+// String writes four decimals, "-" for what was not measured.
+func (f Fraction) String() string {
+	if math.IsNaN(float64(f)) {
+		return "-"
+	}
+	return fmt.Sprintf("%.4f", float64(f))
+}
+
+func milli(seconds float64) string { return fmt.Sprintf("%.1f ms", seconds*1e3) }
+
+// shares is the mean over layers, "0.051/0.912".
+func shares(list []Share) string {
+	if len(list) == 0 {
+		return "-"
+	}
+	density, recall := 0.0, 0.0
+	for _, s := range list {
+		density, recall = density+float64(s.Density), recall+float64(s.Recall)
+	}
+	n := float64(len(list))
+	return fmt.Sprintf("%.3f/%.3f", density/n, recall/n)
+}
+
+// Table writes the report for people.
+func (r *MemoryReport) Table(w io.Writer) error {
+	for _, test := range r.Tests {
+		fmt.Fprintf(w, "%s: %d true frames, then %d generated; %d clips, seeds %d to %d\n", test.Kind, test.Given, test.Made,
+			len(test.Seeds), test.Seeds[0], test.Seeds[len(test.Seeds)-1])
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprint(t, "policy\ttokens\tcache\tPSNR\tearly\tmiddle\tlate\tlast 5\tworst clip\tto the first\tfps\t\n")
+		for _, row := range test.Rows {
+			fmt.Fprintf(t, "%s\t%.0f\t%.1f MiB\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t\n", row.Policy.Name, row.Tokens, float64(row.CacheBytes)/(1<<20), row.PSNR,
+				row.Thirds[0], row.Thirds[1], row.Thirds[2], row.Last, row.Worst, row.ToFirst, row.FPS)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
