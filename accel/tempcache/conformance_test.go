@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"longtake/accel/tempcache"
+	"longtake/compute"
 	"longtake/compute/computetest"
 	"longtake/compute/cpu"
 	"longtake/kvcache/kvcachetest"
@@ -97,6 +98,21 @@ func TestEveryPolicyKeepsTheLaws(t *testing.T) {
 	kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Recent: p.Recent, Fixed: true})
 	p.Budget.Frames = p.Recent + 3 // no room for any entry in chunks of three
 	kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Recent: p.Recent, Fixed: true})
+}
+
+// TestCachesOfBFloat16KeepTheLaws runs the way with means beside rounded keys and values.
+func TestCachesOfBFloat16KeepTheLaws(t *testing.T) {
+	dev, err := cpu.New(cpu.Options{Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	for _, p := range []tempcache.Policy{tempcache.Default(), tempcache.Paper()} {
+		p.Budget.Frames = p.Recent + 6
+		s := kvcachetest.Shapes[0]
+		s.DType = compute.BF16
+		kvcachetest.Run(t, dev, kvcachetest.Exam{Policy: p, Recent: p.Recent, Fixed: true, Shape: s})
+	}
 }
 
 // TestDevicesWithoutHostMemory runs the way over downloads.

@@ -46,7 +46,8 @@ const (
 	Mean
 )
 
-// Index is an approximate search over the entries of one head. Vectors have unit length.
+// Index is an approximate search over the entries of one head. Vectors have unit length. What it takes for its first search
+// must do for all: a budget counts it then.
 type Index interface {
 	// Put says that a slot now holds key, which is not kept.
 	Put(slot int, key []float32)

@@ -33,11 +33,19 @@ func (c *cache) hostBytes(slots int) int64 {
 		case len(c.layers) > 0:
 			each += c.layers[i].groups[0].index.Bytes()
 		default:
-			each += c.p.Index(c.width(), n).Bytes()
+			each += c.newIndex(n).Bytes()
 		}
 		bytes += int64(c.groups) * each
 	}
 	return bytes
+}
+
+// newIndex makes the index of a group and asks it once, so that what it allocates for a search counts from the start.
+func (c *cache) newIndex(slots int) Index {
+	x := c.p.Index(c.width(), slots)
+	x.Nearest(make([]float32, c.width()), slots)
+	x.Reset()
+	return x
 }
 
 func (l *layer) newGroups() {
@@ -53,7 +61,7 @@ func (l *layer) newGroups() {
 		}
 		g.head = make([]int32, c.shape.Tokens())
 		if c.p.Search == Approximate {
-			g.index = c.p.Index(c.width(), slots)
+			g.index = c.newIndex(slots)
 		}
 		g.reset()
 	}

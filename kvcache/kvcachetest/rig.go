@@ -20,7 +20,7 @@ type Exam struct {
 	Anchor, Recent int
 	// Fixed says that the memory never grows; Complete that every token of the past is in view, itself or as part of another.
 	Fixed, Complete bool
-	// Shape is the model; the zero value takes Shapes in turn.
+	// Shape is the model; the zero value takes Shapes in turn. F32 keys become the device's own type.
 	Shape kvcache.Shape
 }
 
@@ -65,7 +65,9 @@ func newRig(t testing.TB, dev compute.Device, p kvcache.Policy, s kvcache.Shape,
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.DType = dev.Types().Cache
+	if s.DType == compute.F32 {
+		s.DType = dev.Types().Cache
+	}
 	cache, err := p.New(dev, dq, s)
 	if err != nil {
 		t.Fatal(err)
