@@ -10,7 +10,7 @@ import (
 )
 
 func TestWindowsKeepTheLaws(t *testing.T) {
-	dev, err := cpu.New(cpu.Options{Threads: 2})
+	dev, err := cpu.New(cpu.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (s *scan) Nearest(query []float32, slots int) int {
 func counted(p tempcache.Policy) bool { return p.CountCap == 0 && p.Decay == 0 && !p.NoLogCount }
 
 func TestEveryPolicyKeepsTheLaws(t *testing.T) {
-	dev, err := cpu.New(cpu.Options{Threads: 2})
+	dev, err := cpu.New(cpu.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestEveryPolicyKeepsTheLaws(t *testing.T) {
 
 // TestCachesOfBFloat16KeepTheLaws runs the way with means beside rounded keys and values.
 func TestCachesOfBFloat16KeepTheLaws(t *testing.T) {
-	dev, err := cpu.New(cpu.Options{Threads: 2})
+	dev, err := cpu.New(cpu.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
