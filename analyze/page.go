@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 
 	"longtake/report"
@@ -79,26 +80,23 @@ func numbers(name string, values, mean []float64, rows int) []string {
 }
 
 func (d *drawing) similarity() {
-	t := report.Table{Caption: "Cosine of a new latent frame's keys with earlier keys, head by head", Head: []string{"layer"}}
-	columns := []string{"same place, frame before", "best in frame before", "best in all", "best above 0.9", "any pair"}
+	var tables []report.Table
 	for sp := range spaces {
-		for _, c := range columns {
-			t.Head = append(t.Head, sp.String()+": "+c)
+		t := report.Table{Caption: "Cosine of a new latent frame's keys with earlier keys, head by head, " + sp.String(),
+			Head: []string{"layer", "same place, frame before", "best in frame before", "best in all", "best above 0.9", "any pair"}}
+		mean := make([]float64, len(t.Head)-1)
+		for _, v := range d.s.Similarity {
+			if v.Space == sp.String() {
+				t.Rows = append(t.Rows, numbers(strconv.Itoa(v.Layer), []float64{v.Same[0], v.Best[0], v.BestAll, v.Above90, v.Pair}, mean, len(d.s.Layers)))
+			}
 		}
+		t.Rows = append(t.Rows, numbers("mean", mean, nil, 1))
+		tables = append(tables, t)
 	}
-	rows := map[int][]float64{}
-	for _, v := range d.s.Similarity {
-		rows[v.Layer] = append(rows[v.Layer], v.Same[0], v.Best[0], v.BestAll, v.Above90, v.Pair)
-	}
-	mean := make([]float64, len(t.Head)-1)
-	for _, layer := range d.s.Layers {
-		t.Rows = append(t.Rows, numbers(strconv.Itoa(layer), rows[layer], mean, len(d.s.Layers)))
-	}
-	t.Rows = append(t.Rows, numbers("mean", mean, nil, 1))
 	d.add(report.Section{Title: "Similarity of keys",
 		Text: []string{"Rotation moves equal content apart, by time most of all: keys are best compared before it. The cosine of any two keys shows how much of a high value is a common mean."},
 		Figures: []report.Figure{d.svg("similarity-same", d.s.lagChart(false).SVG(), "Mean over layers."),
-			d.svg("similarity-best", d.s.lagChart(true).SVG(), "Mean over layers.")}, Tables: []report.Table{t}})
+			d.svg("similarity-best", d.s.lagChart(true).SVG(), "Mean over layers.")}, Tables: tables})
 }
 
 func (d *drawing) components() {
@@ -141,6 +139,12 @@ func (d *drawing) prompt() {
 		t.Rows = append(t.Rows, numbers(strconv.Itoa(u.Layer), []float64{u.Frame90, u.Frame95, u.Frame99, u.Query90}, mean, len(s.Prompt)))
 	}
 	t.Rows = append(t.Rows, numbers("mean", mean, nil, 1))
+	words := report.Table{Caption: "Words with the most attention, mean over layers; even shares would be " + plot.Number(1/float64(len(s.maps))), Head: []string{"word", "share"}}
+	heavy := slices.Clone(s.maps)
+	slices.SortStableFunc(heavy, func(a, b promptMap) int { return -cmpFloat(a.mass, b.mass) })
+	for _, m := range heavy[:min(len(heavy), 8)] {
+		words.Rows = append(words.Rows, numbers(m.word, []float64{m.mass}, nil, 1))
+	}
 	maps := s.maps[:min(len(s.maps), mostWords)]
 	strip := report.Strips{Caption: "Where in the picture words are looked at, mean over layers and heads; each from its least (dark) to its most (yellow). Of all words those with the most definite place.",
 		Rows: []report.StripRow{{Name: ""}}}
@@ -150,7 +154,7 @@ func (d *drawing) prompt() {
 		strip.Rows[0].PNGs = append(strip.Rows[0].PNGs, encoded(picture))
 		d.files = append(d.files, File{fmt.Sprintf("prompt-%02d-%s.png", i, plain(m.word)), encoded(picture)})
 	}
-	d.add(report.Section{Title: "Cross attention", Strips: []report.Strips{strip}, Tables: []report.Table{t},
+	d.add(report.Section{Title: "Cross attention", Strips: []report.Strips{strip}, Tables: []report.Table{t, words},
 		Figures: []report.Figure{d.svg("prompt", s.promptChart().SVG(), "Mean over heads and queries.")}})
 }
 

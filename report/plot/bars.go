@@ -81,7 +81,7 @@ func (h Heat) SVG() string {
 		left = max(left, 32+textWidth(r))
 	}
 	cell := (chartWidth - 14 - left) / float64(max(columns, 1))
-	tall := min(cell, 26)
+	tall := min(max(cell, 15), 26)
 	height := 30 + tall*float64(len(h.Values)) + 40
 	out := open(h.Title, chartWidth, height)
 	out.text("t", "start", 8, 16, fmt.Sprintf("%s (%s to %s)", h.Title, Number(lo), Number(hi)))
