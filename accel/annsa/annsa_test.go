@@ -1,0 +1,34 @@
+package annsa_test
+
+import (
+	"testing"
+
+	"longtake/accel/ann"
+	"longtake/accel/annsa"
+	"longtake/attention"
+	"longtake/attention/attentiontest"
+	"longtake/compute/cpu"
+)
+
+func TestPoliciesKeepTheLaws(t *testing.T) {
+	dev, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	for _, name := range []string{"exact", "lsh64", "lsh8x4+1", "quant8", "quant2", "pq8"} {
+		matcher, err := ann.Parse(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := annsa.Options{Matcher: matcher, Tile: 4, Group: 8, Fraction: 0.2, Recent: 1, Dense: 0.3}
+		whole, noDrop := o, o
+		whole.Fraction = 1
+		noDrop.NoDrop = true
+		suite := attentiontest.Suite{Kind: attention.Self, Whole: whole, Thin: o, NoDrop: noDrop}
+		if name == "lsh8x4+1" {
+			suite.Whole = nil // what shares no bucket is left out
+		}
+		t.Run(name, func(t *testing.T) { attentiontest.Run(t, dev, suite) })
+	}
+}

@@ -1,0 +1,225 @@
+package annsa_test
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"longtake/accel/ann"
+	"longtake/accel/annsa"
+	"longtake/attention"
+	"longtake/compute/cpu"
+	"longtake/kvcache"
+	"longtake/model"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/video/metric"
+	"longtake/world"
+)
+
+var (
+	measureFlag = flag.Bool("measure", false, "measure on the embedded model and print tables")
+	clips       = flag.Int("clips", 3, "clips of a measurement")
+	tests       = flag.String("tests", "", "measure only tests whose name contains this")
+	only        = flag.String("only", "", "measure only options whose name contains this")
+)
+
+// clip is an episode with its true pictures.
+type clip struct {
+	*world.Episode
+	frames []video.Frame
+}
+
+func newClip(tb testing.TB, seed uint32, frames int, kind world.Kind, span int) clip {
+	tb.Helper()
+	e, err := world.NewEpisode(seed, frames, kind, span)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c := clip{Episode: e}
+	for _, pose := range e.Poses {
+		f := video.NewFrame(64, 64)
+		e.World.Render(f.Pix, pose, 64, 64)
+		c.frames = append(c.frames, f)
+	}
+	return c
+}
+
+// roll generates the frames after the first known ones, and returns them with the time that they took.
+func (c clip) roll(tb testing.TB, e *rollout.Engine, known int, r rollout.Request) ([]video.Frame, time.Duration) {
+	tb.Helper()
+	r.Prompt, r.Seed, r.Heading, r.Start = c.Prompt(), 7, c.Poses[0].Heading, c.frames[:known]
+	for _, a := range c.Actions[:known] {
+		r.StartActions = append(r.StartActions, int(a))
+	}
+	s, err := e.NewSession(tb.Context(), r)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer s.Close()
+	var out []video.Frame
+	began := time.Now()
+	for _, a := range c.Actions[known:] {
+		f, err := s.Next(tb.Context(), int(a))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, f...)
+	}
+	return out, time.Since(began)
+}
+
+// psnr returns the PSNR of the mean squared error over all frames.
+func psnr(tb testing.TB, a, b []video.Frame) float64 {
+	sum := 0.0
+	for i := range a {
+		d, err := metric.PSNR(a[i], b[i])
+		if err != nil {
+			tb.Fatal(err)
+		}
+		sum += math.Pow(10, -d/10)
+	}
+	return -10 * math.Log10(sum/float64(len(a)))
+}
+
+func open(tb testing.TB) *rollout.Engine {
+	dev, err := cpu.New(cpu.Options{Threads: 2})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	e, err := model.OpenTinyWorld(dev)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { e.Close(); dev.Close() })
+	return e
+}
+
+// variant is a row of a table.
+type variant struct {
+	name    string
+	options attention.Maker
+}
+
+func variants() []variant {
+	start := annsa.Options{Tile: 16, Group: 8, Fraction: 0.1, Recent: 2, Dense: 0.3}
+	with := func(f func(o *annsa.Options)) annsa.Options {
+		o := start
+		f(&o)
+		return o
+	}
+	var out []variant
+	add := func(name string, f func(o *annsa.Options)) { out = append(out, variant{name, with(f)}) }
+	for _, tile := range []int{1, 4, 8, 16} {
+		for _, fraction := range []float64{0.02, 0.05, 0.1, 0.2} {
+			add(fmt.Sprintf("oracle tile %d, %g", tile, fraction), func(o *annsa.Options) { o.Oracle, o.Tile, o.Fraction = true, tile, fraction })
+		}
+	}
+	add("oracle raster 16, 0.1", func(o *annsa.Options) { o.Oracle, o.Raster = true, true })
+	for _, m := range []string{"exact", "lsh16", "lsh64", "lsh256", "quant2", "quant4", "quant8", "pq8"} {
+		maker, err := ann.Parse(m)
+		if err != nil {
+			panic(err)
+		}
+		add(m, func(o *annsa.Options) { o.Matcher = maker })
+		add(m+" no-drop", func(o *annsa.Options) { o.Matcher, o.NoDrop = maker, true })
+		add(m+" no-drop second", func(o *annsa.Options) { o.Matcher, o.NoDrop, o.SecondOrder = maker, true, true })
+	}
+	for _, tile := range []int{4, 8} {
+		for _, f := range []float64{0, 0.02, 0.05, 0.1} {
+			add(fmt.Sprintf("no-drop tile %d, %g", tile, f), func(o *annsa.Options) { o.Tile, o.NoDrop, o.Fraction = tile, true, f })
+			add(fmt.Sprintf("no-drop second tile %d, %g", tile, f), func(o *annsa.Options) { o.Tile, o.NoDrop, o.Fraction, o.SecondOrder = tile, true, f, true })
+		}
+	}
+	for _, g := range []int{1, 16, 64} {
+		add(fmt.Sprintf("group %d", g), func(o *annsa.Options) { o.Group = g })
+	}
+	for _, d := range []float64{0, 0.6} {
+		add(fmt.Sprintf("dense %g", d), func(o *annsa.Options) { o.Dense = d })
+	}
+	for _, r := range []int{0, 1, 4} {
+		add(fmt.Sprintf("recent %d", r), func(o *annsa.Options) { o.Recent = r })
+	}
+	add("all", func(o *annsa.Options) { o.Fraction = 1 })
+	add("half", func(o *annsa.Options) { o.Fraction = 0.5 })
+	for _, tile := range []int{1, 4, 16} {
+		for _, group := range []int{1, 8} {
+			for _, fair := range []bool{false, true} {
+				add(fmt.Sprintf("try exact tile %d group %d fair %v", tile, group, fair), func(o *annsa.Options) { o.Tile, o.Group, o.Fair = tile, group, fair })
+				add(fmt.Sprintf("try lsh64 tile %d group %d fair %v", tile, group, fair), func(o *annsa.Options) {
+					o.Tile, o.Group, o.Fair, o.Matcher = tile, group, fair, ann.LSH{Bits: 64}
+				})
+			}
+		}
+	}
+	for _, q := range []struct {
+		name     string
+		fraction float64
+	}{{"lsh64", 0.1}, {"exact", 0.1}, {"exact", 0.02}, {"exact", 0.05}, {"exact", 0.2}, {"lsh16", 0.2}, {"lsh64", 0.2}, {"lsh256", 0.1}} {
+		maker, _ := ann.Parse(q.name)
+		out = append(out, variant{fmt.Sprintf("per query %s, %g", q.name, q.fraction), perQuery{matcher: maker, fraction: q.fraction}})
+		out = append(out, variant{fmt.Sprintf("per query %s, %g, recent 2, dense 0.3", q.name, q.fraction),
+			perQuery{matcher: maker, fraction: q.fraction, dense: 0.3, recent: 2}})
+	}
+	add("refresh", func(o *annsa.Options) { o.Refresh = true })
+	return out
+}
+
+// TestMeasure prints what README.md's tables hold: go test ./accel/annsa -run Measure -measure -v -timeout 1h
+func TestMeasure(t *testing.T) {
+	if !*measureFlag {
+		t.Skip("needs -measure")
+	}
+	e := open(t)
+	full := kvcache.Window{Recent: kvcache.Full}
+	for _, test := range []struct {
+		name                string
+		kind                world.Kind
+		span, known, frames int
+	}{{"look back", world.LookAround, 30, 31, 61}, {"mixed", world.Mixed, 0, 88, 96}} {
+		if !strings.Contains(test.name, *tests) {
+			continue
+		}
+		var all []clip
+		var dense [][]video.Frame
+		var took time.Duration
+		truth := 0.0
+		for i := range *clips {
+			c := newClip(t, uint32(61000+i), test.frames, test.kind, test.span)
+			f, d := c.roll(t, e, test.known, rollout.Request{Cache: full})
+			all, dense, took = append(all, c), append(dense, f), took+d
+			truth += psnr(t, f, c.frames[test.known:]) / float64(*clips)
+		}
+		t.Logf("%s: dense %.2f dB to the truth, %.0f ms a frame", test.name, truth, ms(took, *clips*(test.frames-test.known)))
+		t.Logf("| options | to dense | to truth | density | recall | ms a frame | deciding |")
+		for _, v := range variants() {
+			if !strings.Contains(v.name, *only) {
+				continue
+			}
+			probe := &attention.Probe{Inner: v.options, Every: 4}
+			toDense, toTruth := 0.0, 0.0
+			var took time.Duration
+			for i, c := range all {
+				f, d := c.roll(t, e, test.known, rollout.Request{Cache: full, Self: probe})
+				toDense += psnr(t, f, dense[i]) / float64(*clips)
+				toTruth += psnr(t, f, c.frames[test.known:]) / float64(*clips)
+				took += d
+			}
+			density, recall, calls := 0.0, 0.0, 0.0
+			var deciding time.Duration
+			for _, m := range probe.Results() {
+				density += m.ThinnedDensity / 6
+				recall += m.ThinnedRecall / 6
+				deciding += m.Deciding
+				calls = float64(m.Calls) / 5
+			}
+			t.Logf("| %s | %.1f | %.2f | %.3f | %.3f | %.0f | %.1f |", v.name, toDense, toTruth, density, recall,
+				ms(took, *clips*(test.frames-test.known)), deciding.Seconds()*1e3/calls/float64(1))
+		}
+	}
+}
+
+func ms(d time.Duration, n int) float64 { return d.Seconds() * 1e3 / float64(n) }
