@@ -97,12 +97,12 @@ func TestTheAveragedWeightsArePreferredAndCanBeChosen(t *testing.T) {
 }
 
 func TestAdaptersAreMerged(t *testing.T) {
-	base := fileOf(t, map[string]compute.Host{
+	frozen := fileOf(t, map[string]compute.Host{
 		"blocks.0.self_attn.q.weight": f32([]int{2, 3}, 1, 2, 3, 4, 5, 6), "blocks.0.self_attn.q.bias": f32([]int{2}, 1, 1)})
 	lora := fileOf(t, map[string]compute.Host{
 		"base_model.model.blocks.0.self_attn.q.lora_A.weight": f32([]int{1, 3}, 1, 0, -1),
 		"base_model.model.blocks.0.self_attn.q.lora_B.weight": f32([]int{2, 1}, 10, 100)})
-	a, err := Adapt(base, lora, 0.5)
+	a, err := Adapt(frozen, lora, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestAdaptersAreMerged(t *testing.T) {
 		"half a pair": {"blocks.0.self_attn.q.lora_A.weight": f32([]int{1, 3}, 1, 1, 1)},
 		"no adapters": {"something": f32([]int{1}, 1)},
 	} {
-		if _, err := Adapt(base, fileOf(t, bad), 1); err == nil || strings.Contains(err.Error(), "\n") {
+		if _, err := Adapt(frozen, fileOf(t, bad), 1); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -20,9 +20,15 @@ var arrows = []struct {
 	from string
 	to   []string
 }{
-	{"cmd/*", []string{"compare", "model", "accel/*", "rollout", "video/*", "video", "vae", "text", "sampler", "dit", "attention", "kvcache",
+	{"cmd/*", []string{"serve", "client", "api", "analyze", "report", "compare", "model", "accel/*", "rollout", "video/*", "video", "vae", "text", "sampler", "dit", "attention", "kvcache",
 		"weights", "world", "compute/cpu", "compute/cuda", "compute"}},
-	{"compare", []string{"rollout", "attention", "kvcache", "video/metric", "video", "compute"}},
+	{"serve", []string{"api", "rollout", "text", "attention", "kvcache", "video/webm", "video", "compute"}},
+	{"client", []string{"api"}},
+	{"api", nil},
+	{"analyze", []string{"report", "report/*", "compare", "rollout", "attention", "kvcache", "video", "compute"}},
+	{"report", []string{"compare", "report/*"}},
+	{"report/*", nil},
+	{"compare", []string{"rollout", "attention", "kvcache", "video/metric", "video", "world", "compute"}},
 	{"model", []string{"rollout", "vae", "text", "sampler", "dit", "attention", "kvcache", "weights", "video", "compute"}},
 	{"rollout", []string{"text", "sampler", "dit", "attention", "kvcache", "video", "compute"}},
 	{"accel/*", []string{"accel/ann", "attention", "kvcache", "compute"}},
@@ -59,6 +65,10 @@ var doors = map[string][]string{
 	"golang.org/x/image":           {"cmd/*", "video/*"},
 	"github.com/deepteams/webp":    {"video/webm"},
 	"github.com/ebitengine/purego": {"compute/cuda"},
+	"github.com/coder/websocket":   {"serve", "client"},
+	"github.com/pion":              {"serve"},
+	"github.com/prometheus":        {"serve"},
+	"go.uber.org/goleak":           {"serve"},
 	"golang.org/x/sys":             {"compute/cpu", "compute/cuda", "weights", "cmd/*"},
 }
 
@@ -192,14 +202,14 @@ func suites(t *tree) (faults []string) {
 
 // worldly are the packages of the standard library that touch the world outside the process, and who may.
 var worldly = map[string][]string{
-	"os":            {"cmd/*", "compare", "model", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
+	"os":            {"cmd/*", "serve", "analyze", "report", "compare", "model", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
 	"os/exec":       {"cmd/*", "video"},
 	"os/signal":     {"cmd/*"},
 	"flag":          {"cmd/*", "internal/*"},
-	"net":           {"cmd/*"},
-	"net/http":      {"cmd/*"},
+	"net":           {"cmd/*", "serve"},
+	"net/http":      {"cmd/*", "serve", "client"},
 	"log":           {"cmd/*"},
-	"path/filepath": {"cmd/*", "model", "weights", "video", "video/*", "internal/*", "compute/cuda"},
+	"path/filepath": {"cmd/*", "serve", "analyze", "model", "weights", "video", "video/*", "internal/*", "compute/cuda"},
 }
 
 func TestTheEngineKnowsNothingOfFlagsFilesAndNetworks(t *testing.T) { obey(t, world) }
