@@ -60,7 +60,7 @@ func analyse(rows [][]float32, d int) *components {
 	return c
 }
 
-// rounds of the power iteration: enough for a picture.
+// rounds of the power iteration at most: enough for a picture.
 const rounds = 200
 
 // axis finds the k-th axis by power iteration, orthogonal to those before.
@@ -86,8 +86,13 @@ func (c *components) axis(cov []float64, k, d int) []float64 {
 		if l == 0 {
 			break
 		}
+		moved := 0.0
 		for i := range v {
+			moved = max(moved, math.Abs(v[i]-w[i]/l))
 			v[i] = w[i] / l
+		}
+		if moved < 1e-6 {
+			break
 		}
 	}
 	large := 0
