@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -186,6 +187,11 @@ func newRig(t testing.TB, change func(*Options, *toy)) *rig {
 	r := &rig{Server: s, t: t, toy: fake, web: httptest.NewUnstartedServer(s)}
 	r.web.Config.MaxHeaderBytes = s.limits.Header
 	r.web.Config.ReadHeaderTimeout = s.limits.SlowHead
+	r.web.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if tcp, ok := c.(*net.TCPConn); ok && state == http.StateNew {
+			_ = tcp.SetWriteBuffer(4096) // so that slow readers are met soon
+		}
+	}
 	r.web.Start()
 	t.Cleanup(func() {
 		s.Close()
