@@ -105,7 +105,7 @@ func summary(r *compare.Report) Table {
 		}
 		row := []string{run.Policy.Name, psnr, fraction(run.Mean.SSIM), fraction(run.Mean.MSSSIM), parted, times(run.Speedup), plot.Number(run.Total),
 			plot.Number(run.FirstFrame), plot.Number(last.FPS), mebibytes(float64(last.CacheBytes)), density(last), recall(last.Self),
-			plot.Number(1000 * (last.Compact + last.Match)), oneStepText(last.OneStep)}
+			plot.Number(1000 * (last.Compact + last.Match)), qualityText(last.OneStep)}
 		if withTruth {
 			row = append(row, decibel(run.TruthMean))
 		}
@@ -169,8 +169,8 @@ func frontierTables(r *compare.Report) (out []Table) {
 		{"Keys that a head sees, and their share of a full cache", func(f compare.Frontier) string {
 			return plot.Number(f.Tokens) + " (" + plot.Number(f.Density) + ")"
 		}},
-		{fmt.Sprintf("PSNR of the free run, dB, over the %d frames before", r.Span), func(f compare.Frontier) string { return decibel(f.Quality.PSNR) }},
-		{"One-step fidelity, dB: the next chunk on the reference's own history", func(f compare.Frontier) string { return oneStepText(f.OneStep) }},
+		{fmt.Sprintf("PSNR of the free run, dB, over the %d frames before", r.Span), func(f compare.Frontier) string { return qualityText(&f.Quality) }},
+		{"One-step fidelity, dB: the next chunk on the reference's own history", func(f compare.Frontier) string { return qualityText(f.OneStep) }},
 		{"Milliseconds per chunk: denoise + commit + decode (of which compression, selection)", func(f compare.Frontier) string {
 			ms := func(s float64) string { return plot.Number(1000 * s) }
 			return ms(f.Denoise) + " + " + ms(f.Commit) + " + " + ms(f.Decode) + " (" + ms(f.Compact) + ", " + ms(f.Match) + ")"
@@ -201,7 +201,7 @@ func fraction(f compare.Fraction) string {
 	return strconv.FormatFloat(float64(f), 'f', 4, 64)
 }
 
-func oneStepText(q *compare.Quality) string {
+func qualityText(q *compare.Quality) string {
 	switch {
 	case q == nil:
 		return "–"

@@ -151,7 +151,7 @@ func shares(r *compare.Report) Section {
 
 // truth draws the distance to the simulator where it can be known.
 func truth(r *compare.Report) Section {
-	s := Section{Title: "Against the truth", Text: []string{fmt.Sprintf("PSNR against the simulator on the %d frames whose view was seen before in a given frame.", r.TruthFrames)}}
+	s := Section{Title: "Against the truth", Text: []string{fmt.Sprintf("PSNR against the simulator on frames whose view was seen before in a given frame; there are %d of them.", r.TruthFrames)}}
 	c := plot.Chart{Title: "PSNR to the simulator", X: "frame", Y: "dB"}
 	if r.TruthFrames == 0 {
 		return s

@@ -76,7 +76,7 @@ func (c *canvas) legend(y float64, names []string, swatch func(i int, x, y float
 		if name == "" {
 			continue
 		}
-		wide := 34 + textWidth(name)
+		wide := 38 + textWidth(name)
 		if x+wide > c.width && x > 8 {
 			x, rows = 8, rows+1
 		}
@@ -100,8 +100,8 @@ func series(i int) string {
 
 func fill(i int) string { return "f" + strconv.Itoa(i%len(light)) }
 
-// textWidth guesses the width of a line of text.
-func textWidth(s string) float64 { return 6.6 * float64(len([]rune(s))) }
+// textWidth guesses the width of a line of text, on the wide side.
+func textWidth(s string) float64 { return 7.4 * float64(len([]rune(s))) }
 
 // escape makes text safe inside an element and an attribute; characters that XML does not know become U+FFFD.
 func escape(s string) string {
