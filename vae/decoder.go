@@ -112,7 +112,7 @@ type Decoder struct {
 }
 
 // rehearse fills in what both kinds share and rehearses. Enter and stages must be set.
-func (d *Decoder) rehearse(a compute.Arena, o Options, channels int) {
+func (d *Decoder) rehearse(a compute.Arena, o Options, channels int) error {
 	d.options, d.tokens, d.feeding = o, newTokens(a, o.latent(), channels, false), true
 	d.out = d.frame
 	for range 5 { // a second latent frame is the first to give four; memories are full after two more
@@ -121,8 +121,11 @@ func (d *Decoder) rehearse(a compute.Arena, o Options, channels int) {
 	if o.Again {
 		d.eachMemory((*memory).save)
 	}
-	d.rehearsed()
+	if err := d.rehearsed(); err != nil {
+		return fmt.Errorf("decoder: %w", err)
+	}
 	d.Reset()
+	return nil
 }
 
 // Width is the width of a frame in pixels.
@@ -243,6 +246,5 @@ func (m *Wan) NewDecoder(a compute.Arena, t compute.Types, o Options) (*Decoder,
 		d.put(z)
 		d.stages[0].push(&d.chain, 0, y, d.tokens.grid)
 	}
-	d.rehearse(a, o, len(m.config.Mean))
-	return d, nil
+	return d, d.rehearse(a, o, len(m.config.Mean))
 }

@@ -43,7 +43,9 @@ func (m *Wan) NewEncoder(a compute.Arena, t compute.Types, o Options) (*Encoder,
 	for range frames {
 		e.one(nil)
 	}
-	e.rehearsed()
+	if err := e.rehearsed(); err != nil {
+		return nil, fmt.Errorf("encoder: %w", err)
+	}
 	e.Reset()
 	return e, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"longtake/compute"
@@ -271,4 +272,48 @@ func TestDecodeEqualsTAEHV(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Devices that keep activations in bfloat16 stay within what the public code loses in it, about twice.
+func TestBFloat16Activations(t *testing.T) {
+	half := compute.Types{Activation: compute.BF16, Cache: compute.BF16}
+	g := golden.Load(t, wanDir)
+	r := newRig(t, wanDir, "")
+	m := r.wan()
+	d, err := m.NewDecoder(r.arena, half, wanSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := r.latents(g.Floats(t, "video.safetensors", "in.z"), wanLatent, false)
+	got, want := r.raw(d, z.Slice(0, 0, 3*d.tokens.count()), 1), []float32(nil)
+	for f := range got {
+		want = append(want, wanVideo.frame(g.Floats(t, "video.safetensors", "out.full"), f, false)...)
+	}
+	golden.Near(t, "wan decode", slices.Concat(got...), want, 3e-2)
+
+	in, out := planes{3, 9, 32, 48}, planes{16, 3, 4, 6}
+	e, err := m.NewEncoder(r.arena, half, Options{Width: in.columns, Height: in.rows})
+	if err != nil {
+		t.Fatal(err)
+	}
+	latent := r.arena.Tensor(compute.F32, out.rows*out.columns/4, 64)
+	for f := range 5 {
+		if _, err := e.push(r.dq, latent, floatBytes(in.frame(g.Floats(t, "video.safetensors", "in.pixels"), f, false))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	golden.Near(t, "wan encode", r.floats(latent), patched(out.frame(g.Floats(t, "video.safetensors", "out.encoded"), 1, false), out.rows, out.columns, 16), 3e-2)
+
+	g = golden.Load(t, taehvDir)
+	r = newRig(t, taehvDir, "")
+	tiny := LoadTAEHV(r.placer(), tinyTAEHV)
+	r.loaded()
+	if d, err = tiny.NewDecoder(r.arena, half, tinySize); err != nil {
+		t.Fatal(err)
+	}
+	got, want = r.raw(d, r.latents(g.Floats(t, "video.safetensors", "in.z"), tinyLatent, true), 1), nil
+	for f := range got {
+		want = append(want, planes{3, 20, 32, 48}.frame(g.Floats(t, "video.safetensors", "out.raw"), f, true)...)
+	}
+	golden.Near(t, "taehv decode", slices.Concat(got...), want, 2e-2)
 }

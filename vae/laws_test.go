@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"longtake/compute"
 	"longtake/rollout"
@@ -162,9 +163,9 @@ func TestDecodingTakesNoMemoryButTheFrames(t *testing.T) {
 		d := r.decoder(make, o)
 		one := z.Slice(0, 0, d.tokens.count())
 		for first := range 4 {
-			d.Feed(r.dq, one, first)
+			d.Feed(idle{}, one, first)
 		}
-		if n := testing.AllocsPerRun(3, func() { d.Feed(r.dq, one, d.Next()) }); n > 0 {
+		if n := testing.AllocsPerRun(3, func() { d.Feed(idle{}, one, d.Next()) }); n > 0 {
 			r.Errorf("%v allocations a latent frame", n)
 		}
 	})
@@ -220,6 +221,14 @@ func TestBadSizesAndNumbersAreErrors(t *testing.T) {
 	if _, err := m.NewEncoder(r.arena, r.dev.Types(), wanSize); !errors.Is(err, compute.ErrUnsupported) {
 		t.Errorf("encoder of a VAE for decoding only: %v", err)
 	}
+	small, err := r.dev.NewArena(10_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.NewDecoder(small, r.dev.Types(), wanSize); !errors.Is(err, compute.ErrNoMemory) {
+		t.Errorf("decoder in 10 KB: %v", err)
+	}
+	small.Free()
 	d := r.decoder(m.NewDecoder, Options{Width: 16, Height: 16})
 	nan := r.arena.Tensor(compute.F32, 1, 64)
 	r.dq.Upload(nan, floatBytes(slices.Repeat([]float32{float32(math.NaN())}, 64)))
@@ -279,34 +288,45 @@ func TestCostAtFullSize(t *testing.T) {
 	}
 }
 
+// zeros is an arena that makes weights of nothing.
+type zeros struct{ compute.Arena }
+
+func (z zeros) Matrix(h compute.Host) compute.Matrix {
+	h.Data = make([]byte, h.Elems()*h.DType.Size())
+	return z.Arena.Matrix(h)
+}
+
 // Counted: the multiply-adds of convolutions, twice.
 func BenchmarkDecode(b *testing.B) {
-	for _, patches := range []int64{1 << 19, 1 << 21, 1 << 23, 1 << 25} {
+	for _, patches := range []int64{1 << 18, 1 << 20, 1 << 21, 1 << 22, 1 << 24} {
 		for _, c := range []struct {
 			name, dir string
 			width     int
 		}{{"wan", wanDir, 32}, {"taehv", taehvDir, 0}} {
 			b.Run(fmt.Sprintf("vae=%s/patches=%d", c.name, patches), func(b *testing.B) {
 				r := newRig(b, c.dir, "")
-				p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: r.arena}
+				p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: zeros{r.arena}}
 				var d *Decoder
 				if c.name == "wan" {
 					config := Wan21()
 					config.Width, config.DecodeOnly = c.width, true
-					d = r.decoder(LoadWan(p, config).NewDecoder, Options{Width: 128, Height: 64, Patches: patches})
+					d = r.decoder(LoadWan(p, config).NewDecoder, Options{Width: 64, Height: 64, Patches: patches})
 				} else {
-					d = r.decoder(LoadTAEHV(p, Taew21()).NewDecoder, Options{Width: 128, Height: 64, Patches: patches})
+					d = r.decoder(LoadTAEHV(p, Taew21()).NewDecoder, Options{Width: 64, Height: 64, Patches: patches})
 				}
 				z := r.arena.Tensor(compute.F32, d.tokens.count(), 64)
 				r.dq.Noise(z, compute.NoiseKey{Seed: 1})
 				for first := range 3 {
 					d.Feed(r.dq, z, first)
 				}
-				d.flops = 0
+				best := time.Hour
 				for b.Loop() {
+					d.flops = 0
+					start := time.Now()
 					d.Feed(r.dq, z, d.Next())
+					best = min(best, time.Since(start))
 				}
-				b.ReportMetric(float64(d.flops)/1e9/b.Elapsed().Seconds(), "GFLOP/s")
+				b.ReportMetric(float64(d.flops)/1e9/best.Seconds(), "best-GFLOP/s")
 			})
 		}
 	}

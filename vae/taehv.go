@@ -142,6 +142,5 @@ func (m *TAEHV) NewDecoder(a compute.Arena, t compute.Types, o Options) (*Decode
 		}
 		d.stages[0].push(&d.chain, 0, z, d.tokens.grid)
 	}
-	d.rehearse(a, o, m.config.Latent)
-	return d, nil
+	return d, d.rehearse(a, o, m.config.Latent)
 }
