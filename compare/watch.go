@@ -4,20 +4,116 @@ import (
 	"time"
 
 	"longtake/attention"
+	"longtake/compute"
+	"longtake/kvcache"
 )
 
-// tallied returns a maker whose policies add up the time that they spend on deciding what to look at; dense attention decides
-// nothing.
-func tallied(m attention.Maker, _ *time.Duration) attention.Maker { return m }
+// tally is a maker whose policies add up the time that they spend on deciding what to look at.
+type tally struct {
+	attention.Maker
+	spent *time.Duration
+}
+
+// tallied wraps a maker; dense attention decides nothing.
+func tallied(m attention.Maker, spent *time.Duration) attention.Maker {
+	if m == nil || m == attention.Maker(attention.Dense{}) {
+		return m
+	}
+	return tally{m, spent}
+}
+
+// New makes the wrapped maker's policy.
+func (t tally) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (attention.Policy, error) {
+	p, err := t.Maker.New(dev, dq, s)
+	if err != nil {
+		return nil, err
+	}
+	if sparse, ok := p.(attention.Sparse); ok {
+		return tallying{sparse, t.spent}, nil
+	}
+	return p, nil
+}
+
+type tallying struct {
+	attention.Sparse
+	spent *time.Duration
+}
+
+// Attend attends and adds the time spent on deciding.
+func (t tallying) Attend(dq compute.Queue, at attention.Site, dst, query compute.Tensor, kv kvcache.View) {
+	t.Sparse.Attend(dq, at, dst, query, kv)
+	_, deciding := t.Pairs()
+	*t.spent += deciding
+}
+
+// seldom is an interval of chunks after which a probe looks: as good as never, for its work is that of dense attention.
+const seldom = 1 << 40
 
 // probes look at both attentions of an entry.
-type probes struct{}
+type probes struct {
+	self, cross *attention.Probe
+	before      []attention.Measured
+}
 
 // probed puts probes into an entry's attention.
-func probed(e Entry) (Entry, *probes) { return e, &probes{} }
+func probed(e Entry) (Entry, *probes) {
+	p := &probes{}
+	probe := func(m attention.Maker) (attention.Maker, *attention.Probe) {
+		if m == nil || m == attention.Maker(attention.Dense{}) || m == attention.Maker(Reordered{}) {
+			return m, nil
+		}
+		a := &attention.Probe{Inner: m, Every: seldom}
+		return a, a
+	}
+	e.Looks, p.self = probe(e.Looks)
+	e.Reads, p.cross = probe(e.Reads)
+	return e, p
+}
+
+// each calls do for both probes.
+func (p *probes) each(do func(*attention.Probe)) {
+	for _, a := range []*attention.Probe{p.self, p.cross} {
+		if a != nil {
+			do(a)
+		}
+	}
+}
 
 // begin makes the probes look from here on.
-func (*probes) begin() {}
+func (p *probes) begin() {
+	p.before = p.before[:0]
+	p.each(func(a *attention.Probe) {
+		p.before = append(p.before, a.Results()...)
+		a.Every = 1
+	})
+}
 
 // end stops looking and returns what was seen since begin.
-func (*probes) end() (self, cross []Share) { return nil, nil }
+func (p *probes) end() (self, cross []Share) {
+	p.each(func(a *attention.Probe) {
+		a.Every = seldom
+		for _, m := range a.Results() {
+			share, ok := since(m, p.before)
+			switch {
+			case !ok:
+			case m.Kind == attention.Self:
+				self = append(self, share)
+			default:
+				cross = append(cross, share)
+			}
+		}
+	})
+	return self, cross
+}
+
+// since takes what was measured before off the means of m.
+func since(m attention.Measured, before []attention.Measured) (Share, bool) {
+	n, density, recall := float64(m.Sampled), m.Density*float64(m.Sampled), m.Recall*float64(m.Sampled)
+	for _, b := range before {
+		if b.Kind == m.Kind && b.Layer == m.Layer {
+			was := float64(b.Sampled)
+			n, density, recall = n-was, density-b.Density*was, recall-b.Recall*was
+		}
+	}
+	return Share{m.Layer, Fraction(density / n), Fraction(recall / n)}, n > 0
+}

@@ -10,7 +10,6 @@ import (
 
 	"longtake/compute"
 	"longtake/compute/cpu"
-	"longtake/kvcache"
 	"longtake/rollout"
 	"longtake/text"
 	"longtake/video"
@@ -29,9 +28,7 @@ type generateCommand struct {
 	Steps   int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
 	Model   string  `default:"tinyworld" help:"Model: ${models}, or a .safetensors file of such a model (config.json beside it is used)."`
 
-	Cache  string `default:"window" help:"History that the model sees: ${policies} (full is unlimited: memory and time grow)."`
-	Window *int   `placeholder:"N" help:"Latest frames kept by --cache window. Default: the model's own."`
-	Anchor *int   `aliases:"sink-size" placeholder:"N" help:"First frames kept for ever by --cache window. Default: the model's own."`
+	policyFlags
 
 	Scale int    `placeholder:"N" help:"Enlarge every pixel to NxN. Default: what makes the shorter side at least 256."`
 	FPS   string `name:"fps" placeholder:"RATE" help:"Frame rate of the file, such as 15 or 30000/1001. Default: the model's own."`
@@ -63,7 +60,6 @@ type settings struct {
 	fps    video.Rate // zero for the model's own
 	record string     // path of the sidecar, "" for none
 	model  catalogued
-	policy func(kvcache.Policy, *int, *int) (history, error)
 }
 
 // check finds what is wrong with the flags before anything is loaded.
@@ -89,9 +85,6 @@ func (g *generateCommand) check() (s settings, err error) {
 		}
 	}
 	if s.model, err = modelNamed(g.Model); err != nil {
-		return s, err
-	}
-	if s.policy, err = named("cache", g.Cache, policies); err != nil {
 		return s, err
 	}
 	s.record, err = sidecarPath(g.Output)
@@ -131,11 +124,11 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 	}
 	decoder := engine.NewDecoder()
 	plan.setStart(decoder.Width(), decoder.Height())
-	kept, err := set.policy(engine.Cache, g.Window, g.Anchor)
+	kept, err := g.resolve(engine)
 	if err != nil {
 		return err
 	}
-	plan.request.Cache = kept.Policy
+	plan.request = kept.Request(plan.request)
 	r, err := newRecord(g, dev, engine, plan, kept)
 	if err != nil {
 		return err

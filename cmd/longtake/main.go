@@ -32,6 +32,9 @@ const (
 // commands is the whole command line.
 type commands struct {
 	Generate generateCommand `cmd:"" help:"Generate a video file."`
+	Compare  compareCommand  `cmd:"" help:"Make one video under several policies and compare them."`
+	Bench    benchCommand    `cmd:"" help:"Measure speed and size, as Go benchmark lines."`
+	Eval     evalCommand     `cmd:"" help:"Test what a model remembers."`
 	Models   modelsCommand   `cmd:"" help:"List the models, or look into a weight file."`
 	Doctor   doctorCommand   `cmd:"" help:"Look at this machine and test every kernel class that it can run."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`

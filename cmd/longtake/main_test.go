@@ -85,7 +85,7 @@ var badInput = []struct {
 	args string // separated by blanks; DIR is the folder
 	want string
 }{
-	{"", `expected one of "generate", "models", "doctor", "version"`},
+	{"", `expected one of "generate", "compare", "bench", "eval"`},
 	{"paint", "unexpected argument paint"},
 	{"generate --fram 3", `unknown flag --fram, did you mean`},
 	{"generate extra", "unexpected argument extra"},
@@ -106,8 +106,28 @@ var badInput = []struct {
 	{"generate --device tpu", `--device "tpu": known are auto, cpu`},
 	{"generate --cpu-kernel mmx", `kernel class "mmx" cannot run`},
 	{"generate --model big", `--model "big": known are tinyworld`},
-	{"generate --cache lru", `--cache "lru": known are full, window`},
-	{"generate --cache full --window 3", "--window and --anchor have no meaning with --cache full"},
+	{"generate --cache lru", `--cache "lru": known are full, pose, tempcache, window`},
+	{"generate --cache full --window 3", "--window has no meaning with --cache full, only with window or tempcache or pose"},
+	{"generate --preset bold", `--preset "bold": known are balanced, exact, fast, paper`},
+	{"generate --threshold 0.5", "--threshold has no meaning with --cache window, only with tempcache"},
+	{"generate --cache tempcache --budget 2f", "need at least 3"},
+	{"compare --frames 1", "--frames 1: must be between 2"},
+	{"compare --given 240", "--given 240: must be at least 1 and less than --frames 240"},
+	{"compare --given 2 --start none", "--given 2: only the simulator gives more than one frame"},
+	{"compare --policies window;fast;window", `bad request: policy "window" is listed twice`},
+	{"compare --policies ;", "an empty list of policies"},
+	{"compare --policies window --window 3", "--policies and single flags of a policy (window=3) exclude each other"},
+	{"compare --frames 5 --frontiers 0", "bad request: frontier 0: frames are counted from 1"},
+	{"compare --frames 5 --reference preset:fast", "which the reference"},
+	{"compare --ceiling mmx", "--ceiling: kernel class"},
+	{"compare --span 0", "--span 0"},
+	{"compare -o DIR/a.pdf", "known endings are .json, .html"},
+	{"compare -o DIR/gone/a.json", "no such file"},
+	{"bench --count 0", "--count 0"},
+	{"bench -o DIR/a.html", "known endings are .json, .txt"},
+	{"eval world --tests swim", `--tests "swim": known are circles, look-around, walk-and-undo`},
+	{"eval world --clips 0", "--clips 0"},
+	{"eval world --tokens 1", "--tokens 1"},
 	{"generate --window -1", "--window -1 --anchor 0: both must be between"},
 	{"generate --anchor 2000000", "both must be between"},
 	{"generate --window 1000000", "the session needs"},
@@ -169,7 +189,7 @@ func TestBadInputIsOneClearLineAndExitCodeTwo(t *testing.T) {
 }
 
 func TestHelpGoesToStandardOutput(t *testing.T) {
-	for _, args := range [][]string{{"--help"}, {"generate", "--help"}, {"models", "--help"}, {"models", "inspect", "-h"}} {
+	for _, args := range [][]string{{"--help"}, {"generate", "--help"}, {"models", "--help"}, {"models", "inspect", "-h"}, {"compare", "--help"}, {"bench", "-h"}, {"eval", "world", "--help"}} {
 		if r := succeed(t, args...); !strings.Contains(r.out, "Usage: longtake") || r.err != "" {
 			t.Errorf("%q: %q, %q", args, r.out, r.err)
 		}
@@ -235,7 +255,7 @@ func TestACancelledContextEndsEveryCommandThatTakesTime(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := t.TempDir()
-	for _, args := range [][]string{{"generate", "-o", filepath.Join(dir, "a.webm")}, {"doctor", "--json"}} {
+	for _, args := range [][]string{{"generate", "-o", filepath.Join(dir, "a.webm")}, {"doctor", "--json"}, {"compare"}, {"bench"}, {"eval", "world"}} {
 		var out, errs bytes.Buffer
 		if code := run(ctx, args, nil, &out, &errs); code != exitInterrupted || out.Len() > 0 {
 			t.Errorf("%q: exit code %d, output %q, %q", args, code, out.String(), errs.String())

@@ -62,11 +62,16 @@ type requestRecord struct {
 	Start   startRecord   `json:"start"`
 	Actions string        `json:"actions"` // one for each frame but the first, as a script
 	Steps   int           `json:"steps"`
-	Policy  string        `json:"policy"`
+	Flags   string        `json:"policy_flags,omitempty"` // those given, as an item of --policies
+	Preset  string        `json:"preset,omitempty"`
+	Policy  string        `json:"policy"` // kind of cache
 	Window  int           `json:"window,omitempty"`
 	Anchor  int           `json:"anchor,omitempty"`
 
-	cache string // the policy in words
+	// The policies in words.
+	Cache string `json:"cache"`
+	Self  string `json:"self"`
+	Cross string `json:"cross"`
 }
 
 type unknownWord struct {
@@ -109,7 +114,7 @@ type timingRecord struct {
 }
 
 // newRecord writes down what is known before the first frame. Errors are the request's.
-func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, kept history) (*record, error) {
+func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, kept chosen) (*record, error) {
 	solver, err := e.NewSolver(p.request.Steps)
 	if err != nil {
 		return nil, usageError{err}
@@ -127,14 +132,15 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 			Prompt: p.request.Prompt, Seed: p.request.Seed, Frames: p.frames, Steps: len(solver.Steps),
 			Start:   startRecord{p.begin.name, p.begin.sum, len(p.request.Start), p.request.Heading},
 			Actions: world.FormatActions(p.actions),
-			Policy:  g.Cache, Window: kept.window, Anchor: kept.anchor, cache: kept.String(),
+			Flags:   g.text(), Preset: kept.Policy.Preset, Policy: kept.kind, Window: kept.window, Anchor: kept.anchor,
+			Cache: kept.Policy.Cache, Self: kept.Policy.Self, Cross: kept.Policy.Cross,
 		},
 		Video: videoRecord{File: g.Output},
 	}
 	r.Memory.Weights, r.Memory.Session, r.Memory.PeakSession = e.WeightBytes(), session, session
 	if kept.spent != nil {
 		// Old and new store lie side by side for a moment.
-		first, most := kept.Bytes(e.Device, e.CacheShape), kept.spent(p.frames).Bytes(e.Device, e.CacheShape)
+		first, most := kept.Keeps.Bytes(e.Device, e.CacheShape), kept.spent(p.frames).Bytes(e.Device, e.CacheShape)
 		r.Memory.PeakSession = session - first + max(first, most+most/2)
 	}
 	return r, nil
@@ -152,8 +158,9 @@ func (r *record) setUnknown(words []text.Unknown) {
 
 // announce says in two lines what is about to run.
 func (r *record) announce(w io.Writer) {
-	cache := r.Request.cache
-	if r.Request.Policy == "full" {
+	q := r.Request
+	cache := q.Cache
+	if q.Policy == "full" {
 		cache += fmt.Sprintf(" (growing to at most %s)", bytesText(r.Memory.PeakSession))
 	}
 	fmt.Fprintf(w, "%s, %.1f M parameters, on %s; seed %d, start %s, %d frames of %d steps\n",
@@ -161,7 +168,10 @@ func (r *record) announce(w io.Writer) {
 	if r.Device.Why != "" {
 		fmt.Fprintf(w, "on the CPU, since there is no usable GPU: %s (longtake doctor)\n", r.Device.Why)
 	}
-	fmt.Fprintf(w, "cache %s; memory %s weights + %s session\n", cache, bytesText(r.Memory.Weights), bytesText(r.Memory.Session))
+	if q.Preset != "" {
+		fmt.Fprintf(w, "preset %s: ", q.Preset)
+	}
+	fmt.Fprintf(w, "cache %s; self attention %s, cross attention %s; memory %s weights + %s session\n", cache, q.Self, q.Cross, bytesText(r.Memory.Weights), bytesText(r.Memory.Session))
 }
 
 // summarize says in one line what was made.

@@ -9,7 +9,6 @@ import (
 
 	"longtake/compute"
 	"longtake/compute/cpu"
-	"longtake/kvcache"
 	"longtake/model"
 	"longtake/rollout"
 	"longtake/video"
@@ -45,46 +44,6 @@ func modelNamed(name string) (catalogued, error) {
 	return named("model", name, models)
 }
 
-// history is a cache policy and what a record says about it.
-type history struct {
-	kvcache.Policy
-	window, anchor int
-	// spent is the policy whose cache is as large as this one's can become; nil if it does not grow.
-	spent func(frames int) kvcache.Policy
-}
-
-// policies makes a cache policy from the flags --window and --anchor, where they are given, and the model's own policy.
-var policies = map[string]func(own kvcache.Policy, window, anchor *int) (history, error){
-	"full":   fullPolicy,
-	"window": windowPolicy,
-}
-
-func fullPolicy(_ kvcache.Policy, window, anchor *int) (history, error) {
-	if window != nil || anchor != nil {
-		return history{}, usagef("--window and --anchor have no meaning with --cache full, which keeps every frame")
-	}
-	// Its store doubles when it is spent.
-	spent := func(frames int) kvcache.Policy { return kvcache.Window{Recent: 2 * frames} }
-	return history{Policy: kvcache.Window{Recent: kvcache.Full}, spent: spent}, nil
-}
-
-func windowPolicy(own kvcache.Policy, window, anchor *int) (history, error) {
-	w, ok := own.(kvcache.Window)
-	if !ok || w.Recent == kvcache.Full {
-		w = kvcache.Window{Recent: 32}
-	}
-	if window != nil {
-		w.Recent = *window
-	}
-	if anchor != nil {
-		w.Anchor = *anchor
-	}
-	if w.Recent < 0 || w.Anchor < 0 || w.Recent > maxFrames || w.Anchor > maxFrames {
-		return history{}, usagef("--window %d --anchor %d: both must be between 0 and %d", w.Recent, w.Anchor, maxFrames)
-	}
-	return history{Policy: w, window: w.Recent, anchor: w.Anchor}, nil
-}
-
 // createOutput opens the writer of path's format; "-" is y4m on standard output.
 func createOutput(path string, o video.Options, stdout io.Writer) (video.AtomicWriter, error) {
 	if path == "-" {
@@ -100,6 +59,9 @@ func names() map[string]string {
 		"kernels":  strings.Join(cpu.Kernels(), ", "),
 		"models":   listed(models),
 		"policies": listed(policies),
+		"selves":   listed(selves),
+		"crosses":  listed(crosses),
+		"presets":  presetsText(),
 		"formats":  file.Known,
 	}
 }

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"longtake/compare"
+	"longtake/compute/cpu"
+	"longtake/report"
+)
+
+// compareCommand holds the flags of "compare".
+type compareCommand struct {
+	sceneFlags   `embed:""`
+	machineFlags `embed:""`
+	Reference    string `default:"preset:exact" placeholder:"POLICY" help:"Policy that the others are compared with. Default ${default}."`
+	listFlags    `embed:""`
+
+	Frontiers []int    `placeholder:"N,..." help:"Frames to look closely at; the last one always is. Default: 100,500,1000,2000,3000."`
+	Span      int      `default:"50" help:"Frames pooled in a mean. Default ${default}."`
+	Parted    float64  `default:"30" placeholder:"DB" help:"PSNR below which videos have parted. Default ${default}."`
+	Ceiling   string   `default:"order" placeholder:"HOW" help:"Run the reference once more in another order of summation: order (of the keys), a kernel class (${kernels}), or none. Default ${default}."`
+	OneStep   bool     `default:"true" negatable:"" help:"Also make single chunks on the reference's own history (costs a clean pass a frame). Default yes."`
+	Stills    int      `default:"12" help:"Pictures of each video in the report. Default ${default}."`
+	Output    []string `short:"o" placeholder:"PATH" help:"Report to write, .json or .html; may be given twice."`
+	JSON      bool     `name:"json" help:"Print the report as JSON on standard output instead of a table."`
+}
+
+// Help is shown below the flags' summary.
+func (*compareCommand) Help() string {
+	return `The same seed, prompt and actions under several policies, each against the reference:
+
+  longtake compare --frames 240 --preset fast
+  longtake compare --frames 3000 --policies 'window; tempcache:budget=12f; preset:paper; preset:fast' -o run.json -o run.html
+  longtake compare --given 31 --frames 61 --actions 'd30 a30' --policies 'window:window=15; tempcache:budget=16f'
+
+Without policies the presets are compared. Videos of any two policies part in the long run, since rollouts are chaotic: the row "ceiling" shows where rounding alone leads, and the one-step column what a policy changes while the history is still the same.`
+}
+
+// Run compares.
+func (c *compareCommand) Run(ctx context.Context, out *streams) error {
+	if err := checkResults(c.Output, ".json", ".html"); err != nil {
+		return err
+	}
+	if c.Span < 1 || c.Stills < 0 || c.Stills > 1000 {
+		return usagef("--span %d --stills %d: must be at least 1, and between 0 and 1000", c.Span, c.Stills)
+	}
+	l, err := c.machineFlags.open(out)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	s, err := c.sceneFlags.open(out, l)
+	if err != nil {
+		return err
+	}
+	entries, err := c.entries(l.engine, []string{c.Reference}, "preset:paper", "preset:balanced", "preset:fast")
+	if err != nil {
+		return err
+	}
+	o := compare.Options{Engine: l.engine, Request: s.request, Actions: s.steps(), Frames: s.frames, Entries: entries,
+		Frontiers: c.Frontiers, Span: c.Span, Diverged: c.Parted, Truth: s.truth, Seen: s.seen, OneStep: c.OneStep,
+		Stills: c.Stills, Progress: l.screen.hear}
+	ceiling, closed, err := c.ceiling(l)
+	if err != nil {
+		return err
+	}
+	defer closed()
+	o.Ceiling = ceiling
+	if err := o.Check(); err != nil {
+		return err
+	}
+	describe(out.err, l, entries)
+	r, err := compare.Policies(ctx, o)
+	l.screen.end()
+	if err != nil {
+		return err
+	}
+	l.setup(&r.Setup)
+	s.setup(&r.Setup)
+	if err := writeResults(c.Output, map[string]func(io.Writer) error{
+		".json": jsonForm(r), ".html": func(w io.Writer) error { return report.Comparison(w, r) },
+	}); err != nil {
+		return err
+	}
+	if c.JSON {
+		return jsonForm(r)(out.out)
+	}
+	return r.Table(out.out)
+}
+
+// ceiling opens what the reference is run on once more; closed gives it back.
+func (c *compareCommand) ceiling(l *lab) (ceiling *compare.Ceiling, closed func(), err error) {
+	nothing := func() {}
+	switch c.Ceiling {
+	case "none":
+		return nil, nothing, nil
+	case "order":
+		return &compare.Ceiling{How: "the same kernels, the later half of the keys first"}, nothing, nil
+	case l.dev.kernel:
+		return nil, nil, usagef("--ceiling %s: the reference runs on that class, choose another one", c.Ceiling)
+	}
+	flags := c.machineFlags
+	flags.CPUKernel, flags.Device = c.Ceiling, "cpu"
+	dev, err := openCPU(deviceFlags{Options: cpu.Options{Kernel: c.Ceiling, Threads: c.Threads}})
+	if err != nil {
+		return nil, nil, usagef("--ceiling: %w (other than a kernel class: order, none)", err)
+	}
+	model, err := modelNamed(c.Model)
+	if err == nil {
+		engine, openErr := model.open(dev)
+		if openErr == nil {
+			return &compare.Ceiling{How: fmt.Sprintf("kernels of class %s instead of %s", c.Ceiling, l.dev.kernel), Engine: engine},
+				func() { engine.Close(); dev.Close() }, nil
+		}
+		err = openErr
+	}
+	dev.Close()
+	return nil, nil, err
+}
+
+// describe says in a line each what will run.
+func describe(w io.Writer, l *lab, entries []compare.Entry) {
+	if l.screen.quiet {
+		return
+	}
+	fmt.Fprintf(w, "%s on %s\n", l.engine.Name, l.dev.Name())
+	for _, e := range entries {
+		fmt.Fprintf(w, "%s: cache %s; self attention %s, cross attention %s\n", e.Name, e.Policy.Cache, e.Policy.Self, e.Policy.Cross)
+	}
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"longtake/compare"
+)
+
+func TestCompareWritesATableJSONAndAPage(t *testing.T) {
+	if raceEnabled {
+		t.Skip("takes a minute under the race detector")
+	}
+	dir := t.TempDir()
+	jsonPath, page := filepath.Join(dir, "a.json"), filepath.Join(dir, "a.html")
+	r := succeed(t, "compare", "--frames", "6", "--given", "2", "--steps", "1", "--stills", "2", "--frontiers", "4", "--device", "cpu",
+		"--policies", "window:window=2; preset:fast", "-o", jsonPath, "-o", page)
+	for _, word := range []string{"preset:exact", "window:window=2", "preset:fast", "ceiling", "speed-up", "one step"} {
+		if !strings.Contains(r.out, word) {
+			t.Errorf("the table lacks %q:\n%s", word, r.out)
+		}
+	}
+	if !strings.Contains(r.err, "preset:fast: cache tempcache") {
+		t.Errorf("what a preset means is not said: %s", r.err)
+	}
+	b, err := os.ReadFile(jsonPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	report := parse[compare.Report](t, string(b))
+	if len(report.Runs) != 3 || report.Ceiling == nil || report.Setup.Model != "tinyworld" || report.Setup.Given != 2 || report.Setup.Actions == "" {
+		t.Errorf("report of %+v, %d runs", report.Setup, len(report.Runs))
+	}
+	if p := report.Runs[2].Policy; p.Name != "preset:fast" || p.Preset != "fast" || p.Cache == "" {
+		t.Errorf("the preset is recorded as %+v", p)
+	}
+	if b, err := os.ReadFile(page); err != nil || !strings.Contains(string(b), "<html") {
+		t.Errorf("no page (%v)", err)
+	}
+	if left := files(t, dir); len(left) != 2 {
+		t.Errorf("files left: %q", left)
+	}
+}
+
+func TestComparePassesSingleFlagsAsOnePolicy(t *testing.T) {
+	r := succeed(t, "compare", "--frames", "3", "--steps", "1", "--stills", "0", "--ceiling", "none", "--no-one-step", "--quiet", "--device", "cpu",
+		"--json", "--cache", "window", "--window", "1")
+	report := parse[compare.Report](t, r.out)
+	if len(report.Runs) != 2 || report.Runs[1].Policy.Cache != "window 1 + 0 anchor" || report.Ceiling != nil || r.err != "" {
+		t.Errorf("%d runs, %+v; said %q", len(report.Runs), report.Runs[1].Policy, r.err)
+	}
+}
+
+func TestBenchPrintsLinesOrJSON(t *testing.T) {
+	txt := filepath.Join(t.TempDir(), "a.txt")
+	args := []string{"bench", "--frames", "4", "--steps", "1", "--device", "cpu", "--policies", "window; full", "--quiet", "--turn", "1"}
+	r := succeed(t, append(args, "--count", "2", "-o", txt)...)
+	if strings.Count(r.out, "\nBenchmarkRollout/policy=window/frames=4-") != 2 || strings.Count(r.out, " ns/frame") != 4 {
+		t.Errorf("said %s", r.out)
+	}
+	if b, err := os.ReadFile(txt); err != nil || string(b) != r.out {
+		t.Errorf("the file and standard output differ (%v)", err)
+	}
+	report := parse[compare.BenchReport](t, succeed(t, append(args, "--json")...).out)
+	if len(report.Runs) != 2 || report.Runs[0].Frontiers[0].FPS <= 0 {
+		t.Errorf("report %+v", report)
+	}
+}
+
+func TestEvalWorldDrawsAContactSheet(t *testing.T) {
+	sheet := filepath.Join(t.TempDir(), "a.png")
+	r := succeed(t, "eval", "world", "--tests", "look-around", "--span", "2", "--clips", "1", "--steps", "1", "--stills", "2", "--device", "cpu",
+		"--policies", "full; window:window=1", "-o", sheet, "--json", "--quiet")
+	report := parse[compare.MemoryReport](t, r.out)
+	if len(report.Tests) != 1 || len(report.Tests[0].Rows) != 2 || report.Setup.Kernel == "" {
+		t.Errorf("report %+v", report)
+	}
+	f, err := os.Open(sheet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if m, err := png.Decode(f); err != nil || m.Bounds().Dx() != 2*64 || m.Bounds().Dy() != 3*64 {
+		t.Errorf("sheet of %v (%v)", m.Bounds(), err)
+	}
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"longtake/attention"
+	"longtake/compare"
+	"longtake/kvcache"
+	"longtake/rollout"
+)
+
+// policyFlags are the flags of every command that runs a model: which history is kept, and what of it is looked at. Nil is
+// what preset or model say. The tag "with" names the choices that a flag belongs to.
+type policyFlags struct {
+	Preset *string `group:"policy" placeholder:"NAME" help:"What to keep and look at, as a whole: ${presets}. The flags below change parts of it."`
+
+	Cache       *string `group:"policy" placeholder:"KIND" help:"History that the model sees: ${policies} (full is unlimited: memory and time grow; tempcache merges what repeats; pose also reads frames made where the walker stands). Default: the model's own."`
+	Window      *int    `group:"policy" placeholder:"N" with:"cache=window,tempcache,pose" help:"Latest frames kept as they are. Default: the model's own; 2 of tempcache, 16 of pose."`
+	Anchor      *int    `group:"policy" aliases:"sink-size" placeholder:"N" with:"cache=window,tempcache" help:"First frames kept for ever. Default: the model's own, 0 of tempcache."`
+	CacheBudget *string `group:"policy" aliases:"budget" placeholder:"SIZE" with:"cache=tempcache,pose" help:"Most that the cache may hold, in latent frames (12f) or bytes (64MiB). Default: no bound for tempcache, 256MiB for pose."`
+
+	Threshold    *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine of two keys that are merged; 1 merges only equal ones. Default: 0.9."`
+	Search       *string  `group:"policy" placeholder:"HOW" with:"cache=tempcache" help:"How the nearest entry is found: exact, neighbours (near places of the picture), lsh, quant, or a matcher by name (lsh64, lsh10x4+1, quant8, pq8). Default: exact."`
+	Radius       *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Rows and columns that neighbours looks around. Default: 2."`
+	Depth        *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Entries of each place that neighbours looks at. Default: 6."`
+	CompareSpace *string  `group:"policy" placeholder:"SPACE" with:"cache=tempcache" help:"Form in which keys are compared: spatial (before rotation by time), unrotated, rotated. Default: spatial."`
+	Keep         *string  `group:"policy" placeholder:"KEY" with:"cache=tempcache" help:"Key that stands for merged ones: mean or newest. Default: mean."`
+	PaperMode    *bool    `group:"policy" with:"cache=tempcache" help:"TempCache as the paper has it: rotated keys, found by the query, newest kept. Other flags change parts of it."`
+	ByQuery      *bool    `group:"policy" with:"cache=tempcache" help:"Find a token's entry by its query instead of its key."`
+	MaxError     *float64 `group:"policy" placeholder:"E" with:"cache=tempcache" help:"Most that a merge may move logits (root mean square over recent queries)."`
+	CountCap     *float64 `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Most that a merged key may count for in the logits."`
+	Decay        *float64 `group:"policy" placeholder:"SHARE" with:"cache=tempcache" help:"Multiply a count by this before each merge."`
+	Retest       *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Compare every Nth member of an entry with its first key."`
+	Floor        *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine at which a full cache merges its closest pair; below it forgets. Default: 0.7."`
+	OneAFrame    *bool    `group:"policy" with:"cache=tempcache" help:"Let an entry take one token of a frame only."`
+	Shared       *bool    `group:"policy" with:"cache=tempcache" help:"Merge alike in all heads of a layer."`
+	NoCounts     *bool    `group:"policy" with:"cache=tempcache" help:"Leave the counts of merged keys out of the logits, to see what they are for."`
+	Retrieve     *int     `group:"policy" placeholder:"N" with:"cache=pose" help:"Old frames that pose reads beside the latest. Default: 2."`
+
+	attentionFlags
+}
+
+// preset is a policy by name: a list item of --policies, and what it is for.
+type preset struct{ item, about string }
+
+// presets are the policies by name.
+var presets = map[string]preset{
+	"exact":    {"full", "every frame kept, everything looked at: the reference"},
+	"paper":    {"tempcache:paper-mode,self=annsa,self-mode=paper,self-match=lsh,cross=annca,cross-mode=paper", "as the paper has it: merging by query, hashed self and cross attention"},
+	"balanced": {"tempcache:cache-budget=24f", "merging within 24 frames' worth of memory"},
+	"fast":     {"tempcache:cache-budget=12f", "merging within 12 frames' worth of memory"},
+}
+
+// chosen is a policy that is ready to run.
+type chosen struct {
+	compare.Entry
+	kind           string // of cache
+	window, anchor int
+	// spent is the policy whose cache is as large as this one's can become; nil if it does not grow.
+	spent func(frames int) kvcache.Policy
+}
+
+// overlay fills what is nil in f with under's, save for what belongs to another choice than f's.
+func (f policyFlags) overlay(under policyFlags) policyFlags {
+	chosen := map[string]*string{"cache": f.Cache, "self": f.Self, "cross": f.Cross}
+	over, below := reflect.ValueOf(&f).Elem(), reflect.ValueOf(under)
+	eachFlag(over, func(field reflect.StructField, v reflect.Value) {
+		if v.IsNil() && belongs(field, chosen) {
+			v.Set(below.FieldByIndex(field.Index))
+		}
+	})
+	return f
+}
+
+// eachFlag calls do for every flag, those of embedded structs included; Index leads from the outermost struct.
+func eachFlag(v reflect.Value, do func(reflect.StructField, reflect.Value)) {
+	for _, field := range reflect.VisibleFields(v.Type()) {
+		if !field.Anonymous {
+			do(field, v.FieldByIndex(field.Index))
+		}
+	}
+}
+
+// belongs reports whether a flag has a meaning with the choices; those that are nil do not matter.
+func belongs(field reflect.StructField, choices map[string]*string) bool {
+	with := field.Tag.Get("with")
+	if with == "" {
+		return true
+	}
+	choice, kinds, _ := strings.Cut(with, "=")
+	c := choices[choice]
+	return c == nil || slices.Contains(strings.Split(kinds, ","), *c)
+}
+
+// flagName is how a field is written on the command line.
+func flagName(field reflect.StructField) string {
+	if name := field.Tag.Get("name"); name != "" {
+		return name
+	}
+	var b strings.Builder
+	for i, r := range field.Name {
+		if 'A' <= r && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte('-')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// text is the flags as an item of --policies that means the same.
+func (f policyFlags) text() string {
+	var parts []string
+	eachFlag(reflect.ValueOf(f), func(field reflect.StructField, v reflect.Value) {
+		if !v.IsNil() {
+			parts = append(parts, fmt.Sprintf("%s=%v", flagName(field), v.Elem()))
+		}
+	})
+	return strings.Join(parts, ",")
+}
+
+// given reports whether any flag is set.
+func (f policyFlags) given() bool { return f.text() != "" }
+
+// parsePolicies reads a list such as "window:window=16; tempcache:budget=12f,threshold=0.9; preset:fast".
+func parsePolicies(list string) (items []string, flags []policyFlags, err error) {
+	for item := range strings.SplitSeq(list, ";") {
+		if item = strings.TrimSpace(item); item == "" {
+			continue
+		}
+		f, err := parsePolicy(item)
+		if err != nil {
+			return nil, nil, err
+		}
+		items, flags = append(items, item), append(flags, f)
+	}
+	if len(items) == 0 {
+		return nil, nil, usagef("an empty list of policies: write such as \"window:window=16; tempcache:budget=12f; preset:fast\"")
+	}
+	return items, flags, nil
+}
+
+// parsePolicy reads an item: a cache, a preset's name or "preset:NAME", then flags without dashes.
+func parsePolicy(item string) (f policyFlags, err error) {
+	head, rest, _ := strings.Cut(item, ":")
+	var args []string
+	switch _, isCache := policies[head]; {
+	case isCache:
+		args = append(args, "--cache="+head)
+	case head == "preset":
+		name, more, _ := strings.Cut(rest, ",")
+		args, rest = append(args, "--preset="+name), more
+	case strings.Contains(head, "="):
+		rest = item
+	default:
+		args = append(args, "--preset="+head)
+	}
+	for option := range strings.SplitSeq(rest, ",") {
+		if option = strings.TrimSpace(option); option != "" {
+			args = append(args, "--"+option)
+		}
+	}
+	parser, err := kong.New(&f, kong.Name("policy"), kong.NoDefaultHelp(), kong.Vars(names()))
+	if err != nil {
+		panic(err) // the struct tags are wrong
+	}
+	if _, err := parser.Parse(normalize(args)); err != nil {
+		return f, usagef("policy %q: %w", item, err)
+	}
+	return f, nil
+}
+
+// resolve turns flags into a policy for an engine.
+func (f policyFlags) resolve(e *rollout.Engine) (c chosen, err error) {
+	c.Name = f.text()
+	if f.Preset != nil {
+		p, err := named("preset", *f.Preset, presets)
+		if err != nil {
+			return c, err
+		}
+		under, err := parsePolicy(p.item)
+		if err != nil {
+			return c, fmt.Errorf("preset %s: %w", *f.Preset, err)
+		}
+		c.Policy.Preset = *f.Preset
+		f = f.overlay(under)
+	}
+	kinds := map[string]string{"cache": "window", "self": "dense", "cross": "dense"}
+	for name, choice := range map[string]*string{"cache": f.Cache, "self": f.Self, "cross": f.Cross} {
+		if choice != nil {
+			kinds[name] = *choice
+		}
+	}
+	if err := f.meaningful(kinds); err != nil {
+		return c, err
+	}
+	make, err := named("cache", kinds["cache"], policies)
+	if err != nil {
+		return c, err
+	}
+	c.kind = kinds["cache"]
+	if err := make(f, e, &c); err != nil {
+		return c, err
+	}
+	if err := f.attend(e, kinds, &c); err != nil {
+		return c, err
+	}
+	c.describe(e)
+	return c, nil
+}
+
+// meaningful refuses flags that belong to other choices than those made.
+func (f policyFlags) meaningful(kinds map[string]string) (err error) {
+	choices := map[string]*string{}
+	for name, kind := range kinds {
+		choices[name] = &kind
+	}
+	eachFlag(reflect.ValueOf(f), func(field reflect.StructField, v reflect.Value) {
+		if !v.IsNil() && !belongs(field, choices) && err == nil {
+			choice, wanted, _ := strings.Cut(field.Tag.Get("with"), "=")
+			if _, known := policies[kinds["cache"]]; choice != "cache" || known {
+				err = usagef("--%s has no meaning with --%s %s, only with %s", flagName(field), choice, kinds[choice], strings.ReplaceAll(wanted, ",", " or "))
+			}
+		}
+	})
+	return err
+}
+
+// describe writes the policy in words.
+func (c *chosen) describe(e *rollout.Engine) {
+	words := func(m attention.Maker) string {
+		if m == nil {
+			m = attention.Dense{}
+		}
+		return m.String()
+	}
+	c.Policy.Cache, c.Policy.Self, c.Policy.Cross = c.Keeps.String(), words(c.Looks), words(c.Reads)
+	if c.Name == "" {
+		c.Name = "default"
+	}
+}
+
+// entryOf names a policy as the user wrote it.
+func (f policyFlags) entryOf(name string, e *rollout.Engine) (chosen, error) {
+	c, err := f.resolve(e)
+	if err != nil {
+		return c, fmt.Errorf("policy %q: %w", name, err)
+	}
+	c.Name = name
+	return c, nil
+}
+
+// parseBudget reads "12f" as latent frames, anything else as bytes: 4096, 64MiB, 1.5G.
+func parseBudget(s string) (frames int, bytes int64, err error) {
+	fail := usagef("--cache-budget %q: write latent frames as 12f, or bytes as 64MiB", s)
+	if number, ok := strings.CutSuffix(s, "f"); ok {
+		if frames, err = strconv.Atoi(number); err != nil || frames < 1 {
+			return 0, 0, fail
+		}
+		return frames, 0, nil
+	}
+	digits := strings.TrimRight(s, "bBiI")
+	shift := 0
+	if digits != "" {
+		if at := strings.IndexByte("KMGT", digits[len(digits)-1]&^0x20); at >= 0 {
+			digits, shift = digits[:len(digits)-1], 10*(at+1)
+		}
+	}
+	v, err := strconv.ParseFloat(digits, 64)
+	if v *= float64(int64(1) << shift); err != nil || !(v >= 1 && v < 1<<60) {
+		return 0, 0, fail
+	}
+	return 0, int64(v), nil
+}
+
+// put sets what was given.
+func put[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// pick sets what a name stands for.
+func pick[T any](flag string, name *string, to *T, known map[string]T) error {
+	if name == nil {
+		return nil
+	}
+	v, err := named(flag, *name, known)
+	if err == nil {
+		*to = v
+	}
+	return err
+}
+
+// presetsText lists the presets and what they are for.
+func presetsText() string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(presets)) {
+		parts = append(parts, fmt.Sprintf("%s (%s)", name, presets[name].about))
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"longtake/accel/ann"
+	"longtake/accel/pose"
+	"longtake/accel/tempcache"
+	"longtake/kvcache"
+	"longtake/rollout"
+)
+
+// policies makes a cache policy of a kind out of the flags.
+var policies = map[string]func(f policyFlags, e *rollout.Engine, c *chosen) error{
+	"full":      fullPolicy,
+	"window":    windowPolicy,
+	"tempcache": mergingPolicy,
+	"pose":      posePolicy,
+}
+
+func fullPolicy(_ policyFlags, _ *rollout.Engine, c *chosen) error {
+	c.Keeps = kvcache.Window{Recent: kvcache.Full}
+	// Its store doubles when it is spent.
+	c.spent = func(frames int) kvcache.Policy { return kvcache.Window{Recent: 2 * frames} }
+	return nil
+}
+
+func windowPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
+	w, ok := e.Cache.(kvcache.Window)
+	if !ok || w.Recent == kvcache.Full {
+		w = kvcache.Window{Recent: 32}
+	}
+	put(&w.Recent, f.Window)
+	put(&w.Anchor, f.Anchor)
+	if w.Recent < 0 || w.Anchor < 0 || w.Recent > maxFrames || w.Anchor > maxFrames {
+		return usagef("--window %d --anchor %d: both must be between 0 and %d", w.Recent, w.Anchor, maxFrames)
+	}
+	c.Keeps, c.window, c.anchor = w, w.Recent, w.Anchor
+	return nil
+}
+
+func posePolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
+	if e.Advance == nil {
+		return usagef("--cache pose: the actions of model %s give no pose", e.Name)
+	}
+	p := pose.Default
+	put(&p.Window, f.Window)
+	put(&p.Top, f.Retrieve)
+	if f.CacheBudget != nil {
+		frames, bytes, err := parseBudget(*f.CacheBudget)
+		if err != nil {
+			return err
+		}
+		if p.Budget = bytes; frames > 0 {
+			s := e.CacheShape
+			p.Budget = int64(frames) * 2 * int64(s.Layers*s.Heads*s.Tokens()*s.HeadDim*s.DType.Size())
+		}
+	}
+	c.Keeps, c.window = p, p.Window
+	return tried(e, p)
+}
+
+// tried makes a cache and gives it back, to hear whether the policy is possible.
+func tried(e *rollout.Engine, p kvcache.Policy) error {
+	dq, err := e.Device.NewQueue()
+	if err != nil {
+		return err
+	}
+	defer dq.Close()
+	c, err := p.New(e.Device, dq, e.CacheShape)
+	if err != nil {
+		return usageError{err}
+	}
+	c.Close()
+	return nil
+}
+
+// matcherNamed returns a matcher by its name; lsh and quant stand for the usual ones.
+func matcherNamed(flag, name string) (ann.Maker, error) {
+	switch name {
+	case "lsh":
+		return ann.LSH{Bits: 64}, nil
+	case "quant":
+		return ann.Scalar(8), nil
+	}
+	m, err := ann.Parse(name)
+	if err != nil {
+		return nil, usagef("--%s: %w", flag, err)
+	}
+	return m, nil
+}
+
+// mergingPolicy makes TempCache.
+func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
+	p := tempcache.Default()
+	if f.PaperMode != nil && *f.PaperMode {
+		p = tempcache.Paper()
+	}
+	put(&p.Recent, f.Window)
+	put(&p.Anchor, f.Anchor)
+	put(&p.Threshold, f.Threshold)
+	put(&p.Radius, f.Radius)
+	put(&p.Depth, f.Depth)
+	put(&p.ByQuery, f.ByQuery)
+	put(&p.MaxError, f.MaxError)
+	put(&p.CountCap, f.CountCap)
+	put(&p.Decay, f.Decay)
+	put(&p.Retest, f.Retest)
+	put(&p.Floor, f.Floor)
+	put(&p.OnePerFrame, f.OneAFrame)
+	put(&p.Shared, f.Shared)
+	put(&p.NoLogCount, f.NoCounts)
+	if err := pick("compare-space", f.CompareSpace, &p.Space, spaces); err != nil {
+		return err
+	}
+	if err := pick("keep", f.Keep, &p.Keep, representatives); err != nil {
+		return err
+	}
+	if err := search(&p, f.Search); err != nil {
+		return err
+	}
+	if f.CacheBudget != nil {
+		var err error
+		if p.Budget.Frames, p.Budget.Bytes, err = parseBudget(*f.CacheBudget); err != nil {
+			return err
+		}
+	}
+	if err := p.Check(e.Device, e.CacheShape); err != nil {
+		return usageError{err}
+	}
+	if p.ByQuery || p.MaxError > 0 {
+		c.Shows = tempcache.Watching
+	}
+	c.Keeps, c.window, c.anchor = p, p.Recent, p.Anchor
+	return nil
+}
+
+// spaces and representatives are TempCache's by name.
+var (
+	spaces = map[string]tempcache.Space{"spatial": tempcache.Spatial, "unrotated": tempcache.Unrotated, "rotated": tempcache.Rotated}
+
+	representatives = map[string]tempcache.Representative{"newest": tempcache.Newest, "mean": tempcache.Mean}
+)
+
+// search sets how entries are found.
+func search(p *tempcache.Policy, how *string) error {
+	if how == nil {
+		return nil
+	}
+	switch *how {
+	case "exact":
+		p.Search = tempcache.Exact
+	case "neighbours":
+		p.Search = tempcache.Neighbours
+	default:
+		m, err := matcherNamed("search", *how)
+		if err != nil {
+			return err
+		}
+		p.Search, p.IndexName = tempcache.Approximate, m.String()
+		p.Index = func(width, slots int) tempcache.Index { return m.New(width, slots) }
+	}
+	return nil
+}
