@@ -72,7 +72,7 @@ func round(x float64) float64 {
 	return 10 * power
 }
 
-// logTicks turns the ends to logarithms and puts ticks at 1, 2 and 5, or at powers of ten if there are many.
+// logTicks turns the ends to logarithms and puts ticks at 1, 2 and 5, or at powers of ten if there are many of them.
 func (a *axis) logTicks() {
 	if a.lo == a.hi {
 		a.lo, a.hi = a.lo/1.5, a.hi*1.5
@@ -88,6 +88,13 @@ func (a *axis) logTicks() {
 			if l := math.Log10(v); l >= lo-1e-9 && l <= hi+1e-9 {
 				a.ticks = append(a.ticks, v)
 			}
+		}
+	}
+	if len(a.ticks) < 3 { // a short stretch: round numbers as on a linear axis
+		step := round((a.hi - a.lo) / 5)
+		a.ticks = a.ticks[:0]
+		for i := math.Ceil(a.lo/step - 1e-9); i*step <= a.hi+step*1e-9; i++ {
+			a.ticks = append(a.ticks, i*step)
 		}
 	}
 	a.lo, a.hi = lo, hi

@@ -78,6 +78,7 @@ func TestTicksAreRound(t *testing.T) {
 		{[]float64{0, 3000}, false, []float64{0, 500, 1000, 1500, 2000, 2500, 3000}},
 		{[]float64{31.2, 33.9}, false, []float64{31, 31.5, 32, 32.5, 33, 33.5, 34}},
 		{[]float64{0.01, 1}, true, []float64{0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1}},
+		{[]float64{61, 89}, true, []float64{70, 80}},
 		{[]float64{-1, 0, math.NaN(), 1, 1e5}, true, []float64{1, 10, 100, 1000, 1e4, 1e5}},
 	} {
 		got := newAxis(c.values, c.log, [2]float64{}, 0, 100, 6).ticks
