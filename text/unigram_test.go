@@ -308,6 +308,8 @@ func FuzzSpiece(f *testing.F) {
 	f.Add(unzipped(f, "plain.model.gz"), "a b")
 	bytesOfAll := message(1, message(1, "<unk>", 3, 2), 1, message(1, "</s>", 3, 3), 1, message(1, "a", 2, float32(-1)), 1, message(1, "aa", 3, 4))
 	f.Add(append(bytesOfAll, message(3, message(2, "\x10\x00\x00\x00\x00\x04\x00\x00a\x05\x00\x00\x00\x00\x00\x80zzzzA\x00"))...), "aaa b\xff")
+	f.Add([]byte(`{"normalizer":{"type":"Replace","pattern":{"Regex":" {2,}"},"content":"▁"},"pre_tokenizer":{"type":"Metaspace","prepend_scheme":"always"},`+
+		`"added_tokens":[{"id":1,"content":"</s>"}],"model":{"type":"Unigram","unk_id":0,"vocab":[["<unk>",0],["</s>",0],["a",-1]]}}`), "a  </s>b")
 	f.Fuzz(func(t *testing.T, file []byte, text string) {
 		for _, read := range []func([]byte) (*Unigram, error){ReadSpiece, ReadTokenizerJSON} {
 			u, err := read(file)
