@@ -35,6 +35,7 @@ type commands struct {
 	Compare  compareCommand  `cmd:"" help:"Make one video under several policies and compare them."`
 	Bench    benchCommand    `cmd:"" help:"Measure speed and size, as Go benchmark lines."`
 	Eval     evalCommand     `cmd:"" help:"Test what a model remembers."`
+	Analyze  analyzeCommand  `cmd:"" help:"Study how much of a model's attention is redundant."`
 	Models   modelsCommand   `cmd:"" help:"List the models, or look into a weight file."`
 	Doctor   doctorCommand   `cmd:"" help:"Look at this machine and test every kernel class that it can run."`
 	Version  versionCommand  `cmd:"" help:"Print the version."`
