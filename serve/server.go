@@ -231,6 +231,13 @@ func (s *Server) load(m *Model, live bool, fps float64, views int) float64 {
 	return fps * float64(views) * took.(time.Duration).Seconds() / float64(max(1, m.ChunkFrames))
 }
 
+// learn keeps the time of a chunk up to date while sessions run: the machine may be busier or idler than at warm-up.
+func (s *Server) learn(m *Model, took time.Duration) {
+	if old, ok := s.chunkTime.Load(m.Name); ok {
+		s.chunkTime.Store(m.Name, old.(time.Duration)+(took-old.(time.Duration))/16)
+	}
+}
+
 // forget takes an ended session off the list.
 func (s *Server) forget(x *Session, reason string, err error) {
 	s.mu.Lock()

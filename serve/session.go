@@ -259,6 +259,7 @@ func (s *Session) advance(ctx context.Context) error {
 	}
 	s.server.metrics.chunk(s.scene, m, time.Since(began))
 	s.countCache()
+	s.server.learn(s.model, m.took[0])
 	for _, r := range in.receipts {
 		r.to.tell(api.Notice{Type: "applied", ID: r.id, Control: r.control, Chunk: m.chunk})
 	}

@@ -204,7 +204,7 @@ func (s *Server) stepSession(w http.ResponseWriter, r *http.Request, who string)
 	if err != nil {
 		return err
 	}
-	result := api.StepResult{Object: "step"}
+	result := api.StepResult{Object: "step", Observations: []api.Observation{}}
 	began := time.Now()
 	if err := x.do(r.Context(), func(ctx context.Context) error { return x.stepBy(ctx, actions, &q, &result) }); err != nil {
 		return err

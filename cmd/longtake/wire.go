@@ -63,6 +63,7 @@ func names() map[string]string {
 		"crosses":  listed(crosses),
 		"presets":  presetsText(),
 		"formats":  file.Known,
+		"served":   served,
 	}
 }
 
