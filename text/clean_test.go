@@ -24,7 +24,7 @@ func TestCleanRepairsPrompts(t *testing.T) {
 		{"read so twice", "crÃƒÂ¨me", "crème"},
 		{"punctuation read so", "itâ€™s", "it's"},
 		{"an emoji read so", "ðŸ˜€", "😀"},
-		{"Chinese read so", "ä¸­æ–‡", "中文"},
+		{"Chinese read so", "ä¸\u00adæ–‡", "中文"},
 		{"Latin text that could be UTF-8", "CAFÉ®", "CAFÉ®"},
 		{"Latin text", "déjà vu, naïve Ærø", "déjà vu, naïve Ærø"},
 		{"stray bytes", "a\xff\xfeb", "a\ufffd\ufffdb"},

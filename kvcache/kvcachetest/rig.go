@@ -48,7 +48,6 @@ type rig struct {
 	shape               kvcache.Shape
 	policy              kvcache.Policy
 	cache               kvcache.Cache
-	seed                uint64
 	content             content
 	keys, values, query compute.Tensor // F32 [tokens, heads*headDim]
 	frames              int            // fed so far
