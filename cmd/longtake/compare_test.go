@@ -87,3 +87,23 @@ func TestEvalWorldDrawsAContactSheet(t *testing.T) {
 		t.Errorf("sheet of %v (%v)", m.Bounds(), err)
 	}
 }
+
+func TestCalibrateWritesAProfileThatGenerateReads(t *testing.T) {
+	if raceEnabled {
+		t.Skip("takes long under the race detector")
+	}
+	dir := t.TempDir()
+	profile := filepath.Join(dir, "p.json")
+	r := succeed(t, "calibrate", "--clips", "1", "--frames", "8", "--made", "1", "--steps", "1", "--device", "cpu", "--dense", "0.5", "-o", profile, "--quiet")
+	if strings.Count(r.out, "*") != 1+12 || !strings.Contains(r.out, "layer 5") {
+		t.Errorf("said %s", r.out)
+	}
+	out := succeed(t, "generate", "--frames", "2", "--steps", "1", "--device", "cpu", "--self", "annsa", "--profile", profile, "--json", "--quiet",
+		"-o", filepath.Join(dir, "a.y4m")).out
+	if got := parse[record](t, out).Request.Self; !strings.Contains(got, "profile") {
+		t.Errorf("self attention is %q", got)
+	}
+	if r := longtake(t, "calibrate", "--density", "1", "-o", profile); r.code != exitUsage {
+		t.Errorf("a density of 1 gave %d, %s", r.code, r.err)
+	}
+}

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"strconv"
+	"strings"
+
 	"longtake/accel/ann"
 	"longtake/accel/pose"
 	"longtake/accel/tempcache"
@@ -121,6 +124,15 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 		var err error
 		if p.Budget.Frames, p.Budget.Bytes, err = parseBudget(*f.CacheBudget); err != nil {
 			return err
+		}
+	}
+	if f.BudgetShares != nil {
+		for part := range strings.SplitSeq(*f.BudgetShares, "+") {
+			v, err := strconv.ParseFloat(part, 64)
+			if err != nil {
+				return usagef("--budget-shares %q: write numbers as 1+2+2+1", *f.BudgetShares)
+			}
+			p.Shares = append(p.Shares, v)
 		}
 	}
 	if err := p.Check(e.Device, e.CacheShape); err != nil {
