@@ -35,6 +35,7 @@ type commands struct {
 	Compare  compareCommand  `cmd:"" help:"Make one video under several policies and compare them."`
 	Bench    benchCommand    `cmd:"" help:"Measure speed and size, as Go benchmark lines."`
 	Eval     evalCommand     `cmd:"" help:"Test what a model remembers."`
+	Analyze  analyzeCommand  `cmd:"" help:"Study how much of a model's attention is redundant."`
 	Serve    serveCommand    `cmd:"" help:"Serve live worlds to browsers and programs."`
 	Play     playCommand     `cmd:"" help:"Walk through a world in the browser."`
 	Replay   replayCommand   `cmd:"" help:"Make the frames of a served session again from its event log, hash for hash."`
