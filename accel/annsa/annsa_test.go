@@ -24,7 +24,8 @@ func TestPoliciesKeepTheLaws(t *testing.T) {
 		o := annsa.Options{Matcher: matcher, Tile: 4, Group: 8, Fraction: 0.2, Recent: 1, Dense: 0.3}
 		whole, noDrop := o, o
 		whole.Fraction = 1
-		noDrop.NoDrop = true
+		noDrop.NoDrop, noDrop.SecondOrder = true, true
+		o.QueryTile, noDrop.QueryTile = 16, 10
 		suite := attentiontest.Suite{Kind: attention.Self, Whole: whole, Thin: o, NoDrop: noDrop}
 		if name == "lsh8x4+1" {
 			suite.Whole = nil // what shares no bucket is left out

@@ -31,14 +31,19 @@ var hidden = float32(math.Inf(-1))
 
 // buffers takes the gathered keys of all layers, room keys a head.
 func (p *policy) buffers(a compute.Arena, room int) {
-	s := p.shape
 	for i := range p.layers {
-		g := &p.layers[i].gathered
-		g.keys, g.values = a.Tensor(s.DType, s.Heads, room, s.HeadDim), a.Tensor(s.DType, s.Heads, room, s.HeadDim)
-		g.count = a.Tensor(compute.F32, s.Heads, room)
-		g.lengths, g.realLengths = a.Tensor(compute.I32, s.Heads), a.Tensor(compute.I32, s.Heads)
-		g.used, g.own, g.written = make([]int, s.Heads), make([]int, s.Heads), 0
+		for tile := range p.layers[i].gathered {
+			p.buffer(a, &p.layers[i].gathered[tile], room)
+		}
 	}
+}
+
+func (p *policy) buffer(a compute.Arena, g *gathered, room int) {
+	s := p.shape
+	g.keys, g.values = a.Tensor(s.DType, s.Heads, room, s.HeadDim), a.Tensor(s.DType, s.Heads, room, s.HeadDim)
+	g.count = a.Tensor(compute.F32, s.Heads, room)
+	g.lengths, g.realLengths = a.Tensor(compute.I32, s.Heads), a.Tensor(compute.I32, s.Heads)
+	g.used, g.own, g.written = make([]int, s.Heads), make([]int, s.Heads), 0
 }
 
 // grow makes room for so many keys a head, and more to come. What is in the buffers is lost: every layer gathers again.
@@ -66,38 +71,50 @@ func (p *policy) grow(keys int) error {
 
 // gather copies what the plan names. It panics when the device has no room for it, as there is no way to go on.
 func (p *policy) gather(dq compute.Queue, number int, l *layer, kv kvcache.View) {
-	g, x := &l.gathered, &l.plan
-	g.means, g.real = 0, 0
+	means, extra := 0, 0
 	if p.o.NoDrop {
-		g.means = len(l.frames) * p.tiles()
+		means = len(l.frames) * p.tiles()
 		for i := range l.heads {
-			g.real = max(g.real, len(l.heads[i].extra.logCount))
+			extra = max(extra, len(l.heads[i].extra.logCount))
 		}
 	}
-	g.real += g.means
-	most := g.real
-	for i := range l.heads {
-		if p.sparse(number, i) {
-			most = max(most, g.real+p.realCount(l, i))
+	room := 0
+	for tile := range l.gathered[:l.tiles] {
+		g := &l.gathered[tile]
+		g.means, g.real = means, means+extra
+		g.most = g.real
+		for i := range l.heads {
+			if p.sparse(number, i) {
+				g.most = max(g.most, g.real+p.realCount(l, i, tile))
+			}
 		}
+		room = max(room, g.most)
 	}
-	if most > p.room {
+	if room > p.room {
 		_ = dq.Wait() // the old buffers go
-		if err := p.grow(most); err != nil {
+		if err := p.grow(room); err != nil {
 			panic(err)
 		}
 	}
-	g.most = most
-	if p.o.NoDrop {
-		p.writeMeans(dq, number, l)
+	for tile := range l.gathered[:l.tiles] {
+		p.gatherTile(dq, number, l, tile, kv)
 	}
-	x.fresh = x.fresh[:0]
+	l.plan.fresh = l.plan.fresh[:0]
+}
+
+func (p *policy) gatherTile(dq compute.Queue, number int, l *layer, tile int, kv kvcache.View) {
+	g := &l.gathered[tile]
+	if p.o.NoDrop {
+		p.writeMeans(dq, number, l, g)
+	}
 	c := ann.NewCarrier(dq, g.keys, g.values, kv.Keys, kv.Values)
-	lengths := p.host[:0]
 	for i := range l.heads {
 		if p.sparse(number, i) {
-			p.gatherHead(dq, l, i, kv, c)
+			p.gatherHead(dq, l, i, tile, kv, c)
 		}
+	}
+	lengths := p.host[:0]
+	for i := range l.heads {
 		lengths = binary.LittleEndian.AppendUint32(lengths, uint32(g.used[i]))
 	}
 	dq.Upload(g.lengths, lengths)
@@ -108,7 +125,7 @@ func (p *policy) gather(dq compute.Queue, number int, l *layer, kv kvcache.View)
 }
 
 // realCount returns how many keys head i attends to as they are.
-func (p *policy) realCount(l *layer, i int) int {
+func (p *policy) realCount(l *layer, i, tile int) int {
 	n := 0
 	for _, s := range l.plan.kept {
 		n += s.hi - s.lo
@@ -116,42 +133,41 @@ func (p *policy) realCount(l *layer, i int) int {
 	for _, s := range l.plan.own {
 		n += s.hi - s.lo
 	}
-	for _, t := range l.plan.picked[i] {
+	for _, t := range l.plan.picked[tile*p.shape.Heads+i] {
 		n += p.memberCount(l, &l.heads[i], int(t))
 	}
 	return n
 }
 
 // writeMeans writes merged keys that are new, and those of old frames, whose rotation follows the chunk.
-func (p *policy) writeMeans(dq compute.Queue, number int, l *layer) {
-	g, x, n := &l.gathered, &l.plan, p.tiles()
-	write := func(place int) {
-		for i := range l.heads {
-			if p.sparse(number, i) {
-				lo, hi := place*n, (place+1)*n
-				p.upload(dq, g.keys.Index(i).Slice(0, lo, hi), l.heads[i].keys[lo*p.shape.HeadDim:], l.frames[place].old)
-				p.upload(dq, g.values.Index(i).Slice(0, lo, hi), l.heads[i].value[lo*p.shape.HeadDim:], false)
-			}
-		}
-	}
+func (p *policy) writeMeans(dq compute.Queue, number int, l *layer, g *gathered) {
+	x := &l.plan
 	if g.written == 0 {
 		for _, place := range x.places {
-			write(place)
+			p.writeMean(dq, number, l, g, place, true)
 		}
 		g.written = 1
 		return
 	}
 	for _, place := range x.fresh {
-		write(place)
+		p.writeMean(dq, number, l, g, place, true)
 	}
 	for _, place := range x.places {
 		if l.frames[place].old {
-			for i := range l.heads {
-				if p.sparse(number, i) {
-					lo, hi := place*n, (place+1)*n
-					p.upload(dq, g.keys.Index(i).Slice(0, lo, hi), l.heads[i].keys[lo*p.shape.HeadDim:], true)
-				}
-			}
+			p.writeMean(dq, number, l, g, place, false)
+		}
+	}
+}
+
+func (p *policy) writeMean(dq compute.Queue, number int, l *layer, g *gathered, place int, values bool) {
+	lo, hi, d := place*p.tiles(), (place+1)*p.tiles(), p.shape.HeadDim
+	for i := range l.heads {
+		if !p.sparse(number, i) {
+			continue
+		}
+		p.upload(dq, g.keys.Index(i).Slice(0, lo, hi), l.heads[i].keys[lo*d:], l.frames[place].old)
+		if values {
+			p.upload(dq, g.values.Index(i).Slice(0, lo, hi), l.heads[i].value[lo*d:], false)
 		}
 	}
 }
@@ -174,12 +190,12 @@ func (p *policy) upload(dq compute.Queue, dst compute.Tensor, rows []float32, tu
 }
 
 // gatherHead fills head i's rows but the merged keys of frames.
-func (p *policy) gatherHead(dq compute.Queue, l *layer, i int, kv kvcache.View, c ann.Carrier) {
-	g, x, h, n := &l.gathered, &l.plan, &l.heads[i], p.shape.Tokens()
+func (p *policy) gatherHead(dq compute.Queue, l *layer, i, tile int, kv kvcache.View, c ann.Carrier) {
+	g, x, h, n := &l.gathered[tile], &l.plan, &l.heads[i], p.shape.Tokens()
 	p.counts = ensure(p.counts, g.most)
 	counts := p.counts[:g.most]
 	own := p.ownCounts(dq, kv, i)
-	p.countMeans(l, i, counts, own)
+	p.countMeans(l, i, tile, counts, own)
 	if p.o.NoDrop && len(h.extra.logCount) > 0 {
 		p.upload(dq, g.keys.Index(i).Slice(0, g.means, g.means+len(h.extra.logCount)), h.extra.keys, false)
 		p.upload(dq, g.values.Index(i).Slice(0, g.means, g.means+len(h.extra.logCount)), h.extra.value, false)
@@ -199,7 +215,7 @@ func (p *policy) gatherHead(dq compute.Queue, l *layer, i int, kv kvcache.View, 
 		put(s.lo, s.hi-s.lo)
 	}
 	first := len(l.frames) * p.tiles()
-	for _, t := range x.picked[i] {
+	for _, t := range x.picked[tile*p.shape.Heads+i] {
 		if extra := int(t) - first; extra >= 0 {
 			for _, slot := range h.extra.slots[extra*p.o.Tile : min((extra+1)*p.o.Tile, len(h.extra.slots))] {
 				put(x.merged.lo+int(slot), 1)
@@ -222,8 +238,8 @@ func (p *policy) gatherHead(dq compute.Queue, l *layer, i int, kv kvcache.View, 
 }
 
 // countMeans fills in the log counts of merged keys: hidden for tiles that were selected or may not be.
-func (p *policy) countMeans(l *layer, i int, counts, own []float32) {
-	g, x, h, n := &l.gathered, &l.plan, &l.heads[i], p.shape.Tokens()
+func (p *policy) countMeans(l *layer, i, number int, counts, own []float32) {
+	g, x, h, n := &l.gathered[number], &l.plan, &l.heads[i], p.shape.Tokens()
 	for t := range counts[:g.real] {
 		counts[t] = hidden
 	}
@@ -240,7 +256,7 @@ func (p *policy) countMeans(l *layer, i int, counts, own []float32) {
 		}
 	}
 	copy(counts[g.means:], h.extra.logCount)
-	for _, t := range x.picked[i] {
+	for _, t := range x.picked[number*p.shape.Heads+i] {
 		counts[t] = hidden
 	}
 }
@@ -261,16 +277,18 @@ func (p *policy) ownCounts(dq compute.Queue, kv kvcache.View, i int) []float32 {
 
 // gatherCurrent copies the chunk's own keys, which are new in each pass.
 func (p *policy) gatherCurrent(dq compute.Queue, number int, l *layer, kv kvcache.View) {
-	g := &l.gathered
-	c := ann.NewCarrier(dq, g.keys, g.values, kv.Keys, kv.Values)
-	for i := range l.heads {
-		if !p.sparse(number, i) {
-			continue
-		}
-		at := l.gathered.own[i]
-		for _, s := range l.plan.own {
-			c.Copy(i, at, s.lo, s.hi-s.lo)
-			at += s.hi - s.lo
+	for tile := range l.gathered[:l.tiles] {
+		g := &l.gathered[tile]
+		c := ann.NewCarrier(dq, g.keys, g.values, kv.Keys, kv.Values)
+		for i := range l.heads {
+			if !p.sparse(number, i) {
+				continue
+			}
+			at := g.own[i]
+			for _, s := range l.plan.own {
+				c.Copy(i, at, s.lo, s.hi-s.lo)
+				at += s.hi - s.lo
+			}
 		}
 	}
 }

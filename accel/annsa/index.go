@@ -50,7 +50,10 @@ func (p *policy) extend(l *layer, places int) {
 	n, d := places*p.tiles(), p.shape.HeadDim
 	for i := range l.heads {
 		h := &l.heads[i]
-		h.keys, h.value, h.bias = ensure(h.keys, n*d), ensure(h.value, n*d), ensure(h.bias, n)
+		h.bias = ensure(h.bias, n)
+		if p.o.NoDrop { // else nobody asks for the means again
+			h.keys, h.value = ensure(h.keys, n*d), ensure(h.value, n*d)
+		}
 		h.order, h.score = ensure(h.order, places*p.shape.Tokens()), ensure(h.score, n)
 	}
 }
@@ -104,7 +107,9 @@ func (p *policy) indexFrame(dq compute.Queue, at attention.Site, l *layer, i, pl
 	h, part, n, d := &l.heads[i], kv.Parts[l.plan.part[place]], p.shape.Tokens(), p.shape.HeadDim
 	keys, values := p.keys[:n*d], p.values[:n*d]
 	p.load(dq, keys, kv.Keys.Index(i).Slice(0, part.Lo, part.Hi))
-	p.load(dq, values, kv.Values.Index(i).Slice(0, part.Lo, part.Hi))
+	if p.o.NoDrop {
+		p.load(dq, values, kv.Values.Index(i).Slice(0, part.Lo, part.Hi))
+	}
 	if l.frames[place].old {
 		p.setTime(at.Rope.MinTime)
 		for t := range n {
@@ -124,14 +129,17 @@ func (p *policy) indexFrame(dq compute.Queue, at attention.Site, l *layer, i, pl
 	}
 	for t := range p.tiles() {
 		tile, tokens := place*p.tiles()+t, p.members(h, place, t)
-		key, value := h.keys[tile*d:][:d], h.value[tile*d:][:d]
-		mean(value, values, tokens)
+		key := p.sum[:d]
+		if p.o.NoDrop {
+			key = h.keys[tile*d:][:d]
+			mean(h.value[tile*d:][:d], values, tokens)
+		}
 		if p.asked != nil {
 			mean(key, about, tokens)
 			h.index.Put(tile, key)
-			mean(key, keys, tokens)
-		} else {
-			mean(key, keys, tokens)
+		}
+		mean(key, keys, tokens)
+		if p.asked == nil {
 			h.index.Put(tile, key)
 		}
 		h.bias[tile] = 0
@@ -195,21 +203,24 @@ func (p *policy) split(order []uint16, rows []float32, tile int) {
 // logits, mean over the chunk's queries (sampled), at most widest.
 func (p *policy) jensen(l *layer, i int, keys, mean []float32, tokens []uint16, old bool) float32 {
 	const widest = 4
-	d, groups := p.shape.HeadDim, l.queries.groups
+	d, rows := p.shape.HeadDim, 0
 	from := l.queries.young
 	if old {
 		from = l.queries.old
 	}
 	sum := float32(0)
-	for g := range groups {
-		q := from[(i*groups+g)*d:][:d]
-		middle := ann.Dot(q, mean)
-		for _, t := range tokens {
-			x := p.scale * (ann.Dot(q, keys[int(t)*d:][:d]) - middle)
-			sum += x * x
+	for tile := range l.tiles {
+		for g := range l.queries.groups {
+			q := from[p.row(l, tile, i, g)*d:][:d]
+			middle := ann.Dot(q, mean)
+			for _, t := range tokens {
+				x := p.scale * (ann.Dot(q, keys[int(t)*d:][:d]) - middle)
+				sum += x * x
+			}
+			rows++
 		}
 	}
-	return min(widest, sum/float32(2*groups*len(tokens)))
+	return min(widest, sum/float32(2*rows*len(tokens)))
 }
 
 // setTime sets the time that unturn and turn rotate by.

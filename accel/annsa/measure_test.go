@@ -105,66 +105,44 @@ type variant struct {
 }
 
 func variants() []variant {
-	start := annsa.Options{Tile: 16, Group: 8, Fraction: 0.1, Recent: 2, Dense: 0.3}
-	with := func(f func(o *annsa.Options)) annsa.Options {
-		o := start
-		f(&o)
-		return o
-	}
 	var out []variant
-	add := func(name string, f func(o *annsa.Options)) { out = append(out, variant{name, with(f)}) }
-	for _, tile := range []int{1, 4, 8, 16} {
-		for _, fraction := range []float64{0.02, 0.05, 0.1, 0.2} {
-			add(fmt.Sprintf("oracle tile %d, %g", tile, fraction), func(o *annsa.Options) { o.Oracle, o.Tile, o.Fraction = true, tile, fraction })
+	add := func(name string, f func(o *annsa.Options)) {
+		o := annsa.Options{Matcher: ann.Scalar(4), Tile: 4, QueryTile: 16, Group: 2, Fraction: 0.1, Recent: 2, Dense: 0.3, Temper: 0.5, Raster: true}
+		f(&o)
+		out = append(out, variant{name, o})
+	}
+	for _, tile := range []int{1, 4, 8} {
+		for _, m := range []string{"oracle", "exact", "lsh16", "lsh64", "lsh256", "quant2", "quant4", "quant8", "pq8"} {
+			add(fmt.Sprintf("matcher %s, tile %d", m, tile), func(o *annsa.Options) {
+				if o.Tile, o.Oracle = tile, m == "oracle"; !o.Oracle {
+					o.Matcher, _ = ann.Parse(m)
+				}
+			})
 		}
 	}
-	add("oracle raster 16, 0.1", func(o *annsa.Options) { o.Oracle, o.Raster = true, true })
-	for _, m := range []string{"exact", "lsh16", "lsh64", "lsh256", "quant2", "quant4", "quant8", "pq8"} {
-		maker, err := ann.Parse(m)
-		if err != nil {
-			panic(err)
+	for _, noDrop := range []bool{false, true} {
+		for _, fraction := range []float64{0, 0.02, 0.05, 0.1, 0.2} {
+			add(fmt.Sprintf("fraction %g, no-drop %v", fraction, noDrop), func(o *annsa.Options) { o.Fraction, o.NoDrop = fraction, noDrop })
 		}
-		add(m, func(o *annsa.Options) { o.Matcher = maker })
-		add(m+" no-drop", func(o *annsa.Options) { o.Matcher, o.NoDrop = maker, true })
-		add(m+" no-drop second", func(o *annsa.Options) { o.Matcher, o.NoDrop, o.SecondOrder = maker, true, true })
-	}
-	for _, tile := range []int{4, 8} {
-		for _, f := range []float64{0, 0.02, 0.05, 0.1} {
-			add(fmt.Sprintf("no-drop tile %d, %g", tile, f), func(o *annsa.Options) { o.Tile, o.NoDrop, o.Fraction = tile, true, f })
-			add(fmt.Sprintf("no-drop second tile %d, %g", tile, f), func(o *annsa.Options) { o.Tile, o.NoDrop, o.Fraction, o.SecondOrder = tile, true, f, true })
+		for _, queries := range []int{8, 32, 0} {
+			add(fmt.Sprintf("query tile %d, no-drop %v", queries, noDrop), func(o *annsa.Options) { o.QueryTile, o.NoDrop = queries, noDrop })
+		}
+		for _, tile := range []int{2, 8, 16} {
+			add(fmt.Sprintf("tile %d, no-drop %v", tile, noDrop), func(o *annsa.Options) { o.Tile, o.NoDrop = tile, noDrop })
+			add(fmt.Sprintf("tile %d split by keys, no-drop %v", tile, noDrop), func(o *annsa.Options) { o.Tile, o.NoDrop, o.Raster = tile, noDrop, false })
 		}
 	}
-	for _, g := range []int{1, 16, 64} {
-		add(fmt.Sprintf("group %d", g), func(o *annsa.Options) { o.Group = g })
+	for _, group := range []int{1, 4, 16} {
+		add(fmt.Sprintf("group %d", group), func(o *annsa.Options) { o.Group = group })
 	}
-	for _, d := range []float64{0, 0.6} {
-		add(fmt.Sprintf("dense %g", d), func(o *annsa.Options) { o.Dense = d })
+	for _, temper := range []float64{0.25, 1} {
+		add(fmt.Sprintf("temper %g", temper), func(o *annsa.Options) { o.Temper = temper })
 	}
-	for _, r := range []int{0, 1, 4} {
-		add(fmt.Sprintf("recent %d", r), func(o *annsa.Options) { o.Recent = r })
+	for _, tile := range []int{4, 8, 16} {
+		add(fmt.Sprintf("second order, tile %d", tile), func(o *annsa.Options) { o.NoDrop, o.SecondOrder, o.Tile = true, true, tile })
 	}
-	add("all", func(o *annsa.Options) { o.Fraction = 1 })
-	add("half", func(o *annsa.Options) { o.Fraction = 0.5 })
-	for _, tile := range []int{1, 4, 16} {
-		for _, group := range []int{1, 8} {
-			for _, fair := range []bool{false, true} {
-				add(fmt.Sprintf("try exact tile %d group %d fair %v", tile, group, fair), func(o *annsa.Options) { o.Tile, o.Group, o.Fair = tile, group, fair })
-				add(fmt.Sprintf("try lsh64 tile %d group %d fair %v", tile, group, fair), func(o *annsa.Options) {
-					o.Tile, o.Group, o.Fair, o.Matcher = tile, group, fair, ann.LSH{Bits: 64}
-				})
-			}
-		}
-	}
-	for _, q := range []struct {
-		name     string
-		fraction float64
-	}{{"lsh64", 0.1}, {"exact", 0.1}, {"exact", 0.02}, {"exact", 0.05}, {"exact", 0.2}, {"lsh16", 0.2}, {"lsh64", 0.2}, {"lsh256", 0.1}} {
-		maker, _ := ann.Parse(q.name)
-		out = append(out, variant{fmt.Sprintf("per query %s, %g", q.name, q.fraction), perQuery{matcher: maker, fraction: q.fraction}})
-		out = append(out, variant{fmt.Sprintf("per query %s, %g, recent 2, dense 0.3", q.name, q.fraction),
-			perQuery{matcher: maker, fraction: q.fraction, dense: 0.3, recent: 2}})
-	}
-	add("refresh", func(o *annsa.Options) { o.Refresh = true })
+	add("every pass", func(o *annsa.Options) { o.Refresh = true })
+	add("recent 0", func(o *annsa.Options) { o.Recent = 0 })
 	return out
 }
 

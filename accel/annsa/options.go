@@ -19,13 +19,18 @@ type Options struct {
 	// Tile is how many tokens share one fate. Raster takes them as they lie in the frame instead of splitting it by keys.
 	Tile   int
 	Raster bool
+	// QueryTile is how many queries, in the order of the chunk, share what is kept; 0 is all of the chunk's.
+	QueryTile int
 	// Group is how many queries are scored as one, by their mean.
 	Group int
 	// Fraction is the most that is kept of the history, Missed the share of a query's mass (mean over queries) that may be missed:
 	// when the estimate says so, less is kept. Missed 0 always spends the whole fraction.
+	// Least is the least number of tokens that are kept all the same: below it a short history is simply all kept.
 	Fraction, Missed float64
-	// Fair ranks tiles by the largest share that they have for any group of queries, not by the sum.
-	Fair bool
+	Least            int
+	// Temper is the power that estimated shares are raised to before they are added up over queries; 0 is 1, the mass itself.
+	// Missed is only an estimate of mass at 1.
+	Temper float64
 	// Recent is how many of the newest frames before the chunk are always kept.
 	Recent int
 	// Dense is the share of the denoising steps, from the noisiest, that attend to everything.
@@ -44,13 +49,13 @@ type Options struct {
 
 // Default returns the options that the embedded model is best served with.
 func Default() Options {
-	return Options{Matcher: ann.LSH{Bits: 64}, Tile: 16, Group: 8, Fraction: 0.1, Recent: 2, Dense: 0.3, NoDrop: true}
+	return Options{Matcher: ann.LSH{Bits: 64}, Tile: 8, QueryTile: 16, Group: 2, Fraction: 0.1, Least: 512, Recent: 2, Dense: 0.3, NoDrop: true}
 }
 
 // Paper returns the reading of the paper's section 4.3 in which self attention's queries and keys are quantised to 8 bits; what is
 // not selected is dropped.
 func Paper() Options {
-	return Options{Matcher: ann.Scalar(8), Tile: 16, Group: 8, Fraction: 0.3, Recent: 0, Dense: 0.3}
+	return Options{Matcher: ann.Scalar(8), Tile: 8, QueryTile: 16, Group: 2, Fraction: 0.3, Recent: 0, Dense: 0.3}
 }
 
 // String describes the policy, "annsa lsh64, 10 % of tiles of 16, recent 2, no-drop".
@@ -61,6 +66,12 @@ func (o Options) String() string {
 		name = o.matcher().String()
 	}
 	fmt.Fprintf(&b, "annsa %s, %g %% of tiles of %d", name, 100*o.Fraction, o.Tile)
+	if o.QueryTile > 0 {
+		fmt.Fprintf(&b, " for %d queries", o.QueryTile)
+	}
+	if o.Least > 0 {
+		fmt.Fprintf(&b, ", at least %d", o.Least)
+	}
 	if o.Missed > 0 {
 		fmt.Fprintf(&b, ", missed %g %%", 100*o.Missed)
 	}
@@ -89,12 +100,16 @@ func (o Options) matcher() ann.Maker {
 // Check refuses options that contradict each other or the model.
 func (o Options) Check(s kvcache.Shape) error {
 	switch {
+	case o.QueryTile < 0:
+		return fmt.Errorf("annsa: tiles of %d queries: must not be negative", o.QueryTile)
 	case o.Tile < 1 || o.Group < 1:
 		return fmt.Errorf("annsa: tiles of %d tokens and groups of %d queries: want at least 1", o.Tile, o.Group)
 	case !(o.Fraction >= 0 && o.Fraction <= 1) || !(o.Missed >= 0 && o.Missed < 1) || !(o.Dense >= 0 && o.Dense <= 1):
 		return fmt.Errorf("annsa: fraction %v, missed %v and dense %v must be shares between 0 and 1", o.Fraction, o.Missed, o.Dense)
-	case o.Recent < 0:
-		return fmt.Errorf("annsa: %d recent frames: must not be negative", o.Recent)
+	case !(o.Temper >= 0 && o.Temper <= 1):
+		return fmt.Errorf("annsa: temper %v must be between 0 and 1", o.Temper)
+	case o.Recent < 0 || o.Least < 0:
+		return fmt.Errorf("annsa: %d recent frames and at least %d tokens must not be negative", o.Recent, o.Least)
 	case o.SecondOrder && !o.NoDrop:
 		return fmt.Errorf("annsa: the second-order bias belongs to merged keys, so to no-drop")
 	}

@@ -4,17 +4,16 @@ import (
 	"math"
 
 	"longtake/accel/ann"
-	"longtake/attention"
 	"longtake/compute"
 	"longtake/kvcache"
 )
 
 // trueMass scores tiles by what dense attention gives them, mean over all queries. It is slower than dense attention: for
 // measuring how good a selection can be.
-func (p *policy) trueMass(dq compute.Queue, at attention.Site, l *layer, i int, query compute.Tensor, kv kvcache.View) {
-	h, d, n, queries := &l.heads[i], p.shape.HeadDim, p.shape.Tokens(), query.Dim(1)
+func (p *policy) trueMass(dq compute.Queue, l *layer, i, lo, hi int, query compute.Tensor, kv kvcache.View) {
+	h, d, n, queries := &l.heads[i], p.shape.HeadDim, p.shape.Tokens(), hi-lo
 	q := make([]float32, queries*d)
-	p.load(dq, q, query.Index(i))
+	p.load(dq, q, query.Index(i).Slice(0, lo, hi))
 	own := p.ownCounts(dq, kv, i)
 	mass := make([][]float64, queries) // of each tile
 	for j := range mass {
@@ -47,11 +46,11 @@ func (p *policy) trueMass(dq compute.Queue, at attention.Site, l *layer, i int, 
 			add(first+t, from, rows[:d])
 		}
 	}
-	each := float64(l.queries.groups) / float64(queries)
+	each := float64(p.groups(queries)) / float64(queries)
 	for j, m := range mass {
 		norm := 0.0
 		if l.known {
-			norm = math.Exp(float64(l.lse[i*queries+j]))
+			norm = math.Exp(float64(l.lse[i*query.Dim(1)+lo+j]))
 		} else {
 			for _, v := range m {
 				norm += v

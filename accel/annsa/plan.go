@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"longtake/accel/ann"
 	"longtake/attention"
 	"longtake/compute"
 	"longtake/kvcache"
@@ -24,7 +25,7 @@ type plan struct {
 	history int
 
 	fresh []int // places indexed since the merged keys were written
-	// picked are the tiles of each head in order.
+	// picked are the tiles of each query tile and head in order.
 	picked [][]int32
 	ranked []int32
 }
@@ -83,8 +84,8 @@ func (p *policy) decide(dq compute.Queue, at attention.Site, l *layer, query com
 		p.extend(l, slices.Max(x.places)+1)
 	}
 	p.update(dq, at, l, kv)
-	if len(x.picked) < p.shape.Heads {
-		x.picked = make([][]int32, p.shape.Heads)
+	for len(x.picked) < p.shape.Heads*len(l.gathered) {
+		x.picked = append(x.picked, nil)
 	}
 	for i := range l.heads {
 		if !p.sparse(at.Layer, i) {
@@ -94,10 +95,12 @@ func (p *policy) decide(dq compute.Queue, at attention.Site, l *layer, query com
 		if x.merged.hi > x.merged.lo {
 			p.indexMerged(dq, at, l, i, kv)
 		} else {
-			h.extra.logCount = h.extra.logCount[:0]
+			h.extra.logCount, h.extra.slots = h.extra.logCount[:0], h.extra.slots[:0]
 		}
-		p.score(dq, at, l, i, query, kv)
-		p.pick(l, i)
+		p.cut(query.Dim(1), func(tile, lo, hi int) {
+			p.score(dq, l, i, tile, lo, hi, query, kv)
+			p.pick(l, i, tile, p.groups(hi-lo))
+		})
 	}
 }
 
@@ -105,144 +108,179 @@ func (p *policy) decide(dq compute.Queue, at attention.Site, l *layer, query com
 func (p *policy) groupQueries(dq compute.Queue, at attention.Site, l *layer, query compute.Tensor) {
 	n, d, q := query.Dim(1), p.shape.HeadDim, &l.queries
 	asked := p.askedBy(at.Layer, p.shape.Heads*n*d)
-	q.size = min(p.o.Group, n)
-	q.groups = (n + q.size - 1) / q.size
-	size := p.shape.Heads * q.groups
+	l.tiles = (n + p.each(n) - 1) / p.each(n)
+	q.groups = p.groups(min(p.each(n), n))
+	size := len(l.gathered) * p.shape.Heads * q.groups
 	q.young, q.old, q.lse = ensure(q.young, size*d), ensure(q.old, size*d), ensure(q.lse, size)
 	q.about, q.order = ensure(q.about, size*d), ensure(q.order, n)
+	clear(q.young)
+	clear(q.old)
 	p.setTime(at.Rope.MinTime)
 	for i := range p.shape.Heads {
 		rows := p.keys[:n*d]
 		p.load(dq, rows, query.Index(i))
-		order := q.order[:n]
-		for t := range order {
-			order[t] = uint16(t)
-		}
-		p.split(order, rows, q.size)
-		for g := range q.groups {
-			at := i*q.groups + g
-			members := order[g*q.size : min((g+1)*q.size, n)]
-			mean(q.young[at*d:][:d], rows, members)
-			copy(q.old[at*d:][:d], q.young[at*d:][:d])
-			p.unturn(q.old[at*d:][:d])
-			q.lse[at] = 0
-			for _, t := range members {
-				q.lse[at] += l.lse[i*n+int(t)] / float32(len(members))
+		p.cut(n, func(tile, lo, hi int) {
+			order := q.order[:hi-lo]
+			for t := range order {
+				order[t] = uint16(lo + t)
 			}
-			if p.asked != nil {
-				mean(q.about[at*d:][:d], asked[i*n*d:][:n*d], members)
+			p.split(order, rows, p.o.Group)
+			for g := range p.groups(hi - lo) {
+				at := p.row(l, tile, i, g)
+				members := order[g*p.o.Group : min((g+1)*p.o.Group, len(order))]
+				mean(q.young[at*d:][:d], rows, members)
+				copy(q.old[at*d:][:d], q.young[at*d:][:d])
+				p.unturn(q.old[at*d:][:d])
+				q.lse[at] = 0
+				for _, t := range members {
+					q.lse[at] += l.lse[i*n+int(t)] / float32(len(members))
+				}
+				if p.asked != nil {
+					mean(q.about[at*d:][:d], asked[i*n*d:][:n*d], members)
+				}
 			}
-		}
+		})
 	}
 }
 
-// score fills in the estimated mass of every tile of head i, the sum over groups of queries of their share of the mass.
-func (p *policy) score(dq compute.Queue, at attention.Site, l *layer, i int, query compute.Tensor, kv kvcache.View) {
-	h, x, q, d := &l.heads[i], &l.plan, &l.queries, p.shape.HeadDim
+// row returns the number of a group of queries.
+func (p *policy) row(l *layer, tile, head, group int) int {
+	return (tile*p.shape.Heads+head)*l.queries.groups + group
+}
+
+// score fills in the estimated mass of every tile of head i for queries lo to hi, the sum over groups of them of their share of
+// the mass.
+func (p *policy) score(dq compute.Queue, l *layer, i, tile, lo, hi int, query compute.Tensor, kv kvcache.View) {
+	h, q, d := &l.heads[i], &l.queries, p.shape.HeadDim
 	total := len(l.frames)*p.tiles() + len(h.extra.logCount)
 	h.score = ensure(h.score, total)
 	clear(h.score)
 	if p.o.Oracle {
-		p.trueMass(dq, at, l, i, query, kv)
+		p.trueMass(dq, l, i, lo, hi, query, kv)
 		return
 	}
-	est := ensure(p.values, total)
-	p.values = est
-	for g := range q.groups {
-		row := i*q.groups + g
-		top := float32(math.Inf(-1))
-		for r := 0; r < len(x.places); {
-			// A run of neighbouring places of one age.
-			e := r + 1
-			for e < len(x.places) && x.places[e] == x.places[e-1]+1 && l.frames[x.places[e]].old == l.frames[x.places[r]].old {
-				e++
-			}
-			from := q.young
-			if l.frames[x.places[r]].old {
-				from = q.old
-			}
-			if p.asked != nil {
-				from = q.about
-			}
-			lo, hi := x.places[r]*p.tiles(), (x.places[e-1]+1)*p.tiles()
-			h.index.Score(est[lo:hi], from[row*d:][:d], lo)
-			for t := lo; t < hi; t++ {
-				est[t] = est[t]*p.scale + p.logs[t%p.tiles()] + h.bias[t]
-				top = max(top, est[t])
-			}
-			r = e
-		}
-		extra := est[len(l.frames)*p.tiles() : total]
+	p.values = ensure(p.values, total)
+	est := p.values[:total]
+	for g := range p.groups(hi - lo) {
+		row := p.row(l, tile, i, g)
+		top := p.estimate(l, h, est, row)
+		extra := est[len(l.frames)*p.tiles():]
 		for t := range extra {
-			extra[t] = p.scale*dot(q.young[row*d:][:d], h.extra.keys[t*d:]) + h.extra.logCount[t]
+			extra[t] = p.scale*ann.Dot(q.young[row*d:][:d], h.extra.keys[t*d:]) + h.extra.logCount[t]
 			top = max(top, extra[t])
 		}
-		p.share(l, h, est[:total], top, q.lse[row])
+		p.share(l, h, est, top, q.lse[row])
 	}
 }
 
-// share adds the shares of one group of queries to the scores: of all mass where a dense pass told it, else of the history's.
+// estimate fills in the logits of the tiles of frames for one group of queries, and returns the largest.
+func (p *policy) estimate(l *layer, h *head, est []float32, row int) float32 {
+	x, q, d, top := &l.plan, &l.queries, p.shape.HeadDim, hidden
+	for r := 0; r < len(x.places); {
+		// A run of neighbouring places of one age.
+		e := r + 1
+		for e < len(x.places) && x.places[e] == x.places[e-1]+1 && l.frames[x.places[e]].old == l.frames[x.places[r]].old {
+			e++
+		}
+		from := q.young
+		if l.frames[x.places[r]].old {
+			from = q.old
+		}
+		if p.asked != nil {
+			from = q.about
+		}
+		lo, hi := x.places[r]*p.tiles(), (x.places[e-1]+1)*p.tiles()
+		h.index.Score(est[lo:hi], from[row*d:][:d], lo)
+		for t := lo; t < hi; t++ {
+			est[t] = est[t]*p.scale + p.logs[t%p.tiles()] + h.bias[t]
+			top = max(top, est[t])
+		}
+		r = e
+	}
+	return top
+}
+
+// share adds the shares of one group of queries to the scores: of all mass where a dense pass told it, else of the history's. They
+// are tempered, since the estimates are noisy and a query with little mass in the history still needs what little it has.
 func (p *policy) share(l *layer, h *head, est []float32, top, lse float32) {
 	if math.IsInf(float64(top), -1) {
 		return
 	}
-	norm := lse
+	norm, soft := lse, p.temper()
 	if !l.known {
-		sum := 0.0
-		p.eachTile(l, h, func(t int) { sum += math.Exp(float64(est[t] - top)) })
-		norm = top + float32(math.Log(sum))
+		sum := float32(0)
+		p.eachRange(l, h, func(lo, hi int) {
+			for _, x := range est[lo:hi] {
+				sum += exp(x - top)
+			}
+		})
+		norm = top + float32(math.Log(float64(sum)))
 	}
-	if p.o.Fair {
-		p.eachTile(l, h, func(t int) { h.score[t] = max(h.score[t], exp(min(0, est[t]-norm))) })
-		return
-	}
-	p.eachTile(l, h, func(t int) { h.score[t] += exp(min(0, est[t]-norm)) })
-}
-
-// eachTile calls f for every tile that may be selected.
-func (p *policy) eachTile(l *layer, h *head, f func(t int)) {
-	n := p.tiles()
-	for _, place := range l.plan.places {
-		for t := place * n; t < (place+1)*n; t++ {
-			f(t)
+	p.eachRange(l, h, func(lo, hi int) {
+		score := h.score[lo:hi]
+		for t, x := range est[lo:hi] {
+			score[t] += exp(soft * min(0, x-norm))
 		}
-	}
-	first := len(l.frames) * n
-	for t := range h.extra.logCount {
-		f(first + t)
-	}
+	})
 }
 
-func exp(x float32) float32 { return float32(math.Exp(float64(x))) }
-
-func dot(a, b []float32) float32 {
-	var s float32
-	for i, v := range a {
-		s += v * b[i]
+// temper returns the power that shares are raised to.
+func (p *policy) temper() float32 {
+	if p.o.Temper == 0 {
+		return 1
 	}
-	return s
+	return float32(p.o.Temper)
+}
+
+// exp returns e^x to about 3 %, which is enough to rank by (Schraudolph, Neural Computation 1999).
+func exp(x float32) float32 {
+	if x < -80 {
+		return 0
+	}
+	return math.Float32frombits(uint32(int32(x*12102203) + 1064866805))
+}
+
+// eachRange calls f for every run of tiles that may be selected.
+func (p *policy) eachRange(l *layer, h *head, f func(lo, hi int)) {
+	n, x := p.tiles(), &l.plan
+	for r := 0; r < len(x.places); {
+		e := r + 1
+		for e < len(x.places) && x.places[e] == x.places[e-1]+1 {
+			e++
+		}
+		f(x.places[r]*n, (x.places[e-1]+1)*n)
+		r = e
+	}
+	if first := len(l.frames) * n; len(h.extra.logCount) > 0 {
+		f(first, first+len(h.extra.logCount))
+	}
 }
 
 // pick takes the tiles with the largest scores until the fraction is spent or little mass is missed.
-func (p *policy) pick(l *layer, i int) {
-	h, x := &l.heads[i], &l.plan
+func (p *policy) pick(l *layer, i, tile, groups int) {
+	h, x, score := &l.heads[i], &l.plan, l.heads[i].score
 	x.ranked = x.ranked[:0]
 	left := 0.0
-	p.eachTile(l, h, func(t int) {
-		x.ranked = append(x.ranked, int32(t))
-		left += float64(h.score[t])
+	p.eachRange(l, h, func(lo, hi int) {
+		for t := lo; t < hi; t++ {
+			x.ranked = append(x.ranked, int32(t))
+			left += float64(score[t])
+		}
 	})
-	score := h.score
-	slices.SortFunc(x.ranked, func(a, b int32) int {
+	budget := int(math.Round(p.o.Fraction * float64(x.history-(x.merged.hi-x.merged.lo)+len(h.extra.slots))))
+	budget = max(budget, p.o.Least)
+	// Only the best are put in order: as many as fit if all were of full size, and the short ones of odd frames.
+	few := min(len(x.ranked), budget/p.o.Tile+len(x.places)+1)
+	forward(x.ranked, few, score)
+	slices.SortFunc(x.ranked[:few], func(a, b int32) int {
 		if c := cmp.Compare(score[b], score[a]); c != 0 {
 			return c
 		}
 		return int(a - b)
 	})
-	budget := int(math.Round(p.o.Fraction * float64(x.history-(x.merged.hi-x.merged.lo)+len(h.extra.slots))))
-	picked := x.picked[i][:0]
-	for _, t := range x.ranked {
-		if p.o.Missed > 0 && left <= p.o.Missed*float64(l.queries.groups) {
+	picked := x.picked[tile*p.shape.Heads+i][:0]
+	for _, t := range x.ranked[:few] {
+		if p.o.Missed > 0 && left <= p.o.Missed*float64(groups) {
 			break
 		}
 		m := p.memberCount(l, h, int(t))
@@ -254,7 +292,29 @@ func (p *policy) pick(l *layer, i int) {
 		picked = append(picked, t)
 	}
 	slices.Sort(picked)
-	x.picked[i] = picked
+	x.picked[tile*p.shape.Heads+i] = picked
+}
+
+// forward moves the n tiles with the largest scores to the front; of equal scores the first tiles (quickselect).
+func forward(tiles []int32, n int, score []float32) {
+	before := func(a, b int32) bool { return score[a] > score[b] || score[a] == score[b] && a < b }
+	for len(tiles) > 1 && n > 0 && n < len(tiles) {
+		last := len(tiles) - 1
+		tiles[len(tiles)/2], tiles[last] = tiles[last], tiles[len(tiles)/2]
+		pivot, at := tiles[last], 0
+		for k, t := range tiles[:last] {
+			if before(t, pivot) {
+				tiles[at], tiles[k] = t, tiles[at]
+				at++
+			}
+		}
+		tiles[at], tiles[last] = tiles[last], tiles[at]
+		if n <= at {
+			tiles = tiles[:at]
+		} else {
+			tiles, n = tiles[at+1:], n-at-1
+		}
+	}
 }
 
 // memberCount returns the tokens of a tile.

@@ -52,17 +52,37 @@ type layer struct {
 	plan        plan
 	known       bool // lse holds the dense pass of this chunk
 	lse         []float32
-	gathered    gathered
+	gathered    []gathered // by query tile
+	tiles       int        // of them in use, for the queries of the chunk
 }
 
-// queries are the means of groups of a chunk's queries, [heads, groups, headDim].
+// queries are the means of groups of a chunk's queries, [query tiles, heads, groups, headDim].
 type queries struct {
-	groups, size int
-	young, old   []float32 // as they are; turned to meet keys at time 0
-	about        []float32 // cross-attention queries, where tiles are made by them
-	lse          []float32 // [heads, groups]
-	order        []uint16
+	groups     int       // of a whole query tile; the last may have fewer
+	young, old []float32 // as they are; turned to meet keys at time 0
+	about      []float32 // cross-attention queries, where tiles are made by them
+	lse        []float32 // [query tiles, heads, groups]
+	order      []uint16
 }
+
+// cut calls f for every tile of n queries.
+func (p *policy) cut(n int, f func(tile, lo, hi int)) {
+	each := p.each(n)
+	for t := 0; t*each < n; t++ {
+		f(t, t*each, min((t+1)*each, n))
+	}
+}
+
+// each returns the queries of a tile.
+func (p *policy) each(n int) int {
+	if p.o.QueryTile == 0 {
+		return n
+	}
+	return p.o.QueryTile
+}
+
+// groups returns the groups of so many queries.
+func (p *policy) groups(n int) int { return (n + p.o.Group - 1) / p.o.Group }
 
 func newPolicy(o Options, dev compute.Device, s kvcache.Shape) *policy {
 	n, d := s.Tokens(), s.HeadDim
@@ -74,7 +94,7 @@ func newPolicy(o Options, dev compute.Device, s kvcache.Shape) *policy {
 		p.logs = append(p.logs, float32(math.Log(float64(min((t+1)*o.Tile, n)-t*o.Tile))))
 	}
 	for i := range p.layers {
-		p.layers[i] = layer{heads: make([]head, s.Heads), chunk: -1, past: map[int][]float32{}, lse: make([]float32, s.Heads*most)}
+		p.layers[i] = layer{heads: make([]head, s.Heads), gathered: make([]gathered, (most+p.each(most)-1)/p.each(most)), chunk: -1, past: map[int][]float32{}, lse: make([]float32, s.Heads*most)}
 		for h := range p.layers[i].heads {
 			p.layers[i].heads[h].index = o.matcher().New(d, 0)
 		}
@@ -157,7 +177,7 @@ func (p *policy) attendDense(dq compute.Queue, at attention.Site, l *layer, dst,
 // worth reports whether a view holds enough history for a plan: below that, deciding costs more than it saves.
 func (p *policy) worth(layer int, kv kvcache.View) bool {
 	l := &p.layers[layer]
-	if l.plan.history < leastHistory {
+	if l.plan.history < max(leastHistory, p.o.Least+p.o.Least/4) {
 		return false
 	}
 	for h := range p.shape.Heads {
@@ -173,7 +193,6 @@ const leastHistory = 256
 
 // run attends: heads that may be thinned to what was gathered, the others to everything.
 func (p *policy) run(dq compute.Queue, at attention.Site, l *layer, dst, query compute.Tensor, kv kvcache.View) {
-	g := &l.gathered
 	p.pairs = 0
 	p.eachRun(at.Layer, func(lo, hi int, sparse bool) {
 		d, q := dst.Slice(0, lo, hi), query.Slice(0, lo, hi)
@@ -182,11 +201,15 @@ func (p *policy) run(dq compute.Queue, at attention.Site, l *layer, dst, query c
 			p.pairs += attention.Pairs(dq, q, heads(kv, lo, hi))
 			return
 		}
-		dq.Attend(d, q, g.keys.Slice(0, lo, hi).Slice(1, 0, g.most), g.values.Slice(0, lo, hi).Slice(1, 0, g.most),
-			compute.Attention{Scale: p.scale, LogCount: g.count.Slice(0, lo, hi).Slice(1, 0, g.most), Lengths: g.lengths.Slice(0, lo, hi)})
-		for h := lo; h < hi; h++ {
-			p.pairs += int64(query.Dim(1)) * int64(g.used[h])
-		}
+		p.cut(query.Dim(1), func(tile, first, end int) {
+			g := &l.gathered[tile]
+			dq.Attend(d.Slice(1, first, end), q.Slice(1, first, end), g.keys.Slice(0, lo, hi).Slice(1, 0, g.most),
+				g.values.Slice(0, lo, hi).Slice(1, 0, g.most), compute.Attention{Scale: p.scale,
+					LogCount: g.count.Slice(0, lo, hi).Slice(1, 0, g.most), Lengths: g.lengths.Slice(0, lo, hi)})
+			for h := lo; h < hi; h++ {
+				p.pairs += int64(end-first) * int64(g.used[h])
+			}
+		})
 	})
 }
 
@@ -230,29 +253,33 @@ func (p *policy) Pairs() (int64, time.Duration) {
 // Kept writes the mass of the keys in use; see attention.Sparse.
 func (p *policy) Kept(dq compute.Queue, at attention.Site, lse, query compute.Tensor, kv kvcache.View) {
 	l := &p.layers[at.Layer]
-	g := &l.gathered
+	// Only the masses are wanted: keys stand in for values, and the result is not looked at.
+	arena, err := p.dev.NewArena(0)
+	if err != nil {
+		return
+	}
+	defer arena.Free()
+	out := arena.Tensor(compute.F32, query.Dim(0), query.Dim(1), query.Dim(2))
+	if arena.Err() != nil {
+		return
+	}
 	p.eachRun(at.Layer, func(lo, hi int, sparse bool) {
-		q, to := query.Slice(0, lo, hi), lse.Slice(0, lo, hi)
-		a := p.whole(kv, lo, hi)
-		keys := kv.Keys.Slice(0, lo, hi)
-		if sparse {
-			from := min(g.real, g.most)
-			keys = g.keys.Slice(0, lo, hi).Slice(1, from, g.most)
-			a = compute.Attention{Scale: p.scale, LogCount: g.count.Slice(0, lo, hi).Slice(1, from, g.most), Lengths: g.realLengths.Slice(0, lo, hi)}
-		}
-		a.LogSumExp = to
-		// Only the masses are wanted: keys stand in for values, and the result is not looked at.
-		arena, err := p.dev.NewArena(0)
-		if err != nil {
+		d, q, to := out.Slice(0, lo, hi), query.Slice(0, lo, hi), lse.Slice(0, lo, hi)
+		if !sparse {
+			a := p.whole(kv, lo, hi)
+			a.LogSumExp = to
+			dq.Attend(d, q, kv.Keys.Slice(0, lo, hi), kv.Values.Slice(0, lo, hi), a)
 			return
 		}
-		defer arena.Free()
-		out := arena.Tensor(compute.F32, hi-lo, query.Dim(1), query.Dim(2))
-		if arena.Err() == nil {
-			dq.Attend(out, q, keys, keys, a)
-			_ = dq.Wait() // the arena goes
-		}
+		p.cut(query.Dim(1), func(tile, first, end int) {
+			g := &l.gathered[tile]
+			keys := g.keys.Slice(0, lo, hi).Slice(1, g.real, g.most)
+			dq.Attend(d.Slice(1, first, end), q.Slice(1, first, end), keys, keys, compute.Attention{Scale: p.scale,
+				LogCount: g.count.Slice(0, lo, hi).Slice(1, g.real, g.most), Lengths: g.realLengths.Slice(0, lo, hi),
+				LogSumExp: to.Slice(1, first, end)})
+		})
 	})
+	_ = dq.Wait() // the arena goes
 }
 
 // Close gives the memory back.

@@ -1,8 +1,10 @@
 package annsa
 
 import (
+	"embed"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"longtake/kvcache"
 )
@@ -68,4 +70,26 @@ func (p *Profile) Share() float64 {
 		}
 	}
 	return float64(sparse) / float64(max(all, 1))
+}
+
+// quantile returns the recall that a share of the heads lies below.
+func (p *Profile) quantile(share float64) float64 {
+	var all []float64
+	for _, layer := range p.Recall {
+		all = append(all, layer...)
+	}
+	slices.Sort(all)
+	return all[min(int(share*float64(len(all))), len(all)-1)]
+}
+
+//go:embed profiles/*.json
+var shipped embed.FS
+
+// Shipped returns the profile that comes with this version for the weights of a hash; nil if there is none.
+func Shipped(model, hash string) (*Profile, error) {
+	raw, err := shipped.ReadFile("profiles/" + model + ".json")
+	if err != nil {
+		return nil, nil // no profile: every head counts as sparse
+	}
+	return ParseProfile(raw, model, hash)
 }
