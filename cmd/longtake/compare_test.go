@@ -94,7 +94,7 @@ func TestCalibrateWritesAProfileThatGenerateReads(t *testing.T) {
 	}
 	dir := t.TempDir()
 	profile := filepath.Join(dir, "p.json")
-	r := succeed(t, "calibrate", "--clips", "1", "--frames", "8", "--made", "1", "--steps", "1", "--device", "cpu", "--dense", "0.5", "-o", profile, "--quiet")
+	r := succeed(t, "calibrate", "--clips", "1", "--frames", "12", "--made", "1", "--steps", "1", "--device", "cpu", "--dense", "0.5", "-o", profile, "--quiet")
 	if strings.Count(r.out, "*") != 1+12 || !strings.Contains(r.out, "layer 5") {
 		t.Errorf("said %s", r.out)
 	}

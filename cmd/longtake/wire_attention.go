@@ -14,12 +14,15 @@ import (
 // attentionFlags choose what queries look at.
 type attentionFlags struct {
 	Self            *string  `group:"policy" placeholder:"KIND" help:"Self attention: ${selves}. Default: dense."`
-	SelfMode        *string  `group:"policy" placeholder:"MODE" with:"self=annsa" help:"What annsa starts from: ours (what is left out stays as merged keys), paper (dropped). Default: ours."`
+	SelfMode        *string  `group:"policy" placeholder:"MODE" with:"self=annsa" help:"What annsa starts from: ours (tuned on the embedded model) or paper (quantised, what is left out is dropped). Default: ours."`
 	SelfMatch       *string  `group:"policy" placeholder:"MATCHER" with:"self=annsa" help:"Matcher of annsa: lsh, quant, exact, or by name (lsh64, quant8, pq8)."`
 	SelfFraction    *float64 `group:"policy" placeholder:"SHARE" with:"self=annsa" help:"Most that annsa keeps of the history."`
 	SelfMissed      *float64 `group:"policy" placeholder:"SHARE" with:"self=annsa" help:"Share of a query's attention that annsa may miss: it then keeps less. 0 always keeps the whole fraction."`
 	SelfTile        *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Tokens that are kept or left together."`
 	SelfGroup       *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Queries that are scored as one."`
+	SelfQueryTile   *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Queries that look at the same tiles."`
+	SelfLeast       *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Tokens of the history that annsa keeps at least, however small the fraction."`
+	SelfTemper      *float64 `group:"policy" placeholder:"X" with:"self=annsa" help:"Power that estimated shares of attention are raised to before they are added up over queries; 0 and 1 are the shares themselves."`
 	SelfRecent      *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Latest frames that annsa always keeps."`
 	SelfDense       *float64 `group:"policy" placeholder:"SHARE" with:"self=annsa" help:"Share of the denoising steps, from the noisiest, that look at everything."`
 	SelfNoDrop      *bool    `group:"policy" with:"self=annsa" help:"Keep what is left out as merged keys."`
@@ -108,6 +111,9 @@ func sparseSelf(f policyFlags, e *rollout.Engine, c *chosen) error {
 	put(&o.Missed, f.SelfMissed)
 	put(&o.Tile, f.SelfTile)
 	put(&o.Group, f.SelfGroup)
+	put(&o.QueryTile, f.SelfQueryTile)
+	put(&o.Least, f.SelfLeast)
+	put(&o.Temper, f.SelfTemper)
 	put(&o.Recent, f.SelfRecent)
 	put(&o.Dense, f.SelfDense)
 	put(&o.NoDrop, f.SelfNoDrop)
