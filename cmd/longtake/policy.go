@@ -42,7 +42,7 @@ type policyFlags struct {
 	OneAFrame    *bool    `group:"policy" with:"cache=tempcache" help:"Let an entry take one token of a frame only."`
 	Shared       *bool    `group:"policy" with:"cache=tempcache" help:"Merge alike in all heads of a layer."`
 	NoCounts     *bool    `group:"policy" with:"cache=tempcache" help:"Leave the counts of merged keys out of the logits, to see what they are for."`
-	BudgetShares *string  `group:"policy" placeholder:"A+B+..." with:"cache=tempcache" help:"Divide the budget among the layers in these proportions, such as 1+2+2+1. Default: evenly."`
+	BudgetShares *string  `group:"policy" placeholder:"A+B+..." with:"cache=tempcache" help:"Divide the budget among the layers in these proportions, such as 1+2+2+1. Default: as measured on the model, else evenly."`
 	Retrieve     *int     `group:"policy" placeholder:"N" with:"cache=pose" help:"Old frames that pose reads beside the latest. Default: 2."`
 
 	attentionFlags
@@ -58,7 +58,7 @@ var presets = map[string]preset{
 	"exact":    {"full", "every frame kept, everything looked at: the reference"},
 	"paper":    {"tempcache:paper-mode,self=annsa,self-mode=paper,self-match=lsh,cross=annca,cross-mode=paper", "as the paper has it: merging by query, hashed self and cross attention"},
 	"balanced": {"tempcache:cache-budget=24f", "merging within 24 frames' worth of memory"},
-	"fast":     {"tempcache:cache-budget=12f", "merging within 12 frames' worth of memory"},
+	"fast":     {"tempcache:cache-budget=12f,threshold=0.85", "merging within 12 frames' worth of memory"},
 }
 
 // chosen is a policy that is ready to run.

@@ -126,6 +126,9 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 			return err
 		}
 	}
+	if p.Budget != (tempcache.Budget{}) && f.BudgetShares == nil {
+		p.Shares = e.LayerNeeds
+	}
 	if f.BudgetShares != nil {
 		for part := range strings.SplitSeq(*f.BudgetShares, "+") {
 			v, err := strconv.ParseFloat(part, 64)
