@@ -170,7 +170,7 @@ type FrameHeader struct {
 	Late int     `json:"late"` // frames so far
 	// Dropped counts frames that this viewer was too slow for.
 	Dropped int `json:"dropped,omitempty"`
-	// Echo is the Time of the newest of this viewer's controls that this frame is the first to obey.
+	// Echo is the Time of the newest of this viewer's keys and actions that this frame obeys and no earlier one that it was sent.
 	Echo float64 `json:"echo,omitempty"`
 }
 

@@ -104,6 +104,8 @@ type toyLine struct {
 	chunk  int
 	latent []float32
 	closed bool
+
+	unknown []text.Unknown
 }
 
 func (l *toyLine) mix(text string, b []byte) {
@@ -148,9 +150,13 @@ func (l *toyLine) SetPrompt(_ context.Context, p string) error {
 		return badf("prompt refused")
 	}
 	l.mix("prompt "+p, nil)
+	l.unknown = nil
+	if strings.Contains(p, "zeppelin") {
+		l.unknown = []text.Unknown{{Word: "zeppelin"}}
+	}
 	return nil
 }
-func (l *toyLine) Unknown() []text.Unknown { return nil }
+func (l *toyLine) Unknown() []text.Unknown { return l.unknown }
 func (l *toyLine) Stats() kvcache.Stats    { return kvcache.Stats{Bytes: 1000, Tokens: float64(l.chunk)} }
 func (l *toyLine) Times() rollout.Times    { return rollout.Times{Denoise: l.toy.delay} }
 func (l *toyLine) Heading() int            { return l.chunk % 30 }

@@ -12,7 +12,7 @@ import (
 )
 
 // jpegQuality keeps small frames clean.
-const jpegQuality = 90
+const jpegQuality = 94
 
 // picture is a published frame. Its encodings are made once, by whoever asks first.
 type picture struct {

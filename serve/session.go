@@ -131,10 +131,7 @@ func (s *Session) open(ctx context.Context, setup Setup, compare string, prior [
 	}
 	if len(prior) > 0 {
 		s.update(func(a *api.Session) { a.Status = "restoring" })
-		err := rerun(ctx, s.scene, prior, func(f func() error) error { return s.turn(ctx, false, f) }, func(made) error {
-			s.refresh()
-			return nil
-		})
+		err := rerun(ctx, s.scene, prior, func(f func() error) error { return s.turn(ctx, false, f) }, s.rewatch)
 		if err != nil {
 			return err
 		}
@@ -142,6 +139,18 @@ func (s *Session) open(ctx context.Context, setup Setup, compare string, prior [
 	s.refresh()
 	s.update(func(a *api.Session) { a.Status = "waiting" })
 	s.publishStart(start)
+	return nil
+}
+
+// rewatch shows the frames of a session that is being restored, as fast as they come.
+func (s *Session) rewatch(m made) error {
+	for i, frames := range m.frames {
+		h := s.header(m, i)
+		for f := range frames {
+			h.Frame = s.scene.frame - len(frames) + f
+			s.show(&picture{header: h, frame: frames[f]}, false)
+		}
+	}
 	return nil
 }
 

@@ -238,7 +238,7 @@ func (s *Server) tell(ctx context.Context, c *websocket.Conn, v *viewer, d diale
 			if pic == nil {
 				continue
 			}
-			if buffer, err = frameMessage(buffer[:0], pic, v, d.format, p.dropped); err != nil {
+			if buffer, err = frameMessage(buffer[:0], pic, &p, d.format); err != nil {
 				s.logger.Error("frame", "error", err)
 				return
 			}
@@ -265,15 +265,15 @@ func closeCode(reason string) websocket.StatusCode {
 }
 
 // frameMessage is a frame as the protocol has it.
-func frameMessage(dst []byte, p *picture, v *viewer, format string, dropped int) ([]byte, error) {
+func frameMessage(dst []byte, p *picture, from *parcel, format string) ([]byte, error) {
 	e, err := p.encode(format)
 	if err != nil {
 		return dst, err
 	}
 	h := p.header
-	h.Format, h.Width, h.Height, h.Dropped = format, e.width, e.height, dropped
-	if p.from == v {
-		h.Echo = p.echo
+	h.Format, h.Width, h.Height, h.Dropped = format, e.width, e.height, from.dropped
+	if h.View == 0 {
+		h.Echo = from.echo
 	}
 	return api.AppendFrame(dst, &h, e.data)
 }

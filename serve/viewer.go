@@ -15,6 +15,7 @@ type viewer struct {
 
 	mu      sync.Mutex
 	frames  [2]*picture
+	echo    float64 // of a frame that obeyed this viewer, until a frame was fetched
 	dropped int
 	notices []api.Notice
 	over    bool // no more comes
@@ -42,6 +43,9 @@ func (v *viewer) offer(p *picture) {
 		v.dropped++
 	}
 	v.frames[p.header.View&1] = p
+	if p.from == v && p.echo != 0 {
+		v.echo = p.echo
+	}
 	v.mu.Unlock()
 	v.nudge()
 }
@@ -70,6 +74,7 @@ func (v *viewer) close() {
 type parcel struct {
 	notices []api.Notice
 	frames  [2]*picture
+	echo    float64
 	dropped int
 }
 
@@ -77,8 +82,11 @@ type parcel struct {
 func (v *viewer) fetch(ctx context.Context) (p parcel, more bool, err error) {
 	for {
 		v.mu.Lock()
-		p = parcel{v.notices, v.frames, v.dropped}
+		p = parcel{v.notices, v.frames, v.echo, v.dropped}
 		v.notices, v.frames = nil, [2]*picture{}
+		if p.frames[0] != nil {
+			v.echo = 0
+		}
 		over, lost := v.over, v.lost
 		v.mu.Unlock()
 		switch {
