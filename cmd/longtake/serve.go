@@ -155,6 +155,7 @@ type hosting struct {
 	server *serve.Server
 	logger *slog.Logger
 	pprof  *http.Server
+	data   string // the store's folder
 }
 
 func (h *hosting) close() {
@@ -171,7 +172,7 @@ func (h *hosting) close() {
 }
 
 // open loads the model and makes a server, warm and ready.
-func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o serve.Options) (h *hosting, err error) {
+func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o serve.Options) (_ *hosting, err error) {
 	if f.Sessions < 0 || f.Idle <= 0 || f.Life <= 0 {
 		return nil, usagef("--sessions must not be negative, --idle and --life must be positive")
 	}
@@ -179,7 +180,7 @@ func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o ser
 	if err != nil {
 		return nil, err
 	}
-	h = &hosting{lab: l, logger: f.logger(out.err)}
+	h := &hosting{lab: l, logger: f.logger(out.err)}
 	defer func() {
 		if err != nil {
 			h.close()
@@ -193,7 +194,7 @@ func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o ser
 	if err != nil {
 		return nil, err
 	}
-	if h.store, err = f.store(); err != nil {
+	if h.store, h.data, err = f.store(); err != nil {
 		return nil, err
 	}
 	if h.pprof, err = profiles(f.Pprof); err != nil {
@@ -238,23 +239,21 @@ func (f *serveFlags) budget(l *lab) (int64, error) {
 }
 
 // store opens the folder of event logs, recordings and videos.
-func (f *serveFlags) store() (*serve.Store, error) {
+func (f *serveFlags) store() (s *serve.Store, dir string, err error) {
 	if f.NoData {
-		return nil, nil
+		return nil, "", nil
 	}
-	dir := f.Data
-	if dir == "" {
+	if dir = f.Data; dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
 			cache = os.TempDir()
 		}
 		dir = filepath.Join(cache, "longtake")
 	}
-	s, err := serve.OpenStore(dir)
-	if err != nil {
-		return nil, usagef("--data %s: %w", dir, cause(err))
+	if s, err = serve.OpenStore(dir); err != nil {
+		return nil, "", usagef("--data %s: %w", dir, cause(err))
 	}
-	return s, nil
+	return s, dir, nil
 }
 
 // profiles serves pprof on a loopback address of its own, never on the server's.
