@@ -20,8 +20,8 @@ type Calibration struct {
 	recall  [][]float64
 }
 
-// NewCalibration measures the recall of an oracle that keeps o.Fraction of the history in tiles as o makes them, in the clean
-// pass of every n-th chunk.
+// NewCalibration measures the recall of an oracle that keeps o.Fraction of the history in tiles as o makes them, in the last
+// step of every n-th chunk.
 func NewCalibration(o Options, n int) *Calibration {
 	o.Oracle, o.NoDrop, o.SecondOrder, o.Profile, o.Missed, o.Dense, o.Queries = true, false, false, nil, 0, 0, nil
 	return &Calibration{o: o, every: max(n, 1)}
@@ -110,8 +110,7 @@ func (p *calibrating) allocate(a compute.Arena, s kvcache.Shape) {
 
 // Attend attends densely. What the inner policy would do is only measured.
 func (p *calibrating) Attend(dq compute.Queue, at attention.Site, dst, query compute.Tensor, kv kvcache.View) {
-	// The last block has no clean pass: the last step stands in.
-	measured := at.Pass == at.Passes-1 || at.Pass == at.Passes-2 && at.Layer == len(p.recall)-1
+	measured := at.Pass == at.Passes-2 // the last step; the last block has no clean pass
 	if at.Kind == attention.Self && measured && at.Chunk%p.every == 0 {
 		p.inner.Attend(dq, at, dst, query, kv)
 		if pairs, _ := p.inner.Pairs(); pairs < math.MaxInt64 {

@@ -19,15 +19,15 @@ var profile = flag.String("profile", "", "write the embedded model's profile to 
 // TestCalibrateEmbeddedModel makes the profile that is shipped: go test ./accel/annsa -run Calibrate -profile profiles/tinyworld.json
 func TestCalibrateEmbeddedModel(t *testing.T) {
 	e := open(t)
-	sessions, known := 1, 12
+	sessions, known, own := 1, 12, 1
 	if *profile != "" {
-		sessions, known = 8, 48
+		sessions, known, own = 8, 48, 4
 	}
 	o := annsa.Default()
 	o.Fraction = 0.05
 	p, err := annsa.Calibrate(e.Name, e.Hash, o, 0, func(self attention.Maker) error {
 		for i := range sessions {
-			c := newClip(t, uint32(81000+i), known+1, world.Mixed, 0)
+			c := newClip(t, uint32(81000+i), known+own, world.Mixed, 0)
 			c.roll(t, e, known, rollout.Request{Cache: kvcache.Window{Recent: kvcache.Full}, Self: self})
 		}
 		return nil

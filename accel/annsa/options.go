@@ -35,6 +35,8 @@ type Options struct {
 	Recent int
 	// Dense is the share of the denoising steps, from the noisiest, that attend to everything.
 	Dense float64
+	// Clean passes, whose keys stay, attend to everything. Without it only those of given frames do, which have no other pass.
+	Clean bool
 	// NoDrop keeps what is not selected as merged keys. SecondOrder adds to their logits half the variance of the logits of their
 	// members (method of the second-order bias).
 	NoDrop, SecondOrder bool
@@ -49,13 +51,13 @@ type Options struct {
 
 // Default returns the options that the embedded model is best served with.
 func Default() Options {
-	return Options{Matcher: ann.LSH{Bits: 64}, Tile: 8, QueryTile: 16, Group: 2, Fraction: 0.1, Least: 512, Recent: 2, Dense: 0.3, NoDrop: true}
+	return Options{Tile: 8, Raster: true, QueryTile: 16, Group: 4, Fraction: 0.2, Least: 256, Temper: 0.5, Recent: 2, Dense: 0.3}
 }
 
 // Paper returns the reading of the paper's section 4.3 in which self attention's queries and keys are quantised to 8 bits; what is
 // not selected is dropped.
 func Paper() Options {
-	return Options{Matcher: ann.Scalar(8), Tile: 8, QueryTile: 16, Group: 2, Fraction: 0.3, Recent: 0, Dense: 0.3}
+	return Options{Matcher: ann.Scalar(8), Tile: 8, Raster: true, QueryTile: 16, Group: 4, Fraction: 0.3, Recent: 0, Dense: 0.3}
 }
 
 // String describes the policy, "annsa lsh64, 10 % of tiles of 16, recent 2, no-drop".
@@ -81,7 +83,7 @@ func (o Options) String() string {
 		name string
 	}{
 		{o.Raster, "raster"}, {o.Queries != nil, "by cross queries"}, {o.NoDrop, "no-drop"}, {o.SecondOrder, "second order"},
-		{o.Refresh, "every pass"}, {o.Profile != nil, "profile"},
+		{o.Clean, "clean passes dense"}, {o.Refresh, "every pass"}, {o.Profile != nil, "profile"},
 	} {
 		if x.on {
 			b.WriteString(", " + x.name)

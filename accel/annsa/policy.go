@@ -140,13 +140,15 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	began := time.Now()
 	l := &p.layers[at.Layer]
 	// A pass that does not come later starts the chunk anew: it was given up, or made by Peek.
-	if at.Chunk != l.chunk || at.Pass <= l.pass {
+	first := at.Chunk != l.chunk || at.Pass <= l.pass
+	if first {
 		p.remember(l, at.Layer)
 		l.planned, l.known = false, false
 		l.sort(p, kv)
 	}
 	l.chunk, l.pass = at.Chunk, at.Pass
-	if p.dense(at) || !p.worth(at.Layer, kv) {
+	given := at.Pass == at.Passes-1 && (first || p.o.Clean)
+	if given || p.dense(at) || !p.worth(at.Layer, kv) {
 		p.attendDense(dq, at, l, dst, query, kv)
 		return
 	}
