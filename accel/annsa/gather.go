@@ -23,8 +23,6 @@ type gathered struct {
 	most         int
 	used, own    []int
 	written      int // places whose merged keys are there
-	keyMem       []byte
-	valueMem     []byte
 }
 
 var hidden = float32(math.Inf(-1))
