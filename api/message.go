@@ -144,7 +144,7 @@ type FrameHeader struct {
 	Frame int `json:"frame"` // of the session
 	Chunk int `json:"chunk"`
 	View  int `json:"view"` // 1 for the second of a comparison
-	// Format is "jpeg", "png" or "raw"; Width and Height are the image's.
+	// Format is "jpeg", "png", "raw", or "none" without an image; Width and Height are the image's.
 	Format string `json:"format"`
 	Width  int    `json:"width"`
 	Height int    `json:"height"`

@@ -40,6 +40,10 @@ func TestThePageInABrowser(t *testing.T) {
 	// The embedded model is driven by the same script: longtake serve --load 0, then node serve/testdata/page.mjs URL FOLDER.
 	r := newRig(t, func(o *Options, _ *toy) {
 		o.Store = openStore(t)
+		var err error
+		if o.Realtime, err = NewWebRTC(); err != nil {
+			t.Fatal(err)
+		}
 		m := o.Models[0]
 		m.Actions = []string{"noop", "forward", "turn_right"}
 		m.Keys = map[string]string{"KeyW": "forward", "KeyD": "turn_right", "ArrowLeft": "turn_right"}

@@ -57,6 +57,8 @@ func encodeFrame(f video.Frame, format string) (e encoding, err error) {
 	switch format {
 	case "raw":
 		return encoding{f.Pix, f.Width, f.Height}, nil
+	case "none": // for viewers who see the frames in another way
+		return encoding{nil, f.Width, f.Height}, nil
 	case "png":
 		coder := png.Encoder{CompressionLevel: png.BestSpeed}
 		err = coder.Encode(&b, f.RGBA(nil))

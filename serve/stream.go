@@ -28,8 +28,8 @@ func readDialect(q url.Values) (d dialect, err error) {
 	if d.format = q.Get("format"); d.format == "" {
 		d.format = "jpeg"
 	}
-	if !knownFormat(d.format) {
-		return d, badf("unknown format %.20q: jpeg, png and raw are known", d.format)
+	if d.format != "none" && !knownFormat(d.format) {
+		return d, badf("unknown format %.20q: jpeg, png, raw and none are known", d.format)
 	}
 	d.watch = q.Get("watch") == "1"
 	return d, nil

@@ -32,6 +32,7 @@ type serveFlags struct {
 
 	Data    string `placeholder:"DIR" help:"Folder for event logs, recordings and videos. Default: longtake in the user's cache folder."`
 	NoData  bool   `help:"Keep no files."`
+	WebRTC  bool   `name:"webrtc" default:"true" negatable:"" help:"Offer video by WebRTC, too. Default yes."`
 	LogJSON bool   `name:"log-json" help:"Write the log as JSON lines."`
 	Pprof   string `placeholder:"ADDR" help:"Serve profiles on this loopback address, such as 127.0.0.1:6060."`
 }
@@ -199,6 +200,11 @@ func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o ser
 	}
 	if h.pprof, err = profiles(f.Pprof); err != nil {
 		return nil, err
+	}
+	if f.WebRTC {
+		if o.Realtime, err = serve.NewWebRTC(); err != nil {
+			return nil, err
+		}
 	}
 	o.Models, o.Store, o.Logger = []*serve.Model{m}, h.store, h.logger
 	o.Ledger = serve.NewLedger(budget, f.Sessions, load)

@@ -75,13 +75,59 @@ async function begin(request) {
   connect();
 }
 
-function connect() {
+// callVideo asks for video by WebRTC; frames' headers still come by the socket. What fails falls back to pictures by the socket.
+async function callVideo() {
+  const pc = new RTCPeerConnection();
+  state.peer = pc;
+  const fallBack = why => {
+    if (state.peer !== pc) return;
+    hangUp();
+    $('format').value = 'jpeg';
+    connect(`no WebRTC (${why}), pictures come by the WebSocket`);
+  };
+  const timer = setTimeout(() => fallBack('no connection within 5 s'), 5000);
+  pc.onconnectionstatechange = () => {
+    if (pc.connectionState === 'failed' || pc.connectionState === 'disconnected') fallBack('the connection is lost');
+  };
+  pc.ontrack = e => {
+    $('video').srcObject = new MediaStream([e.track]);
+    $('video').onloadeddata = () => { clearTimeout(timer); $('video').hidden = false; $('screen0').hidden = true; };
+    $('video').play().catch(() => {});
+  };
+  try {
+    pc.addTransceiver('video', { direction: 'recvonly' });
+    await pc.setLocalDescription(await pc.createOffer());
+    await new Promise(done => {
+      if (pc.iceGatheringState === 'complete') done();
+      pc.onicegatheringstatechange = () => pc.iceGatheringState === 'complete' && done();
+      setTimeout(done, 2000);
+    });
+    const { type, sdp } = pc.localDescription;
+    await pc.setRemoteDescription(await ask(`/v1/sessions/${state.session.id}/webrtc`, json('POST', { type, sdp })));
+  } catch (e) {
+    clearTimeout(timer);
+    fallBack(e.message);
+  }
+}
+
+function hangUp() {
+  state.peer?.close();
+  state.peer = null;
+  $('video').hidden = true;
+  $('video').srcObject = null;
+  $('screen0').hidden = false;
+}
+
+function connect(note) {
   state.socket?.close();
+  hangUp();
+  const video = $('format').value === 'webrtc';
   const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
-  const socket = new WebSocket(`${scheme}://${location.host}/v1/sessions/${state.session.id}/stream?protocol_version=1&format=${$('format').value}`);
+  const socket = new WebSocket(`${scheme}://${location.host}/v1/sessions/${state.session.id}/stream?protocol_version=1&format=${video ? 'none' : $('format').value}`);
   socket.binaryType = 'arraybuffer';
   state.socket = socket;
-  socket.onopen = () => { state.tries = 0; };
+  state.note = typeof note === 'string' ? note : 'running';
+  socket.onopen = () => { state.tries = 0; if (video) callVideo(); };
   socket.onmessage = e => {
     if (socket !== state.socket) return;
     if (typeof e.data === 'string') notice(JSON.parse(e.data)); else frame(e.data);
@@ -124,7 +170,7 @@ function notice(n) {
       settle(n.model);
       show(n.session);
       if (n.prompt !== undefined) setPrompt(n.prompt);
-      say('running');
+      say(state.note);
       break;
     case 'applied':
       state.waiting.delete(n.id);
@@ -162,6 +208,7 @@ async function paint(view) {
     const { head, image } = view.next;
     view.next = null;
     try {
+      if (head.format === 'none') { measure(view, head); continue; }
       if (view.canvas.width !== head.width || view.canvas.height !== head.height) {
         view.canvas.width = head.width;
         view.canvas.height = head.height;
