@@ -44,19 +44,7 @@ func TestFramesAndKeysGoOverWebRTC(t *testing.T) {
 	}
 	open := make(chan struct{})
 	keys.OnOpen(func() { close(open) })
-	offer, err := pc.CreateOffer(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gathered := webrtc.GatheringCompletePromise(pc)
-	if err := pc.SetLocalDescription(offer); err != nil {
-		t.Fatal(err)
-	}
-	<-gathered
-	answer := call2[api.Offer](r, "POST", "/v1/sessions/"+x.ID+"/webrtc", api.Offer{Type: "offer", SDP: pc.LocalDescription().SDP}, http.StatusOK)
-	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer.SDP}); err != nil {
-		t.Fatal(err)
-	}
+	r.offer(pc, x.ID)
 	for range 5 {
 		select {
 		case <-packets:
@@ -81,6 +69,24 @@ func TestFramesAndKeysGoOverWebRTC(t *testing.T) {
 	}
 	call2[api.Deleted](r, "DELETE", "/v1/sessions/"+x.ID, nil, http.StatusOK)
 	await(t, "the place to be given back", func() bool { return len(rtc.places) == 0 })
+}
+
+// offer connects a peer to a session.
+func (r *rig) offer(pc *webrtc.PeerConnection, id string) {
+	r.t.Helper()
+	offer, err := pc.CreateOffer(nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	gathered := webrtc.GatheringCompletePromise(pc)
+	if err := pc.SetLocalDescription(offer); err != nil {
+		r.t.Fatal(err)
+	}
+	<-gathered
+	answer := call2[api.Offer](r, "POST", "/v1/sessions/"+id+"/webrtc", api.Offer{Type: "offer", SDP: pc.LocalDescription().SDP}, http.StatusOK)
+	if err := pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: answer.SDP}); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func TestBadOffersAreRefused(t *testing.T) {
