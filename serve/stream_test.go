@@ -229,7 +229,7 @@ func TestASlowViewerSlowsNobody(t *testing.T) {
 		next(t, players[0], anyFrame)
 		n++
 	}
-	if n < 80 {
+	if n < 50 { // of a machine that does other things, too: one that waits for a viewer shows a handful
 		t.Errorf("%d frames of 100 in a second beside viewers that do not read", n)
 	}
 }
@@ -329,12 +329,12 @@ func TestAFullServerRefusesPolitelyAndTheOthersKeepTheirRate(t *testing.T) {
 	}
 	all.Wait()
 	slowest.Range(func(i, n any) bool {
-		if n.(int) < 35 { // of a machine that does other things, too
+		if n.(int) < 25 { // of a machine that does other things, too
 			t.Errorf("session %v made %d frames of 50", i, n)
 		}
 		return true
 	})
-	if worst > 500*time.Millisecond {
+	if worst > 2*time.Second {
 		t.Errorf("healthz took %v under load", worst)
 	}
 }
