@@ -112,9 +112,8 @@ func unhindered(e *world.Episode) bool {
 }
 
 func (m *MemoryOptions) clip(seed uint32, e *world.Episode, given int) clip {
-	d := m.Engine.NewDecoder()
 	truth := func(i int) video.Frame {
-		f := video.NewFrame(d.Width(), d.Height())
+		f := video.NewFrame(m.Engine.Width, m.Engine.Height)
 		e.World.Render(f.Pix, e.Poses[i], f.Width, f.Height)
 		return f
 	}

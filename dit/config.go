@@ -22,8 +22,6 @@ type Config struct {
 	TextDim, TextTokens int
 	// Rows and Columns are the token grid of a latent frame, ChunkFrames the latent frames of a chunk.
 	Rows, Columns, ChunkFrames int
-	// WindowChunks is how many chunks of different noise one forward takes (Rolling-Forcing: 5); 0 means 1.
-	WindowChunks int
 	// FreqDim is the width of the time sinusoids, whose periods end at MaxPeriod.
 	FreqDim   int
 	MaxPeriod float64
@@ -40,9 +38,6 @@ type Config struct {
 
 // Tokens returns the tokens of a latent frame.
 func (c Config) Tokens() int { return c.Rows * c.Columns }
-
-// Frames returns the most latent frames of one forward.
-func (c Config) Frames() int { return c.ChunkFrames * max(c.WindowChunks, 1) }
 
 // HeadDim returns the width of a head.
 func (c Config) HeadDim() int { return c.Dim / c.Heads }

@@ -36,7 +36,7 @@ func (w *Work) Predict(dq compute.Queue, dst, x compute.Tensor, pass Pass, cache
 		return
 	}
 	y, frames := w.normed.Slice(0, 0, n), n/m.Tokens()
-	first := (pass.Index*m.Frames() + pass.Skip) * 2
+	first := (pass.Index*w.frames + pass.Skip) * 2
 	head := w.headModulation.Slice(0, first, first+2*frames).Reshape(frames, 2*m.Dim)
 	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: head.Slice(1, 0, m.Dim), Scale: head.Slice(1, m.Dim, 2*m.Dim)})
 	m.head.apply(dq, dst, y, compute.None)
@@ -87,7 +87,7 @@ func (w *Work) block(dq compute.Queue, h compute.Tensor, i int, pass Pass, cache
 // feed-forward (Wan's order).
 func (w *Work) mod(pass Pass, layer, j, tokens int) compute.Tensor {
 	m := w.m
-	row := (pass.Index*m.Layers+layer)*m.Frames() + pass.Skip
+	row := (pass.Index*m.Layers+layer)*w.frames + pass.Skip
 	return w.modulation.Slice(0, row, row+tokens/m.Tokens()).Slice(1, j*m.Dim, (j+1)*m.Dim)
 }
 

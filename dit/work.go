@@ -12,11 +12,12 @@ import (
 // controls, the prompt's keys and values. It belongs to one queue.
 type Work struct {
 	m           *Model
+	frames      int // latent frames of a forward at most
 	passes      int
 	self, cross attention.Policy
 	host        []byte // of uploads
 
-	// Between operations, for up to Config.Frames frames of tokens.
+	// Between operations, for up to that many frames of tokens.
 	residual     compute.Tensor // F32 [tokens, dim]
 	normed, attn compute.Tensor // [tokens, dim]
 	qkv          compute.Tensor // [tokens, 3*dim]
@@ -44,13 +45,13 @@ type Work struct {
 	promptCount              compute.Tensor // F32 [1, prompt tokens]: ln of the padding rows that the last token stands for
 }
 
-// NewWork allocates for forwards of up to Config.Frames frames, passes different forwards a chunk and prompts of up to promptTokens
+// NewWork allocates for forwards of up to so many latent frames, passes different forwards and prompts of up to promptTokens
 // tokens. Faults are kept by the arena.
-func (m *Model) NewWork(a compute.Arena, types compute.Types, passes, promptTokens int) *Work {
-	n, d, act := m.Frames()*m.Tokens(), m.Dim, types.Activation
-	rows := passes * m.Frames()
+func (m *Model) NewWork(a compute.Arena, types compute.Types, frames, passes, promptTokens int) *Work {
+	n, d, act := frames*m.Tokens(), m.Dim, types.Activation
+	rows := passes * frames
 	w := &Work{
-		m: m, passes: passes, self: attention.Dense{}, cross: attention.Dense{},
+		m: m, frames: frames, passes: passes, self: attention.Dense{}, cross: attention.Dense{},
 		residual: a.Tensor(compute.F32, n, d), normed: a.Tensor(act, n, d), attn: a.Tensor(act, n, d),
 		qkv: a.Tensor(act, n, 3*d), hidden: a.Tensor(act, n, m.FFN),
 		timesteps: a.Tensor(compute.F32, rows), sinusoids: a.Tensor(compute.F32, rows, m.FreqDim),
@@ -83,10 +84,10 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, passes, promptToke
 // Attend sets the policies of self and cross attention; without it both are dense.
 func (w *Work) Attend(self, cross attention.Policy) { w.self, w.cross = self, cross }
 
-// Schedule sets the timesteps (0 to 1000) of every pass, one for each of Config.Frames latent frames, and computes what depends on
-// them alone. Call it once before the first chunk.
+// Schedule sets the timesteps (0 to 1000) of every pass, one for each of the latent frames of NewWork, and computes what depends
+// on them alone. Call it once before the first chunk.
 func (w *Work) Schedule(dq compute.Queue, timesteps [][]float32) {
-	m, frames := w.m, w.m.Frames()
+	m, frames := w.m, w.frames
 	var t []byte
 	for _, pass := range timesteps {
 		for _, v := range pass {
@@ -132,8 +133,8 @@ func (w *Work) Control(dq compute.Queue, actions, headings []int) {
 	w.index(dq, place, func(i int) int { return i % m.Tokens() })
 	w.index(dq, action, func(i int) int { return actions[frame(i)] })
 	w.index(dq, ray, func(i int) int { return headings[frame(i)]*m.Columns + i%m.Columns })
-	w.index(dq, w.actionOfPass, func(i int) int { return actions[min(i%m.Frames(), last)] })
-	w.index(dq, w.headingOfPass, func(i int) int { return headings[min(i%m.Frames(), last)] })
+	w.index(dq, w.actionOfPass, func(i int) int { return actions[min(i%w.frames, last)] })
+	w.index(dq, w.headingOfPass, func(i int) int { return headings[min(i%w.frames, last)] })
 	added := w.added.Slice(0, 0, n)
 	dq.Gather(added, c.place, place, false)
 	dq.Gather(added, c.action, action, true)

@@ -235,12 +235,13 @@ func openWorld(dev compute.Device, name string, file *weights.File, config, voca
 	if err != nil {
 		return nil, err
 	}
+	pixels := vae.Pixels{Rows: network.Rows, Columns: network.Columns, Patch: c.Patch}
 	return rollout.NewEngine(dev, arena, rollout.Parts{
 		Name: name, Hash: file.Hash(), Parameters: parameters(file),
 		Network: network, Text: prompts,
-		NewDecoder: func() rollout.Decoder {
-			return &vae.Pixels{Rows: network.Rows, Columns: network.Columns, Patch: c.Patch}
-		},
+		Width: pixels.Width(), Height: pixels.Height(),
+		NewDecoder: func(compute.Arena, bool) (rollout.Decoder, error) { p := pixels; return &p, nil },
+		NewEncoder: func(compute.Arena, int) (rollout.Encoder, error) { p := pixels; return &p, nil },
 		NewSolver: func(steps int) (*sampler.Solver, error) {
 			if steps == 0 {
 				steps = c.Sampler.Steps

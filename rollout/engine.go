@@ -28,12 +28,22 @@ type Prompter interface {
 	MaxTokens() int
 }
 
-// Decoder turns a session's latents into frames and start frames into latents.
+// Decoder turns a session's latents into frames, in the order of the video: it may remember what came before. Latent frame 0
+// begins a new video. Its memory is its arena's.
 type Decoder interface {
+	// Decode turns the tokens F32 [latent frames*tokens, values] of latent frames first and on into frames.
 	Decode(dq compute.Queue, latent compute.Tensor, first int) ([]video.Frame, error)
-	Encode(dq compute.Queue, latent compute.Tensor, frame video.Frame) error
-	Width() int
-	Height() int
+	// Feed is Decode for latents whose frames nobody wants, only that the next ones follow them.
+	Feed(dq compute.Queue, latent compute.Tensor, first int) error
+	// Again reports whether the last chunk may be decoded or fed once more, as another.
+	Again() bool
+}
+
+// Encoder turns start frames into latents, in the order of the video. Its memory is its arena's.
+type Encoder interface {
+	// Push takes the next frame. When that completes a latent frame, its tokens F32 [tokens, values] are written to latent
+	// and full is true: after the first frame, and every Parts.Stride frames from there.
+	Push(dq compute.Queue, latent compute.Tensor, frame video.Frame) (full bool, err error)
 }
 
 // Parts is what a model's catalogue entry puts together.
@@ -43,12 +53,22 @@ type Parts struct {
 	Parameters int
 	Network    *dit.Model
 	Text       Prompter
-	// NewDecoder makes a session's decoder.
-	NewDecoder func() Decoder
+	// Width and Height are a frame's size in pixels.
+	Width, Height int
+	// Stride is how many frames a latent frame gives; the first latent frame of a video always gives one. 0 means 1.
+	Stride int
+	// NewDecoder makes a session's decoder; with a compute.Meter it only counts. Again: chunks may be decoded twice (Peek).
+	NewDecoder func(a compute.Arena, again bool) (Decoder, error)
+	// NewEncoder makes what so many start frames go through; with a compute.Meter it only counts. nil: the model takes none.
+	NewEncoder func(a compute.Arena, frames int) (Encoder, error)
 	// NewSolver makes the solver of a session; steps 0 is the model's own number.
 	NewSolver func(steps int) (*sampler.Solver, error)
 	// Turns gives for every action the change of heading that it brings; empty for models without controls.
 	Turns []int
+	// Loop is how the model makes chunks when a request does not say; the zero value is Blockwise.
+	Loop Loop
+	// Refresh is what a new prompt does to the history when a request does not say.
+	Refresh Refresh
 	// Advance returns the pose that an action leads to, by dead reckoning; nil for models whose actions give none.
 	Advance func(p kvcache.Pose, action int) kvcache.Pose
 	// FPS is the frame rate that the model was trained at.
@@ -76,6 +96,23 @@ func NewEngine(dev compute.Device, weights compute.Arena, p Parts) *Engine {
 	return &Engine{Parts: p, Device: dev, weights: weights, text: make(chan struct{}, 1)}
 }
 
+// Frames returns how many frames so many latent frames give.
+func (e *Engine) Frames(latents int) int {
+	if latents <= 0 {
+		return 0
+	}
+	return 1 + (latents-1)*max(e.Stride, 1)
+}
+
+// LatentFrames returns the fewest latent frames that give so many frames.
+func (e *Engine) LatentFrames(frames int) int {
+	if frames <= 0 {
+		return 0
+	}
+	stride := max(e.Stride, 1)
+	return 1 + (frames-2+stride)/stride
+}
+
 // WeightBytes returns the memory of the weights.
 func (e *Engine) WeightBytes() int64 { return e.weights.Bytes() }
 
@@ -92,29 +129,51 @@ type Request struct {
 	Cache kvcache.Policy
 	// Self and Cross are the attention policies; nil is dense.
 	Self, Cross attention.Maker
-	// Start are frames that the video begins with; the model goes on from them.
+	// Loop is how chunks are made; the zero value is the model's own way.
+	Loop Loop
+	// Chunks is the length of the video for loops that end differently when they know it (Rolling); 0 is without end.
+	Chunks int
+	// Refresh is what SetPrompt does to the history; the zero value is the model's own way.
+	Refresh Refresh
+	// Peek says that Session.Peek will be called; decoders that remember then take memory to go back.
+	Peek bool
+	// Start are frames that the video begins with, 1 + n*Parts.Stride of them; the model goes on from them.
 	Start []video.Frame
-	// StartActions led from frame to frame of Start; the first is not used. Heading is the direction of the first frame.
+	// StartActions led from frame to frame of Start (of latent frames, where these are fewer); the first is not used. Heading is the direction of the first frame.
 	StartActions []int
 	Heading      int
 	// Noise replaces the native noise; nil keeps it.
 	Noise sampler.Noise
 }
 
-// SessionBytes returns the memory that a session of this request takes, known before it starts. A full cache grows beyond it.
-func (e *Engine) SessionBytes(r Request) (int64, error) {
-	solver, err := e.NewSolver(r.Steps)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrRequest, err)
+// arena makes an arena of exactly what allocate takes, which is called twice: with a meter, then with the arena.
+func (e *Engine) arena(allocate func(a compute.Arena) error) (compute.Arena, error) {
+	meter := &compute.Meter{Device: e.Device}
+	if err := allocate(meter); err != nil {
+		return nil, err
 	}
-	m := &compute.Meter{Device: e.Device}
-	new(Session).allocate(e, m, len(solver.Steps))
-	r = e.defaults(r)
-	return m.Bytes() + r.Cache.Bytes(e.Device, e.CacheShape) + r.Self.Bytes(e.Device, e.CacheShape) + r.Cross.Bytes(e.Device, e.CacheShape), nil
+	arena, err := e.Device.NewArena(meter.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if err = allocate(arena); err == nil {
+		err = arena.Err()
+	}
+	if err != nil {
+		arena.Free()
+		return nil, err
+	}
+	return arena, nil
 }
 
 // defaults fills in the policies that a request leaves out.
 func (e *Engine) defaults(r Request) Request {
+	if r.Loop == ModelLoop {
+		r.Loop = max(e.Loop, Blockwise)
+	}
+	if r.Refresh == ModelRefresh {
+		r.Refresh = max(e.Refresh, NoRefresh)
+	}
 	if r.Cache == nil {
 		r.Cache = e.Cache
 	}
@@ -128,6 +187,16 @@ func (e *Engine) defaults(r Request) Request {
 }
 
 func (e *Engine) check(r Request) error {
+	if n, stride := len(r.Start), max(e.Stride, 1); n > 0 && (n-1)%stride != 0 {
+		return fmt.Errorf("%w: %d start frames: the model takes 1, or 1 and a multiple of %d more", ErrRequest, n, stride)
+	} else if n > 0 && e.NewEncoder == nil {
+		return fmt.Errorf("%w: the model takes no start frames: its encoder is not loaded", ErrRequest)
+	}
+	for _, f := range r.Start {
+		if f.Width != e.Width || f.Height != e.Height {
+			return fmt.Errorf("%w: start frame is %dx%d, the model makes %dx%d", ErrRequest, f.Width, f.Height, e.Width, e.Height)
+		}
+	}
 	if len(e.Turns) > 0 {
 		if n := e.Network.Headings; r.Heading < 0 || r.Heading >= n {
 			return fmt.Errorf("%w: heading %d, want 0 to %d", ErrRequest, r.Heading, n-1)

@@ -37,16 +37,10 @@ func (f fixedText) Encode(compute.Queue, string) (compute.Tensor, int, []text.Un
 type noFrames struct{}
 
 func (noFrames) Decode(compute.Queue, compute.Tensor, int) ([]video.Frame, error) { return nil, nil }
-func (noFrames) Encode(compute.Queue, compute.Tensor, video.Frame) error          { return nil }
-func (noFrames) Width() int                                                       { return 96 }
-func (noFrames) Height() int                                                      { return 64 }
+func (noFrames) Feed(compute.Queue, compute.Tensor, int) error                    { return nil }
+func (noFrames) Again() bool                                                      { return true }
 
 func wanEngine(t *testing.T, g *golden.Case, kernel string) *rollout.Engine {
-	t.Helper()
-	return wanEngineOf(t, g, kernel, wan)
-}
-
-func wanEngineOf(t *testing.T, g *golden.Case, kernel string, config dit.Config) *rollout.Engine {
 	t.Helper()
 	dev, err := cpu.New(cpu.Options{Kernel: kernel})
 	if err != nil {
@@ -60,12 +54,12 @@ func wanEngineOf(t *testing.T, g *golden.Case, kernel string, config dit.Config)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	network := dit.Load(weights.Placer{Audit: weights.NewAudit(file), Arena: arena, Queue: dq}, config, dit.WanNames)
+	network := dit.Load(weights.Placer{Audit: weights.NewAudit(file), Arena: arena, Queue: dq}, wan, dit.WanNames)
 	encoded := arena.Tensor(compute.F32, 22, wan.TextDim)
 	dq.Upload(encoded, bytes(g.Floats(t, "self_forcing.safetensors", "in.context")[:22*wan.TextDim]))
 	return rollout.NewEngine(dev, arena, rollout.Parts{
 		Network: network, Text: fixedText{encoded}, CacheShape: wan.CacheShape(), Cache: kvcache.Window{Recent: kvcache.Full},
-		NewDecoder: func() rollout.Decoder { return noFrames{} },
+		NewDecoder: func(compute.Arena, bool) (rollout.Decoder, error) { return noFrames{}, nil },
 		NewSolver:  func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 750, 500, 250}, 5) },
 	})
 }

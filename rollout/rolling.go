@@ -3,12 +3,14 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"longtake/attention"
 	"longtake/compute"
 	"longtake/dit"
 	"longtake/kvcache"
 	"longtake/sampler"
+	"longtake/text"
 	"longtake/video"
 )
 
@@ -28,9 +30,12 @@ type Rolling struct {
 
 	latent, pred, scratch compute.Tensor // F32 [window tokens, values], oldest chunk first
 
-	chunks int // of the whole video, 0 without end
-	window int // forwards done
-	closed bool
+	chunks  int // of the whole video, 0 without end
+	window  int // forwards done
+	unknown []text.Unknown
+	times   Times
+	stats   kvcache.Stats // of a closed timeline
+	closed  bool
 }
 
 // The two passes of a window: its chunks at their levels, oldest and cleanest first, and the clean pass.
@@ -45,10 +50,19 @@ const (
 	rollingSlots = 8
 )
 
-// NewRolling starts a timeline of a network whose WindowChunks is the number of its solver's steps. Chunks is the length of
-// the video, with which the last windows shrink as upstream's do; 0 goes on without end.
-func (e *Engine) NewRolling(ctx context.Context, r Request, chunks int) (s *Rolling, err error) {
-	s = &Rolling{engine: e, seed: r.Seed, chunks: chunks, vae: e.NewDecoder()}
+// NewRolling starts a timeline. Request.Chunks is the length of the video, with which the last windows shrink as upstream's do;
+// 0 goes on without end. The cache is upstream's and the attention dense; a request for others, or for start frames, is an
+// error.
+func (e *Engine) NewRolling(ctx context.Context, r Request) (s *Rolling, err error) {
+	switch {
+	case r.Chunks < 0:
+		return nil, fmt.Errorf("%w: a video of %d chunks", ErrRequest, r.Chunks)
+	case len(r.Start) > 0:
+		return nil, fmt.Errorf("%w: the rolling loop takes no start frames", ErrRequest)
+	case len(e.Turns) > 0:
+		return nil, fmt.Errorf("%w: the rolling loop makes chunks ahead of the actions that this model follows", ErrRequest)
+	}
+	s = &Rolling{engine: e, seed: r.Seed, chunks: r.Chunks}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -59,45 +73,54 @@ func (e *Engine) NewRolling(ctx context.Context, r Request, chunks int) (s *Roll
 	if s.solver, err = e.NewSolver(r.Steps); err != nil {
 		return s, fmt.Errorf("%w: %w", ErrRequest, err)
 	}
-	c := e.Network.Config
-	if c.WindowChunks != len(s.solver.Steps) || chunks < 0 {
-		return s, fmt.Errorf("%w: %d steps for a window of %d chunks, %d chunks in all", ErrRequest, len(s.solver.Steps), c.WindowChunks, chunks)
+	if n := len(s.solver.Steps); n > rollingSpan-2 {
+		return s, fmt.Errorf("%w: %d steps: the rolling loop's window has room for %d", ErrRequest, n, rollingSpan-2)
 	}
 	s.solver.Draw = r.Noise
 	if s.dq, err = e.Device.NewQueue(); err != nil {
 		return s, err
 	}
-	meter := &compute.Meter{Device: e.Device}
-	new(Rolling).allocate(e, meter)
-	if s.arena, err = e.Device.NewArena(meter.Bytes()); err != nil {
+	if s.arena, err = e.arena(func(a compute.Arena) error { return s.allocate(e, a) }); err != nil {
 		return s, fmt.Errorf("session: %w", err)
 	}
-	s.allocate(e, s.arena)
-	if err := s.arena.Err(); err != nil {
-		return s, fmt.Errorf("session: %w", err)
-	}
-	if s.cache, err = kvcache.NewRolling(e.Device, s.dq, e.CacheShape, rollingSpan*c.ChunkFrames, rollingSlots); err != nil {
+	if s.cache, err = kvcache.NewRolling(e.Device, s.dq, e.CacheShape, rollingSpan*e.Network.ChunkFrames, rollingSlots); err != nil {
 		return s, err
 	}
 	s.work.Attend(attention.Dense{}, attention.Dense{})
 	s.work.Schedule(s.dq, s.timesteps())
-	_, err = e.setPrompt(ctx, s.dq, s.work, r.Prompt)
-	return s, err
+	return s, s.SetPrompt(ctx, r.Prompt)
 }
 
-func (s *Rolling) allocate(e *Engine, a compute.Arena) {
+func (s *Rolling) allocate(e *Engine, a compute.Arena) (err error) {
 	c := e.Network.Config
-	n := c.Frames() * c.Tokens()
-	s.work = e.Network.NewWork(a, e.Device.Types(), 2, e.Text.MaxTokens())
+	frames := c.ChunkFrames * len(s.solver.Steps)
+	n := frames * c.Tokens()
+	s.work = e.Network.NewWork(a, e.Device.Types(), frames, 2, e.Text.MaxTokens())
 	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
+	s.vae, err = e.NewDecoder(a, false)
+	return err
 }
+
+// SetPrompt encodes a prompt and uses it from the next window on.
+func (s *Rolling) SetPrompt(ctx context.Context, prompt string) (err error) {
+	defer s.guard(&err)
+	if s.closed {
+		return ErrClosed
+	}
+	s.unknown, err = s.engine.setPrompt(ctx, s.dq, s.work, prompt)
+	return err
+}
+
+// Unknown returns the words of the prompt that the model does not know.
+func (s *Rolling) Unknown() []text.Unknown { return s.unknown }
 
 // timesteps are the levels of a full window, the last step first, and those of the clean pass.
 func (s *Rolling) timesteps() [][]float32 {
 	c := s.engine.Network.Config
-	levels, clean := make([]float32, c.Frames()), make([]float32, c.Frames())
+	steps := len(s.solver.Steps)
+	levels, clean := make([]float32, steps*c.ChunkFrames), make([]float32, steps*c.ChunkFrames)
 	for i := range levels {
-		levels[i] = s.solver.Steps[c.WindowChunks-1-i/c.ChunkFrames].Timestep
+		levels[i] = s.solver.Steps[steps-1-i/c.ChunkFrames].Timestep
 	}
 	return [][]float32{levels, clean}
 }
@@ -109,13 +132,13 @@ func (s *Rolling) chunk(t compute.Tensor, i int) compute.Tensor {
 }
 
 // Next runs windows until a chunk is done, and returns its frames: the first takes as many windows as there are steps, every
-// later one a single window. After the last chunk of a finite video it returns no frames.
-func (s *Rolling) Next(ctx context.Context) (frames []video.Frame, err error) {
+// later one a single window. After the last chunk of a finite video it returns no frames. It follows no actions.
+func (s *Rolling) Next(ctx context.Context, _ ...int) (frames []video.Frame, err error) {
 	defer s.guard(&err)
 	if s.closed {
 		return nil, ErrClosed
 	}
-	steps := len(s.solver.Steps)
+	began, steps := time.Now(), len(s.solver.Steps)
 	for s.chunks == 0 || s.window < s.chunks+steps-1 {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -131,7 +154,9 @@ func (s *Rolling) Next(ctx context.Context) (frames []video.Frame, err error) {
 		done := s.window-first == steps-1
 		s.window++
 		if done {
+			denoised := time.Now()
 			frames, err = s.vae.Decode(s.dq, s.chunk(s.latent, 0), first*s.engine.Network.ChunkFrames)
+			s.times = Times{Denoise: denoised.Sub(began), Decode: time.Since(denoised)}
 			s.dq.Copy(s.chunk(s.scratch, 0), s.chunk(s.latent, 0))
 			for i := range last - first {
 				s.dq.Copy(s.chunk(s.latent, i), s.chunk(s.latent, i+1))
@@ -153,7 +178,7 @@ func (s *Rolling) advance(first, last int) error {
 	if err := s.cache.BeginWindow(s.dq, span); err != nil {
 		return err
 	}
-	skip := (c.WindowChunks - 1 - (s.window - first)) * c.ChunkFrames
+	skip := (len(s.solver.Steps) - 1 - (s.window - first)) * c.ChunkFrames
 	s.work.Predict(s.dq, s.pred.Slice(0, 0, count*n), s.latent.Slice(0, 0, count*n), dit.Pass{Index: noisyPass, Skip: skip, Chunk: first}, s.cache)
 	for i := range count {
 		key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(first + i)}
@@ -172,6 +197,20 @@ func (s *Rolling) advance(first, last int) error {
 
 // Latent returns the latents of the chunk that the last Next returned, valid until the next call.
 func (s *Rolling) Latent() compute.Tensor { return s.chunk(s.scratch, 0) }
+
+// Latents downloads Latent.
+func (s *Rolling) Latents() ([]float32, error) { return download(s.dq, s.Latent()) }
+
+// Stats returns the cache's sizes; of a closed timeline the last ones.
+func (s *Rolling) Stats() kvcache.Stats {
+	if s.cache == nil {
+		return s.stats
+	}
+	return s.cache.Stats()
+}
+
+// Times returns how long the stages of the last chunk took; the clean pass counts as denoising.
+func (s *Rolling) Times() Times { return s.times }
 
 // Bytes returns the memory of the timeline.
 func (s *Rolling) Bytes() int64 {
@@ -192,6 +231,7 @@ func (s *Rolling) guard(err *error) {
 func (s *Rolling) Close() {
 	s.closed = true
 	if s.cache != nil {
+		s.stats = s.cache.Stats()
 		s.cache.Close()
 		s.cache = nil
 	}

@@ -23,9 +23,7 @@ func TestRollingEqualsRollingForcing(t *testing.T) {
 	const each = 3 * 16 * 8 * 12 // values of a chunk
 	for _, kernel := range cpu.Kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
-			config := wan
-			config.WindowChunks = 5
-			e := wanEngineOf(t, prompt, kernel, config)
+			e := wanEngine(t, prompt, kernel)
 			e.NewSolver = func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 800, 600, 400, 200}, 5) }
 			noise := func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey) {
 				from := start[int(key.Chunk)*each:]
@@ -34,7 +32,7 @@ func TestRollingEqualsRollingForcing(t *testing.T) {
 				}
 				dq.Upload(dst, bytes(tokens(from[:each])))
 			}
-			s, err := e.NewRolling(t.Context(), rollout.Request{Noise: noise}, len(want)/each)
+			s, err := e.NewRolling(t.Context(), rollout.Request{Noise: noise, Chunks: len(want) / each})
 			if err != nil {
 				t.Fatal(err)
 			}

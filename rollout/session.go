@@ -51,7 +51,8 @@ func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err err
 	if err := e.check(r); err != nil {
 		return nil, err
 	}
-	s = &Session{engine: e, seed: r.Seed, place: startPlace(e, r.Heading), vae: e.NewDecoder()}
+	r = e.defaults(r)
+	s = &Session{engine: e, seed: r.Seed, place: startPlace(e, r.Heading)}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -66,16 +67,10 @@ func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err err
 	if s.dq, err = e.Device.NewQueue(); err != nil {
 		return s, err
 	}
-	meter := &compute.Meter{Device: e.Device}
-	new(Session).allocate(e, meter, len(s.solver.Steps))
-	if s.arena, err = e.Device.NewArena(meter.Bytes()); err != nil {
+	if s.arena, err = e.arena(func(a compute.Arena) error { return s.allocate(e, a, r, len(s.solver.Steps)) }); err != nil {
 		return s, fmt.Errorf("session: %w", err)
 	}
-	s.allocate(e, s.arena, len(s.solver.Steps))
-	if err := s.arena.Err(); err != nil {
-		return s, fmt.Errorf("session: %w", err)
-	}
-	if err := s.policies(e.defaults(r)); err != nil {
+	if err := s.policies(r); err != nil {
 		return s, err
 	}
 	s.work.Schedule(s.dq, s.timesteps())
@@ -102,12 +97,14 @@ func (s *Session) policies(r Request) (err error) {
 }
 
 // allocate takes the session's tensors from a: an arena, or a meter that only counts.
-func (s *Session) allocate(e *Engine, a compute.Arena, steps int) {
+func (s *Session) allocate(e *Engine, a compute.Arena, r Request, steps int) (err error) {
 	c := e.Network.Config
 	n := c.ChunkFrames * c.Tokens()
 	s.actions, s.headings, s.poses = make([]int, c.ChunkFrames), make([]int, c.ChunkFrames), make([]kvcache.Pose, c.ChunkFrames)
-	s.work = e.Network.NewWork(a, e.Device.Types(), steps+1, e.Text.MaxTokens())
+	s.work = e.Network.NewWork(a, e.Device.Types(), c.ChunkFrames, steps+1, e.Text.MaxTokens())
 	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
+	s.vae, err = e.NewDecoder(a, r.Peek)
+	return err
 }
 
 // timesteps returns the passes of a chunk: every step, then the clean pass at 0.
@@ -149,31 +146,6 @@ func (e *Engine) setPrompt(ctx context.Context, dq compute.Queue, work *dit.Work
 // Unknown returns the words of the prompt that the model does not know.
 func (s *Session) Unknown() []text.Unknown { return s.unknown }
 
-// start runs the start frames, one latent frame at a time, through the clean pass.
-func (s *Session) start(ctx context.Context, r Request) error {
-	for i, frame := range r.Start {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		var action []int
-		if i > 0 && i < len(r.StartActions) {
-			action = r.StartActions[i : i+1]
-		}
-		latent := s.latent.Slice(0, 0, s.engine.Network.Tokens())
-		if err := s.vae.Encode(s.dq, latent, frame); err != nil {
-			return fmt.Errorf("%w: %w", ErrRequest, err)
-		}
-		end, err := s.begin(kvcache.Span{Start: s.cache.Stats().Frames, Frames: 1}, action)
-		if err != nil {
-			return err
-		}
-		if err := s.commit(latent, end); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Next makes the next chunk. Actions lead to its frames, one each; missing ones are 0 (stand still), and so is the one of a
 // video's very first frame. A cancelled context ends the chunk early and leaves the session as it was before.
 func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Frame, err error) {
@@ -188,7 +160,7 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 		return nil, err
 	}
 	committed := time.Now()
-	frames, err = s.vae.Decode(s.dq, s.latent, s.cache.Stats().Frames-s.engine.Network.ChunkFrames)
+	frames, err = s.vae.Decode(s.dq, s.latent, s.done()-s.engine.Network.ChunkFrames)
 	s.times = Times{denoised.Sub(began), committed.Sub(denoised), time.Since(committed)}
 	return frames, err
 }
@@ -196,11 +168,17 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 // Peek makes the next chunk as Next would, and leaves the session as it was before.
 func (s *Session) Peek(ctx context.Context, actions ...int) (frames []video.Frame, err error) {
 	defer s.guard(&err)
+	if !s.closed && !s.vae.Again() {
+		return nil, fmt.Errorf("%w: peek at a chunk: the session was started without Request.Peek", ErrRequest)
+	}
 	if _, err := s.denoise(ctx, actions); err != nil {
 		return nil, err
 	}
-	return s.vae.Decode(s.dq, s.latent, s.cache.Stats().Frames)
+	return s.vae.Decode(s.dq, s.latent, s.done())
 }
+
+// done is the latent frames so far.
+func (s *Session) done() int { return s.cache.Stats().Frames }
 
 // Force goes on with a chunk that was made elsewhere instead of its own: latent holds the clean tokens [tokens, values] of a
 // whole chunk. It runs the clean pass alone.
@@ -224,12 +202,15 @@ func (s *Session) Force(ctx context.Context, latent []float32, actions ...int) (
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
 	}
 	s.dq.Upload(s.latent, b)
-	return s.commit(s.latent, end)
+	if err := s.commit(s.latent, end); err != nil {
+		return err
+	}
+	return s.vae.Feed(s.dq, s.latent, s.done()-s.engine.Network.ChunkFrames)
 }
 
 // span is the next chunk.
 func (s *Session) span() kvcache.Span {
-	return kvcache.Span{Start: s.cache.Stats().Frames, Frames: s.engine.Network.ChunkFrames}
+	return kvcache.Span{Start: s.done(), Frames: s.engine.Network.ChunkFrames}
 }
 
 // denoise makes the next chunk's latents and returns where its actions lead; the session is as before until commit.
@@ -276,14 +257,19 @@ func (s *Session) Stats() kvcache.Stats {
 func (s *Session) Latent() compute.Tensor { return s.latent }
 
 // Latents downloads Latent.
-func (s *Session) Latents() ([]float32, error) {
-	b := make([]byte, s.latent.Bytes())
-	s.dq.Download(b, s.latent)
-	out := make([]float32, s.latent.Elems())
+func (s *Session) Latents() ([]float32, error) { return download(s.dq, s.latent) }
+
+func download(dq compute.Queue, t compute.Tensor) ([]float32, error) {
+	if dq == nil {
+		return nil, ErrClosed
+	}
+	b := make([]byte, t.Bytes())
+	dq.Download(b, t)
+	out := make([]float32, t.Elems())
 	for i := range out {
 		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
 	}
-	return out, s.dq.Err()
+	return out, dq.Err()
 }
 
 // Times returns how long the stages of the last chunk took.

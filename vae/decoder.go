@@ -128,11 +128,8 @@ func (d *Decoder) rehearse(a compute.Arena, o Options, channels int) error {
 	return nil
 }
 
-// Width is the width of a frame in pixels.
-func (d *Decoder) Width() int { return d.options.Width }
-
-// Height is the height of a frame in pixels.
-func (d *Decoder) Height() int { return d.options.Height }
+// Again reports whether the last chunk may be decoded or fed once more, as another (Options.Again).
+func (d *Decoder) Again() bool { return d.options.Again }
 
 // Reset makes the next latent frame the first of a video. It takes and gives back no memory.
 func (d *Decoder) Reset() {
@@ -217,7 +214,7 @@ func (d *Decoder) frame(x compute.Tensor, _ grid) {
 	if d.err = d.dq.Err(); d.err != nil {
 		return
 	}
-	f := video.NewFrame(d.Width(), d.Height())
+	f := video.NewFrame(d.options.Width, d.options.Height)
 	f.Index = index
 	for i := range f.Pix {
 		v := d.byteOf(float64(math.Float32frombits(binary.LittleEndian.Uint32(d.host[4*i:]))))

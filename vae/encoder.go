@@ -107,26 +107,3 @@ func (e *Encoder) finish(x compute.Tensor, g grid) {
 	e.put(z)
 	e.full = true
 }
-
-// Session joins a decoder and an encoder into what package rollout asks for.
-type Session struct {
-	*Decoder
-	// Encoder may be nil: then there are no start frames.
-	Encoder *Encoder
-}
-
-// Encode makes a start image the latent frame 0, and feeds that to the decoder, so that later frames follow it. A start video
-// of 1+4n frames has fewer latent frames than frames: push it to the Encoder.
-func (s *Session) Encode(dq compute.Queue, latent compute.Tensor, frame video.Frame) error {
-	if s.Encoder == nil {
-		return fmt.Errorf("start frame: the session has no encoder: %w", compute.ErrUnsupported)
-	}
-	full, err := s.Encoder.Push(dq, latent, frame)
-	switch {
-	case err != nil:
-		return err
-	case !full:
-		return fmt.Errorf("start frame %d makes no latent frame of its own: a start video is 1+4n frames for the encoder", s.Encoder.seen-1)
-	}
-	return s.Feed(dq, latent, s.Next())
-}

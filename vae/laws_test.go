@@ -14,7 +14,10 @@ import (
 	"longtake/weights"
 )
 
-var _ rollout.Decoder = (*Session)(nil)
+var (
+	_ rollout.Decoder = (*Decoder)(nil)
+	_ rollout.Encoder = (*Encoder)(nil)
+)
 
 // frames decodes chunk by chunk into frames.
 func (r *rig) frames(d *Decoder, dq compute.Queue, z compute.Tensor, chunk int) (out []video.Frame) {
@@ -180,7 +183,6 @@ func TestAStartImageIsLatentFrameZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := r.decoder(m.NewDecoder, o)
-	s := &Session{Decoder: d, Encoder: e}
 	image := video.NewFrame(48, 32)
 	for i := range image.Pix {
 		image.Pix[i] = uint8(i * 7)
@@ -188,22 +190,22 @@ func TestAStartImageIsLatentFrameZero(t *testing.T) {
 	n := d.tokens.count()
 	z := r.arena.Tensor(compute.F32, 2*n, 64)
 	r.dq.Noise(z, compute.NoiseKey{Seed: 1})
-	if err := s.Encode(r.dq, z.Slice(0, 0, n), image); err != nil {
+	if full, err := e.Push(r.dq, z.Slice(0, 0, n), image); !full || err != nil {
+		t.Fatal(full, err)
+	}
+	if err := d.Feed(r.dq, z.Slice(0, 0, n), 0); err != nil {
 		t.Fatal(err)
 	}
-	frames, err := s.Decode(r.dq, z.Slice(0, n, 2*n), 1)
+	frames, err := d.Decode(r.dq, z.Slice(0, n, 2*n), 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.same("after the image", frames, r.frames(d, r.dq, z, 2)[1:])
-	if err := s.Encode(r.dq, z.Slice(0, 0, n), image); err == nil {
+	if _, err := e.Push(r.dq, z.Slice(0, 0, n), image); err == nil {
 		t.Error("a second image was taken")
 	}
 	if _, err := e.Push(r.dq, z.Slice(0, 0, n), video.NewFrame(64, 32)); err == nil {
 		t.Error("an image of another size was taken")
-	}
-	if err := (&Session{Decoder: d}).Encode(r.dq, z.Slice(0, 0, n), image); !errors.Is(err, compute.ErrUnsupported) {
-		t.Errorf("encode without encoder: %v", err)
 	}
 }
 

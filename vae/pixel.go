@@ -17,11 +17,17 @@ type Pixels struct {
 	host                 []byte
 }
 
-// Width and Height are the size of a frame.
+// Width is the columns of pixels of a frame.
 func (p *Pixels) Width() int { return p.Columns * p.Patch }
 
 // Height is the rows of pixels of a frame.
 func (p *Pixels) Height() int { return p.Rows * p.Patch }
+
+// Feed does nothing: a latent frame is decoded without what came before.
+func (p *Pixels) Feed(compute.Queue, compute.Tensor, int) error { return nil }
+
+// Again is true for the same reason.
+func (p *Pixels) Again() bool { return true }
 
 // Decode downloads the chunk's latents F32 [frames*tokens, patch*patch*3] and returns its frames, numbered from first. The
 // frames own their pixels.
@@ -66,10 +72,10 @@ func (p *Pixels) patch(pix []byte, t int, values []byte) bool {
 	return true
 }
 
-// Encode uploads a frame as latent tokens F32 [tokens, patch*patch*3]: x/127.5 - 1.
-func (p *Pixels) Encode(dq compute.Queue, latent compute.Tensor, frame video.Frame) error {
+// Push uploads a frame as latent tokens F32 [tokens, patch*patch*3]: x/127.5 - 1. Every frame is a latent frame.
+func (p *Pixels) Push(dq compute.Queue, latent compute.Tensor, frame video.Frame) (full bool, err error) {
 	if frame.Width != p.Width() || frame.Height != p.Height() {
-		return fmt.Errorf("start frame is %dx%d, the model makes %dx%d", frame.Width, frame.Height, p.Width(), p.Height())
+		return false, fmt.Errorf("start frame is %dx%d, the model makes %dx%d", frame.Width, frame.Height, p.Width(), p.Height())
 	}
 	b := make([]byte, 0, latent.Bytes())
 	for t := range p.Rows * p.Columns {
@@ -81,5 +87,5 @@ func (p *Pixels) Encode(dq compute.Queue, latent compute.Tensor, frame video.Fra
 		}
 	}
 	dq.Upload(latent, b)
-	return dq.Err()
+	return true, dq.Err()
 }

@@ -77,10 +77,9 @@ func (c *calibrateCommand) clip(ctx context.Context, l *lab, seed uint32, polici
 	if err != nil {
 		return usageError{err}
 	}
-	d := l.engine.NewDecoder()
 	r := rollout.Request{Prompt: episode.Prompt(), Seed: uint64(seed), Steps: c.Steps, Heading: episode.Poses[0].Heading}
 	for i := range c.Frames {
-		frame := video.NewFrame(d.Width(), d.Height())
+		frame := video.NewFrame(l.engine.Width, l.engine.Height)
 		episode.World.Render(frame.Pix, episode.Poses[i], frame.Width, frame.Height)
 		r.Start, r.StartActions = append(r.Start, frame), append(r.StartActions, int(episode.Actions[i]))
 	}

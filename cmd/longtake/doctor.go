@@ -186,8 +186,7 @@ func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, floa
 	if err != nil {
 		return nil, 0, err
 	}
-	d := engine.NewDecoder()
-	plan.setStart(d.Width(), d.Height())
+	plan.setStart(engine.Width, engine.Height)
 	session, err := engine.NewSession(ctx, plan.request)
 	if err != nil {
 		return nil, 0, err

@@ -122,8 +122,7 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 			return err
 		}
 	}
-	decoder := engine.NewDecoder()
-	plan.setStart(decoder.Width(), decoder.Height())
+	plan.setStart(engine.Width, engine.Height)
 	kept, err := g.resolve(engine)
 	if err != nil {
 		return err
@@ -136,7 +135,7 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 	if err := fits(dev, r.Memory); err != nil {
 		return err
 	}
-	options := video.Options{Width: decoder.Width(), Height: decoder.Height(), FPS: set.fps, Scale: g.Scale}
+	options := video.Options{Width: engine.Width, Height: engine.Height, FPS: set.fps, Scale: g.Scale}
 	if options.Scale == 0 {
 		options.Scale = max(1, (255+min(options.Width, options.Height))/min(options.Width, options.Height))
 	}

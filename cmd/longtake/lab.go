@@ -161,8 +161,7 @@ func (f *sceneFlags) open(out *streams, l *lab) (*scene, error) {
 		return nil, err
 	}
 	s := &scene{plan: p}
-	d := l.engine.NewDecoder()
-	p.setStart(d.Width(), d.Height())
+	p.setStart(l.engine.Width, l.engine.Height)
 	if p.begin.kind != startSim {
 		if f.Given > 1 {
 			return nil, usagef("--given %d: only the simulator gives more than one frame, --start is %s", f.Given, p.begin.name)
@@ -175,7 +174,7 @@ func (f *sceneFlags) open(out *streams, l *lab) (*scene, error) {
 		s.poses = append(s.poses, w.Step(s.poses[i], a))
 	}
 	s.truth = func(i int) video.Frame {
-		frame := video.NewFrame(d.Width(), d.Height())
+		frame := video.NewFrame(l.engine.Width, l.engine.Height)
 		w.Render(frame.Pix, s.poses[i], frame.Width, frame.Height)
 		return frame
 	}
