@@ -77,16 +77,46 @@ DEV inline bool blocked(const World& w, float x, float y) {
   return false;
 }
 
-// actions: 0 noop 1 forward 2 back 3 left 4 right 5 forward+left 6 forward+right
-DEV inline void step(const World& w, float& x, float& y, int& h, int a) {
-  if (a == 3 || a == 5) h = (h + NHEAD - 1) % NHEAD;
-  if (a == 4 || a == 6) h = (h + 1) % NHEAD;
-  float f = (a == 1 || a == 5 || a == 6) ? STEP : (a == 2 ? -STEP : 0.f);
-  if (f != 0.f) {
-    float an = h * (6.2831853f / NHEAD), nx = x + f * sinf(an), ny = y - f * cosf(an);
-    if (!blocked(w, nx, y)) x = nx;
-    if (!blocked(w, x, ny)) y = ny;
+// actions: 0 noop 1 forward 2 back 3 left 4 right 5 forward+left 6 forward+right 7 strafe left 8 strafe right
+DEV inline int turned(int h, int a) {
+  if (a == 3 || a == 5) return (h + NHEAD - 1) % NHEAD;
+  if (a == 4 || a == 6) return (h + 1) % NHEAD;
+  return h;
+}
+
+DEV inline bool moves(int a) { return a != 0 && a != 3 && a != 4; }
+
+// The way an action asks for at heading h, which is the one after its turn.
+DEV inline void stride(int h, int a, float& dx, float& dy) {
+  float an = h * (6.2831853f / NHEAD);
+  if (a >= 7) {
+    float side = a == 8 ? STEP : -STEP;
+    dx = side * cosf(an);
+    dy = side * sinf(an);
+  } else {
+    float f = a == 2 ? -STEP : STEP;
+    dx = f * sinf(an);
+    dy = -f * cosf(an);
   }
+}
+
+DEV inline void step(const World& w, float& x, float& y, int& h, int a) {
+  h = turned(h, a);
+  if (!moves(a)) return;
+  float dx, dy;
+  stride(h, a, dx, dy);
+  float nx = x + dx, ny = y + dy;
+  if (!blocked(w, nx, y)) x = nx;
+  if (!blocked(w, x, ny)) y = ny;
+}
+
+// Whether anything would be in the way of an action.
+DEV inline bool hits(const World& w, float x, float y, int h, int a) {
+  if (!moves(a)) return false;
+  h = turned(h, a);
+  float dx, dy;
+  stride(h, a, dx, dy);
+  return blocked(w, x + dx, y) || blocked(w, x + dx, y + dy);
 }
 
 // Prompt vocabulary (see vocab.py, which mirrors these offsets)
@@ -284,163 +314,5 @@ DEV inline void bfs(const World& w, int tx, int ty, u8* dist) {
         q[b++] = (u8)m;
       }
     }
-  }
-}
-
-// poses: x,y,heading index (float) for each frame; act[t] is the action that led from frame t-1 to frame t.
-// kind: 0 mixed policy, 1 look around (span turns one way, then span back the other way), 2 full circles, 3 walk away
-// for span frames (no combined actions), then undo every action
-DEV inline void gen_episode(u32 seed, int T, int kind, int ctx, int span, World& w, short* tok, float* pose, u8* act) {
-  Rng r;
-  r.s = hash32(seed * 2654435761u + 12345u);
-  rnd(r);
-  gen_world(w, r);
-  int cx, cy;
-  do {
-    cx = 1 + ri(r, G - 2);
-    cy = 1 + ri(r, G - 2);
-  } while (w.cell[cy * G + cx] || pcell(w, cx, cy));
-  float x = cx + 0.5f, y = cy + 0.5f;
-  int h = ri(r, NHEAD);
-  w.start_reg = (u8)region(w, x, y);
-  gen_prompt(w, r, tok);
-  u8 dist[G * G];
-  u8 que[160];
-  int qn = 0, qi = 0;
-  bool go = false;
-  int stuck = 0, left = 0;
-  float lazy = rf(r);
-  for (int t = 0; t < T; t++) {
-    int a = 0;
-    if (t > 0) {
-      if (kind == 1) {
-        int d = (t - 1) % (2 * span);
-        a = d < span ? 4 : 3;
-        if ((seed & 1)) a = 7 - a;
-      } else if (kind == 2) {
-        a = (seed & 1) ? 3 : 4;
-      } else if (kind == 3 && t > span) {
-        int b = act[2 * span + 1 - t > 0 ? 2 * span + 1 - t : 0];
-        a = b == 1 ? 2 : b == 2 ? 1 : b == 3 ? 4 : b == 4 ? 3 : 0;
-      } else {
-        if (!go && qi >= qn) {  // choose the next behaviour
-          float p = rf(r);
-          qn = qi = 0;
-          if (kind == 3) p *= 0.48f;
-          if (p < 0.48f || (p < 0.58f && t < 6)) {
-            int tx, ty, tries = 0;
-            do {
-              tx = 1 + ri(r, G - 2);
-              ty = 1 + ri(r, G - 2);
-              tries++;
-            } while ((solid(w, tx, ty) || pcell(w, tx, ty) || abs(tx - (int)x) + abs(ty - (int)y) > 7) && tries < 60);
-            if (tries < 60) {
-              bfs(w, tx, ty, dist);
-              int d = dist[(int)y * G + (int)x];
-              if (d > 0 && d < 14) {
-                go = true;
-                left = 8 + d * 9;
-                stuck = 0;
-              }
-            }
-          } else if (p < 0.63f) {
-            int k = ri(r, t);
-            float bx = pose[k * 3], by = pose[k * 3 + 1];
-            bfs(w, (int)bx, (int)by, dist);
-            int d = dist[(int)y * G + (int)x];
-            if (d > 0 && d < 24) {
-              go = true;
-              left = 8 + d * 9;
-              stuck = 0;
-            }
-          }  // go back to a place seen before
-          else if (p < 0.71f) {
-            int n = 8 + ri(r, 28), d = 3 + ri(r, 2);
-            for (int i = 0; i < n; i++) que[qn++] = d;
-          }  // look around
-          else if (p < 0.80f) {
-            int n = 4 + ri(r, 16), d = 3 + ri(r, 2), s = ri(r, 4);
-            for (int i = 0; i < n; i++) que[qn++] = d;
-            for (int i = 0; i < s; i++) que[qn++] = 0;
-            for (int i = 0; i < n; i++) que[qn++] = 7 - d;
-          }  // glance and return
-          else if (p < 0.88f) {
-            int n = 3 + ri(r, 12);
-            for (int i = 0; i < n; i++) que[qn++] = 1;
-            int m = ri(r, 3);
-            if (m == 0)
-              for (int i = 0; i < n; i++) que[qn++] = 2;
-            else {
-              int d = 3 + ri(r, 2);
-              for (int i = 0; i < 15; i++) que[qn++] = d;
-              for (int i = 0; i < n; i++) que[qn++] = 1;
-              if (m == 2)
-                for (int i = 0; i < 15; i++) que[qn++] = d;
-            }
-          } else if (p < 0.93f) {
-            int n = 2 + ri(r, 8);
-            for (int i = 0; i < n; i++) que[qn++] = 0;
-          } else if (p < 0.96f) {
-            int n = 2 + ri(r, 8);
-            for (int i = 0; i < n; i++) que[qn++] = 2;
-          } else {
-            int n = 4 + ri(r, 10);
-            for (int i = 0; i < n; i++) que[qn++] = ri(r, 7);
-          }
-        }
-        if (go) {
-          int ix = (int)x, iy = (int)y, c = iy * G + ix, best = dist[c];
-          float tx = ix + 0.5f, ty = iy + 0.5f;
-          bool done = false;
-          if (best == 0 || best == 255 || --left <= 0 || stuck > 5)
-            done = true;
-          else {
-            int bx = ix, by = iy;
-            const int dx[4] = {1, -1, 0, 0}, dy[4] = {0, 0, 1, -1};
-            for (int k = 0; k < 4; k++) {
-              int nx = ix + dx[k], ny = iy + dy[k];
-              if (!solid(w, nx, ny) && dist[ny * G + nx] < best) {
-                best = dist[ny * G + nx];
-                bx = nx;
-                by = ny;
-              }
-            }
-            tx = bx + 0.5f;
-            ty = by + 0.5f;
-          }
-          if (done) {
-            go = false;
-            a = 0;
-            if (rf(r) < 0.7f) a = 3 + ri(r, 2);
-          } else {
-            float want = atan2f(tx - x, -(ty - y)) * (NHEAD / 6.2831853f);
-            float d = want - h;
-            while (d > NHEAD / 2) d -= NHEAD;
-            while (d < -NHEAD / 2) d += NHEAD;
-            float ad = fabsf(d);
-            if (ad > 2.2f)
-              a = d < 0 ? 3 : 4;
-            else if (ad > 0.7f)
-              a = (rf(r) < 0.3f * lazy) ? (d < 0 ? 3 : 4) : (d < 0 ? 5 : 6);
-            else
-              a = 1;
-          }
-        } else if (qi < qn)
-          a = que[qi++];
-        else
-          a = 0;
-      }
-      if (kind == 3 && a > 4) a = 1;
-      float ox = x, oy = y;
-      step(w, x, y, h, a);
-      if ((a == 1 || a > 4) && fabsf(ox - x) + fabsf(oy - y) < 0.02f)
-        stuck++;
-      else if (a)
-        stuck = stuck > 0 ? stuck - 1 : 0;
-    }
-    pose[t * 3] = x;
-    pose[t * 3 + 1] = y;
-    pose[t * 3 + 2] = (float)h;
-    act[t] = (u8)a;
   }
 }

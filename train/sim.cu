@@ -1,5 +1,5 @@
 // Entry points of the simulator, for simulator.py: cu_* on the GPU, cpu_* on the CPU.
-#include "maze.h"
+#include "walk.h"
 #include "raycast.h"
 #ifdef __CUDACC__
 

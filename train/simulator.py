@@ -6,6 +6,7 @@ import tempfile
 
 import torch
 
+MIXED, LOOK, CIRCLES, UNDO, RETURN, STROLL = range(6)  # kinds of walk, as in walk.h
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -32,7 +33,7 @@ class Sim:
     def gen(self, seed, n, frames, kind=0, ctx=0, span=0):
         """n episodes with seeds seed .. seed+n-1: worlds, prompt ids [n,128], poses [n,frames,3], actions [n,frames].
 
-        kind: 0 mixed policy, 1 look around and back, 2 full circles, 3 walk away for span frames and undo.
+        kind: one of MIXED .. STROLL (walk.h).
         """
         w = torch.zeros(n, self.world_bytes, dtype=torch.uint8, device=self.dev)
         tok = torch.zeros(n, 128, dtype=torch.int16, device=self.dev)

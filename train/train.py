@@ -1,7 +1,8 @@
-"""Teacher-forced flow matching with [clean | noisy] copies of every clip; needs one CUDA GPU and torch >= 2.6.
+"""Teacher-forced flow matching with [clean | noisy] copies of every clip; one CUDA GPU, torch >= 2.6, or a tiny dry run
+on the CPU.
 
-Phases are "T:B:seconds[:resample]": clips of T frames, batches of B, for so many seconds of wall time. Writes the
-averaged weights to $OUT/<name>.safetensors (bf16), the same in float32 parts for --init, and the log as JSON.
+Training comes in sittings: each starts from averaged weights (--init: a .safetensors file or the stem of a checkpoint, see
+checkpoint.py), trains for --seconds, saves $OUT/NAME-hi.bin and -lo.bin every --save seconds, and its log as NAME-log.json.
 """
 import argparse
 import json
@@ -9,35 +10,34 @@ import os
 import time
 
 import torch
-import torch._dynamo
 
+import checkpoint
+import data
 from simulator import Sim
-from tw import CFG, TinyWorld, load, patchify, save, train_mask
-
-DEV = "cuda"
+from tw import PLACED, TinyWorld, load, patchify, train_mask, widened
 
 
 def arguments():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--phases", default="32:64:30,96:20:30")
-    ap.add_argument("--init", default="", help="float32 weights to start from")
-    ap.add_argument("--init_parts", type=int, default=1)
+    ap.add_argument("--frames", type=int, default=112, help="length of clips; even")
+    ap.add_argument("--batch", type=int, default=16)
+    ap.add_argument("--seconds", type=float, default=60)
+    ap.add_argument("--start", type=float, default=0, help="time.time() from which the seconds count; 0: when training begins")
+    ap.add_argument("--steps", type=int, default=10 ** 9)
+    ap.add_argument("--init", default="", help="where to start; empty: random weights")
     ap.add_argument("--mlr", type=float, default=0.02, help="learning rate of Muon")
     ap.add_argument("--alr", type=float, default=1.5e-3, help="learning rate of AdamW")
-    ap.add_argument("--seed", type=int, default=1)
-    ap.add_argument("--decay_from", type=float, default=0.5, help="share of the wall time after which the rate falls")
-    ap.add_argument("--name", default="tw")
-    ap.add_argument("--ckpt_parts", type=int, default=2)
+    ap.add_argument("--warm", type=int, default=50, help="steps of warm-up")
+    ap.add_argument("--decay_from", type=float, default=0.6, help="share of the time after which the rate falls")
+    ap.add_argument("--decay_to", type=float, default=0.02, help="share of the rate that is left at the end")
+    ap.add_argument("--average", type=float, default=0.998)
+    ap.add_argument("--sitting", type=int, default=1, help="seeds of clips and noise")
+    ap.add_argument("--save", type=float, default=100)
+    ap.add_argument("--name", default="train")
+    ap.add_argument("--device", default="cuda")
     return ap.parse_args()
 
 
-def parse_phases(text):
-    for phase in text.split(","):
-        x = phase.split(":")
-        yield int(x[0]), int(x[1]), float(x[2]), int(x[3]) if len(x) > 3 else 0
-
-
-@torch.compile(dynamic=False)
 def ns5(g, mom):
     """Muon's direction: Nesterov momentum, made nearly orthogonal by five Newton-Schulz steps; a batch of matrices."""
     mom.lerp_(g, 0.05)
@@ -55,12 +55,13 @@ def ns5(g, mom):
 class Optimiser:
     """Muon for the matrices of blocks, text layers and time MLP, AdamW for the rest, and the average of the weights."""
 
-    def __init__(self, m, alr, mlr):
-        self.alr, self.mlr = alr, mlr
+    def __init__(self, m, alr, mlr, average, compiled):
+        self.alr, self.mlr, self.average = alr, mlr, average
+        self.ns5 = torch.compile(ns5, dynamic=False) if compiled else ns5
 
         def for_muon(name, p):
             inner = "blocks." in name or "text_layers." in name or name in ("time1.weight", "time2.weight")
-            return p.ndim == 2 and inner and "modulation" not in name
+            return p.ndim == 2 and inner and "modulation" not in name and "place" not in name
 
         muon = [p for name, p in m.named_parameters() if for_muon(name, p)]
         ids = {id(p) for p in muon}
@@ -68,88 +69,101 @@ class Optimiser:
         self.groups = {}
         for p in muon:
             self.groups.setdefault(tuple(p.shape), []).append(p)
-        self.mom = {k: torch.zeros(len(v), *k, device=DEV) for k, v in self.groups.items()}
-        self.adam = torch.optim.AdamW(self.rest, lr=alr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        self.mom = {k: torch.zeros(len(v), *k, device=v[0].device) for k, v in self.groups.items()}
+        self.adam = torch.optim.AdamW(self.rest, lr=alr, betas=(0.9, 0.98), weight_decay=0.0, **(dict(fused=True) if compiled else {}))
         self.params = list(m.parameters())
         self.ema = [p.detach().clone() for p in self.params]
 
+    @torch.no_grad()
     def step(self, factor, step):
         for g in self.adam.param_groups:
             g["lr"] = self.alr * factor
-        torch.nn.utils.clip_grad_norm_(self.rest, 1.0, foreach=True)
+        torch.nn.utils.clip_grad_norm_(self.rest, 1.0)
         self.adam.step()
         lr = self.mlr * factor
         for shape, params in self.groups.items():
-            update = ns5(torch.stack([p.grad for p in params]), self.mom[shape])
+            update = self.ns5(torch.stack([p.grad for p in params]), self.mom[shape])
             weights = [p.data for p in params]
             torch._foreach_mul_(weights, 1 - lr * 0.02)
             torch._foreach_add_(weights, list(update.unbind(0)), alpha=-lr * max(1, shape[0] / shape[1]) ** 0.5)
         for p in self.params:
             p.grad = None
-        torch._foreach_lerp_(self.ema, self.params, 1 - min(0.998, (step + 1) / (step + 20)))
+        keep = min(self.average, (step + 1) / (step + 20))
+        torch._foreach_mul_(self.ema, keep)
+        torch._foreach_add_(self.ema, self.params, alpha=1 - keep)
 
 
-def noise_levels(batch, frames):
+def noise_levels(batch, frames, dev):
     """Levels of the noisy copies: uniform, shifted by 3 (60%) or not (40%); a tenth exactly 1."""
-    u = torch.rand(batch, frames, device=DEV)
-    shift = torch.where(torch.rand(batch, frames, device=DEV) < 0.6, 3.0, 1.0)
+    u = torch.rand(batch, frames, device=dev)
+    shift = torch.where(torch.rand(batch, frames, device=dev) < 0.6, 3.0, 1.0)
     t = shift * u / (1 + (shift - 1) * u)
-    return torch.where(torch.rand(batch, frames, device=DEV) < 0.1, torch.ones_like(t), t).clamp(0.02, 1)
+    return torch.where(torch.rand(batch, frames, device=dev) < 0.1, torch.ones_like(t), t).clamp(0.02, 1)
 
 
 def noisy_context(x):
-    """Light noise on half of the context frames; in a fifth of the clips the first frames are pure noise, so that the
-    prompt must be used. The model is told the levels."""
+    """Noise on context frames, its level told to the model: light on half of them; pure on the first ones of a tenth of
+    the clips, so that the prompt must be used; pure on a run of frames in a third of the clips, so that what was there
+    must come from older frames of the same place."""
     batch, frames = x.shape[:2]
-    tc = torch.rand(batch, frames, device=DEV) * 0.3 * (torch.rand(batch, frames, device=DEV) < 0.5)
-    prefix = torch.randint(1, frames // 2, (batch, 1), device=DEV) * (torch.rand(batch, 1, device=DEV) < 0.2)
-    tc = torch.where(torch.arange(frames, device=DEV) < prefix, torch.ones_like(tc), tc)
+    dev = x.device
+    i = torch.arange(frames, device=dev)
+    tc = torch.rand(batch, frames, device=dev) * 0.3 * (torch.rand(batch, frames, device=dev) < 0.5)
+    prefix = torch.randint(1, frames // 2, (batch, 1), device=dev) * (torch.rand(batch, 1, device=dev) < 0.1)
+    first = torch.randint(min(4, frames - 1), frames, (batch, 1), device=dev)
+    many = torch.randint(3, 28, (batch, 1), device=dev) * (torch.rand(batch, 1, device=dev) < 0.35)
+    tc = torch.where((i < prefix) | (i >= first) & (i < first + many), torch.ones_like(tc), tc)
     tt = tc[..., None, None]
     return (1 - tt) * x + tt * torch.randn_like(x), tc
 
 
 @torch.no_grad()
-def resampled_context(m, x, xc, tc, act, head, tok, bm):
+def resampled_context(m, x, xc, tc, act, head, tok, bm, pf):
     """Runs of context frames replaced by the model's one-step re-denoising of the truth: right content, own errors."""
     batch, frames = act.shape
-    ts = (0.25 + 0.65 * torch.rand(batch, 1, device=DEV)).expand(batch, frames)
+    dev = x.device
+    ts = (0.25 + 0.75 * torch.rand(batch, 1, device=dev)).expand(batch, frames)
     zt = (1 - ts)[..., None, None] * x + ts[..., None, None] * torch.randn_like(x)
-    own = m(xc, zt, tc, ts, act, head, tok, torch.arange(frames, device=DEV), bm).float().clamp(-1, 1)
-    runs = (torch.rand(batch, frames, device=DEV) < 0.04).cumsum(1) + torch.randint(0, 2, (batch, 1), device=DEV)
+    own = m(xc, zt, tc, ts, act, head, tok, torch.arange(frames, device=dev), bm, pf).float().clamp(-1, 1)
+    runs = (torch.rand(batch, frames, device=dev) < 0.04).cumsum(1) + torch.randint(0, 2, (batch, 1), device=dev)
     return noisy_context(torch.where((runs % 2 == 1)[..., None, None], own, x))
 
 
-def clip_loss(m, clip, step, resample, bm):
+def clip_loss(m, clip, step, bm):
     """Loss of one batch, the squared error per frame [B,T] and the noise levels [B,T]."""
-    vid, tok, act, head = clip
+    vid, tok, act, head, xy = clip
+    dev = act.device
     batch, frames = act.shape
     x = patchify(vid)
-    pos, first = torch.arange(frames, device=DEV), 0
+    pos, first = torch.arange(frames, device=dev), 0
     if step % 4 == 3:  # the first frames share one temporal position: trains the clamp of the sampler
         s = int(torch.randint(1, frames // 3 + 1, (1,)))
         pos, first = (pos - s).clamp(min=0), s + 4
+    pf = m.features(torch.cat(data.places(xy, act, head), 1), head.repeat(1, 2))
     xc, tc = noisy_context(x)
-    tn = noise_levels(batch, frames)
+    tn = noise_levels(batch, frames, dev)
     eps = torch.randn_like(x)
-    with torch.autocast(DEV, torch.bfloat16):
-        if resample and step % 2 == 0:
-            xc, tc = resampled_context(m, x, xc, tc, act, head, tok, bm)
+    with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):
+        if step % 2 == 0:
+            xc, tc = resampled_context(m, x, xc, tc, act, head, tok, bm, pf)
+    with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):  # autocast would keep casts made without gradients
         z = (1 - tn)[..., None, None] * x + tn[..., None, None] * eps
-        p = m(xc, z, tc, tn, act, head, tok, pos, bm)
+        p = m(xc, z, tc, tn, act, head, tok, pos, bm, pf)
     se = (p.float() - x).square().mean((2, 3))
     weight = 1 / tn.clamp(min=0.2).square()
-    of_frame = torch.ones(frames, device=DEV)
+    of_frame = torch.ones(frames, device=dev)
     of_frame[0] = 3
-    of_frame[:first] = 0
+    of_frame[:min(first, frames - 1)] = 0
     return (se * weight * of_frame).sum() / (of_frame.sum() * batch), se, tn
 
 
 class Log:
     """Means over the steps since the last line: loss, error at t > .95, of frame 0, of the second half of the clip."""
 
-    def __init__(self):
-        self.lines, self.sums, self.n, self.frames = [], torch.zeros(4, device=DEV), 0, 0
-        self.start = time.time()
+    def __init__(self, dev):
+        self.lines, self.sums, self.n, self.frames = [], torch.zeros(4, device=dev), 0, 0
+        self.start = self.since = time.time()
+        self.before = 0
 
     @torch.no_grad()
     def add(self, loss, se, tn):
@@ -160,69 +174,80 @@ class Log:
         self.n += 1
         self.frames += se.numel()
 
-    def line(self, step, clip_frames, factor):
-        if step % 100 and not (step < 100 and step % 10 == 0):
+    def line(self, step, factor):
+        if step % 100 and not (step < 100 and step % 20 == 0):
             return
         v = (self.sums / self.n).tolist()
         self.sums.zero_()
-        self.n = 0
-        seconds = time.time() - self.start
-        self.lines.append([step, round(seconds, 1), clip_frames, *[round(x, 5) for x in v]])
-        print(f"step {step} {seconds:.0f}s T={clip_frames} loss {v[0]:.4f} mse(t>.95) {v[1]:.4f} frame0 {v[2]:.4f} "
-              f"late {v[3]:.4f} lr {factor:.2f} {self.frames / seconds:.0f} fr/s", flush=True)
+        self.n, now = 0, time.time()
+        rate = (self.frames - self.before) / (now - self.since)
+        self.since, self.before = now, self.frames
+        self.lines.append([step, round(now - self.start, 1), *[round(x, 5) for x in v], round(factor, 3), round(rate)])
+        print(f"step {step} {now - self.start:.0f}s loss {v[0]:.4f} mse(t>.95) {v[1]:.4f} frame0 {v[2]:.4f} late {v[3]:.4f} "
+              f"rate {factor:.2f} {rate:.0f} fr/s", flush=True)
 
 
-def rate_factor(step, elapsed, decay_from):
-    """Warm-up over 100 steps, constant, then linear down to 2% by share of the wall time."""
-    decay = 1 if elapsed < decay_from else max(0.02, (1 - elapsed) / (1 - decay_from))
-    return min(1, (step + 1) / 100) * decay
+def rate_factor(a, step, elapsed):
+    """Warm-up, constant, then linear down by share of the wall time."""
+    decay = 1 if elapsed < a.decay_from else max(a.decay_to, 1 - (1 - a.decay_to) * (elapsed - a.decay_from) / (1 - a.decay_from))
+    return min(1, (step + 1) / a.warm) * decay
 
 
-def compiled_model(a):
-    m = TinyWorld().to(DEV)
-    if a.init:
-        print(m.load_state_dict(load(a.init, a.init_parts), strict=False))
-    for block in m.blocks:
-        block.compile(dynamic=False)
-    m.embed = torch.compile(m.embed, dynamic=False)
-    m.out = torch.compile(m.out, dynamic=False)
+def build(a):
+    """The model, from --init, its blocks compiled on a GPU."""
+    m = TinyWorld(PLACED).to(a.device)
+    if a.init.endswith(".safetensors"):
+        r = m.load_state_dict(widened(load(a.init), PLACED), strict=False)
+        assert not r.unexpected_keys, r.unexpected_keys
+        print("new:", len(r.missing_keys), "tensors", flush=True)
+    elif a.init:
+        checkpoint.load(list(m.parameters()), a.init)
+    if a.device == "cuda":
+        torch._dynamo.config.cache_size_limit = 64
+        for block in m.blocks:
+            block.compile(dynamic=False)
+        m.embed = torch.compile(m.embed, dynamic=False)
+        m.out = torch.compile(m.out, dynamic=False)
     return m
 
 
 def main():
     a, out = arguments(), os.environ.get("OUT", ".")
-    torch.manual_seed(a.seed)
+    torch.manual_seed(a.sitting)
+    generator = torch.Generator().manual_seed(a.sitting)
     torch.set_float32_matmul_precision("high")
-    torch._dynamo.config.cache_size_limit = 64
-    sim = Sim()
-    m = compiled_model(a)
-    opt, phases = Optimiser(m, a.alr, a.mlr), list(parse_phases(a.phases))
-    total, log, step, seed = sum(p[2] for p in phases), Log(), 0, a.seed * 100_000_000 + 10_000_000
-    for frames, batch, seconds, resample in phases:
-        bm, end = train_mask(frames), time.time() + seconds
-        many = max(batch, (256 // batch) * batch)  # clips are simulated some batches at a time
-        clips, at = None, 0
-        while time.time() < end:
-            if clips is None or at + batch > many:
-                clips, at = sim.clips(seed, many, frames), 0
-                seed += many
-            loss, se, tn = clip_loss(m, [c[at:at + batch] for c in clips[:4]], step, resample, bm)
-            at += batch
-            loss.backward()
-            factor = rate_factor(step, (time.time() - log.start) / total, a.decay_from)
-            opt.step(factor, step)
-            step += 1
-            log.add(loss, se, tn)
-            log.line(step, frames, factor)
-        print(f"phase T={frames} B={batch} done at step {step}; "
-              f"memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB", flush=True)
-    weights = {name: e for (name, _), e in zip(m.named_parameters(), opt.ema)}
-    save(weights, f"{out}/{a.name}.safetensors")
-    if a.ckpt_parts:
-        save(weights, f"{out}/{a.name}_f32.safetensors", dtype=torch.float32, parts=a.ckpt_parts)
-    with open(f"{out}/{a.name}_train.json", "w") as f:
-        json.dump({"cfg": CFG, "log": log.lines, "args": vars(a), "frames": log.frames, "steps": step}, f)
-    print("saved", step, "steps", log.frames, "frames", round(time.time() - log.start), "s", flush=True)
+    began = time.time()
+    sim, m = Sim(a.device), build(a)
+    dev = next(m.parameters()).device
+    opt, bm = Optimiser(m, a.alr, a.mlr, a.average, a.device == "cuda"), train_mask(a.frames, a.device)
+    print(f"{sum(p.numel() for p in m.parameters())} parameters, ready after {time.time() - began:.0f} s", flush=True)
+    log, step, seed = Log(dev), 0, a.sitting * 100_000_000 + 10_000_000
+    start = a.start or log.start
+    saved, many, clips, at = time.time(), max(a.batch, (256 // a.batch) * a.batch), None, 0
+
+    def save():
+        checkpoint.save(opt.ema, f"{out}/{a.name}")
+        checkpoint.write(f"{out}/{a.name}-log.json", json.dumps(
+            {"log": log.lines, "args": vars(a), "frames": log.frames, "steps": step, "seconds": round(time.time() - log.start)}).encode())
+
+    while time.time() < start + a.seconds and step < a.steps:
+        if clips is None or at + a.batch > many:
+            clips, at = data.clips(sim, seed, many, a.frames, generator), 0
+            seed += many
+        loss, se, tn = clip_loss(m, [c[at:at + a.batch] for c in clips], step, bm)
+        at += a.batch
+        loss.backward()
+        factor = rate_factor(a, step, (time.time() - start) / a.seconds)
+        opt.step(factor, step)
+        step += 1
+        log.add(loss, se, tn)
+        log.line(step, factor)
+        if time.time() - saved > a.save:
+            save()
+            saved = time.time()
+    save()
+    memory = torch.cuda.max_memory_allocated() / 2 ** 30 if a.device == "cuda" else 0
+    print(f"{step} steps, {log.frames} frames in {time.time() - log.start:.0f} s, {memory:.1f} GiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ CFG = dict(d=256, layers=6, heads=4, ffn=1024, patch=8, size=64, n_act=7, n_head
            text_d=128, text_layers=2, text_heads=4, rope_split=[24, 20, 20], theta_t=256.0, theta_hw=16.0,
            freq_dim=256, shift=3.0)
 
+# The next weights: strafes, and the dead-reckoned position as an input (waves: wavelengths in cells).
+STEP = 0.22
+PLACED = dict(CFG, n_act=9, place_waves=[24.0, 12.0, 6.0, 3.0, 1.5, 0.75])
+
 # Prompt token ids that bind a clause to its region (vocab.py).
 FIRST_DIRECTION, LAST_DIRECTION, FULL_STOP = 16, 24, 11
 
@@ -102,6 +106,35 @@ def seq_angles(pos_t):
     return angles(pos_t[:, None].expand(n, 64).reshape(-1), ph.repeat(n), pw.repeat(n))
 
 
+def azimuths(head):
+    """Headings [...] -> viewing azimuth [...,8] of the 8 patch columns, in radians; 0 is north, growing to the east."""
+    real = torch.get_default_dtype()
+    column = torch.atan((torch.arange(8, device=head.device, dtype=real) - 3.5) / 4 * 0.7265)
+    return head.to(real)[..., None] * (2 * math.pi / 30) + column
+
+
+def stride(act, head):
+    """The way [...,2] an action asks for at the heading after it, in cells: x grows east, y south; walls unknown."""
+    a = head.to(torch.get_default_dtype()) * (2 * math.pi / 30)
+    ahead = torch.tensor([0, STEP, -STEP, 0, 0, STEP, STEP, 0, 0], device=act.device, dtype=a.dtype)[act]
+    right = torch.tensor([0, 0, 0, 0, 0, 0, 0, -STEP, STEP], device=act.device, dtype=a.dtype)[act]
+    return torch.stack((ahead * a.sin() + right * a.cos(), -ahead * a.cos() + right * a.sin()), -1)
+
+
+def place_features(place, head, waves):
+    """Positions [...,2] in cells, headings [...], wavelengths in cells [n] -> [...,8 columns,8 n].
+
+    Sines, then cosines, of four lengths: x, y, and for the column's ray its offset from the origin (rays along one
+    line agree) and the camera's advance along it.
+    """
+    a = azimuths(head)
+    dx, dy = a.sin(), -a.cos()
+    x, y = place[..., :1].expand_as(dx), place[..., 1:].expand_as(dx)
+    u = torch.stack((x, y, x * dy - y * dx, x * dx + y * dy), -1)
+    u = (u[..., None] * (2 * math.pi / waves)).flatten(-2)
+    return torch.cat((u.sin(), u.cos()), -1)
+
+
 class SelfAttn(nn.Module):
     """Projections of an attention, self or cross: q, k, v, o and the RMSNorm weights of q and k."""
 
@@ -138,6 +171,22 @@ class Block(nn.Module):
             for layer in (self.self_attn.o, self.cross_attn.o, self.ffn2):
                 layer.weight.zero_()
                 layer.bias.zero_()
+        if "place_waves" in c:  # the same start for q and k: a mild bonus for the same place; time's dimensions are left alone
+            n = 8 * len(c["place_waves"])
+            start = torch.randn(c["heads"], d // c["heads"], n) * 0.35 / math.sqrt(n / 2)
+            start[:, :c["rope_split"][0]] = 0
+            self.place_q = nn.Parameter(start.view(d, n).clone())
+            self.place_k = nn.Parameter(start.view(d, n).clone())
+
+    def placed(self, q, k, pf):
+        """Add the features pf [B,F,8,n] of the frames' places to q and k [B,heads,64 F,d/heads], before rotation."""
+        if pf is None:
+            return q, k
+
+        def rows(weight):
+            y = F.linear(pf.to(q.dtype), weight.to(q.dtype)).repeat(1, 1, 8, 1)  # 8 columns -> 64 tokens
+            return self.self_attn.heads(y.flatten(1, 2))
+        return q + rows(self.place_q), k + rows(self.place_k)
 
     def cross(self, x, ctx, mask):
         c = self.cross_attn
@@ -147,8 +196,8 @@ class Block(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return c.o(y.transpose(1, 2).flatten(2))
 
-    def forward(self, x, e6, ctx, mask, cs, bm):
-        """Training pass over whole clips: x [B,S,d], e6 [B,F,6,d] (S = 64 F), cs the angles, bm the block mask."""
+    def forward(self, x, e6, ctx, mask, cs, bm, pf=None):
+        """Training pass over whole clips: x [B,S,d], e6 [B,F,6,d] (S = 64 F), cs the angles, bm the mask."""
         batch, tokens, d = x.shape
         frames = e6.shape[1]
         e = e6 + self.modulation.to(e6.dtype)
@@ -160,8 +209,12 @@ class Block(nn.Module):
             return e[:, :, i, None]
 
         q, k, v = self.self_attn.qkv((by_frame(ln(x)) * (1 + mod(1)) + mod(0)).view(batch, tokens, d))
-        q, k = rope(q, cs), rope(k, cs)
-        y = flex_attention(q, k, v, block_mask=bm)
+        q, k = self.placed(q, k, pf)
+        q, k = rope(q, cs).to(v.dtype), rope(k, cs).to(v.dtype)
+        if isinstance(bm, torch.Tensor):  # without flex_attention: a dense additive mask
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bm.to(q.dtype))
+        else:
+            y = flex_attention(q, k, v, block_mask=bm)
         y = self.self_attn.o(y.transpose(1, 2).flatten(2))
         x = x + (by_frame(y) * mod(2)).view(batch, tokens, d).to(x.dtype)
         x = x + self.cross(x, ctx, mask)
@@ -201,6 +254,9 @@ class TinyWorld(nn.Module):
         self.ray_tok = nn.Parameter(harmonics @ torch.randn(24, d) * 0.12)
         self.act_e = nn.Parameter(torch.randn(c["n_act"], d) * 0.1)
         self.head_e = nn.Parameter(harmonics[:, 3] @ torch.randn(24, d) * 0.03)
+        if "place_waves" in c:
+            self.place_in = nn.Parameter(torch.zeros(d, 8 * len(c["place_waves"])))
+            self.register_buffer("waves", torch.tensor(c["place_waves"]), persistent=False)
         self.time1 = nn.Linear(c["freq_dim"], d)
         self.time2 = nn.Linear(d, d)
         self.time_proj = nn.Linear(d, 6 * d)
@@ -241,9 +297,16 @@ class TinyWorld(nn.Module):
             x = layer(x, cs, mask.expand(-1, 1, tok.shape[1], -1))
         return self.text_proj(self.text_norm(x)), mask
 
-    def embed(self, x, t, act, head):
-        """x [B,F,64,192], t, act, head [B,F] -> tokens [B,F,64,d], e [B,F,d], e6 [B,F,6,d]."""
-        h = self.patch(x) + self.pos + self.act_tok[act][:, :, None] + self.ray_tok[head].repeat(1, 1, 8, 1)
+    def features(self, place, head):
+        """Features [B,F,8,n] of positions [B,F,2] and headings [B,F]; None for a model that is not told its place."""
+        return place_features(place, head, self.waves) if "place_waves" in self.c else None
+
+    def embed(self, x, t, act, head, pf=None):
+        """x [B,F,64,192], t, act, head [B,F], pf as of features -> tokens [B,F,64,d], e [B,F,d], e6 [B,F,6,d]."""
+        rays = self.ray_tok[head]
+        if pf is not None:
+            rays = rays + F.linear(pf, self.place_in)
+        h = self.patch(x) + self.pos + self.act_tok[act][:, :, None] + rays.repeat(1, 1, 8, 1)
         n = self.c["freq_dim"] // 2
         freq = torch.exp(-math.log(10000.0) * torch.arange(n, device=t.device) / n)
         a = (t * 1000.0)[..., None] * freq
@@ -255,15 +318,18 @@ class TinyWorld(nn.Module):
         m = self.head_mod + e[..., None, :]
         return self.head(ln(h) * (1 + m[..., 1, None, :]) + m[..., 0, None, :])
 
-    def forward(self, xc, xn, tc, tn, act, head, tok, pos_t, bm):
-        """Teacher forcing: context copies xc at noise tc, noisy copies xn at noise tn; x0 of the noisy copies."""
+    def forward(self, xc, xn, tc, tn, act, head, tok, pos_t, bm, pf=None):
+        """Teacher forcing: context copies xc at noise tc, noisy copies xn at noise tn; x0 of the noisy copies.
+
+        pf [B,2F,8,n] are the features of where the context frames were made and where the noisy ones should be.
+        """
         frames = act.shape[1]
         ctx, mask = self.text(tok)
-        h, e, e6 = self.embed(torch.cat((xc, xn), 1), torch.cat((tc, tn), 1), act.repeat(1, 2), head.repeat(1, 2))
+        h, e, e6 = self.embed(torch.cat((xc, xn), 1), torch.cat((tc, tn), 1), act.repeat(1, 2), head.repeat(1, 2), pf)
         cs = seq_angles(pos_t).repeat(2, 1, 1)
         h = h.flatten(1, 2)
         for block in self.blocks:
-            h = block(h, e6, ctx, mask, cs, bm)
+            h = block(h, e6, ctx, mask, cs, bm, pf)
         return self.out(h.unflatten(1, (2 * frames, 64))[:, frames:], e[:, frames:])
 
 
@@ -276,6 +342,9 @@ def train_mask(frames, dev="cuda"):
         q_frame, k_frame = (q % n) // 64, (k % n) // 64
         of_noisy = torch.where(k_noisy, q_frame == k_frame, k_frame < q_frame)
         return torch.where(q_noisy, of_noisy, (~k_noisy) & (k_frame <= q_frame))
+    if create_block_mask is None:
+        i = torch.arange(2 * n, device=dev)
+        return torch.where(visible(0, 0, i[:, None], i), 0.0, -1e9)[None, None]
     return create_block_mask(visible, None, None, 2 * n, 2 * n, device=dev, BLOCK_SIZE=128)
 
 
@@ -300,6 +369,16 @@ def save(m, path, dtype=torch.bfloat16, parts=1):
         done += sd[k].numel()
     for i, group in enumerate(groups):
         save_file(group, part_path(path, i, parts))
+
+
+def widened(sd, c):
+    """A state dict of older weights, made to fit configuration c: new actions start as copies of noop."""
+    sd = dict(sd)
+    for name in ("act_tok", "act_e"):
+        more = c["n_act"] - sd[name].shape[0]
+        if more:
+            sd[name] = torch.cat((sd[name], sd[name][:1].expand(more, -1)))
+    return sd
 
 
 def load(path, parts=1):

@@ -1,0 +1,46 @@
+"""Batches of simulated clips with the places that the model is told."""
+import torch
+
+from simulator import LOOK, MIXED, RETURN, STROLL, UNDO
+from tw import stride
+
+# Of 16 clips: strolls, the older walk (with collisions), look-arounds, walks undone, walks with a turn and the way back.
+MIX = ((STROLL, 9), (MIXED, 2), (LOOK, 1), (UNDO, 2), (RETURN, 2))
+
+
+def spans(kind, frames, draw):
+    """A length of the way there such that the way back fits into the clip, at least in part; draw is in [0, 1)."""
+    low, high = {LOOK: (10, 40), UNDO: (frames // 4, frames // 2), RETURN: (frames // 6, max(3, (frames - 31) // 2))}.get(kind, (0, 0))
+    return low + int(draw * (high - low + 1))
+
+
+def clips(sim, seed, n, frames, generator):
+    """n clips of the mix in random order, from seeds seed .. seed + n - 1: frames, tokens, actions, headings, poses."""
+    parts, at = [], 0
+    for i, (kind, share) in enumerate(MIX):
+        many = n - at if i == len(MIX) - 1 else n * share // 16
+        if many:
+            span = spans(kind, frames, torch.rand(1, generator=generator).item())
+            vid, tok, act, head, _, pose = sim.clips(seed + at, many, frames, kind=kind, span=span)
+            parts.append((vid, tok, act, head, pose[..., :2]))
+            at += many
+    order = torch.randperm(n, generator=generator).to(parts[0][0].device)
+    return [torch.cat(x)[order] for x in zip(*parts)]
+
+
+def places(xy, act, head):
+    """Where context frames were made [B,T,2] and where the noisy ones should be [B,T,2], in cells from a random origin.
+
+    A noisy frame is told the place that its action asks for, from the place of the frame before: whether a wall is in
+    the way is the model's to know. Context frames are told the truth, or, in three clips of ten, what a player can
+    know: that a step counts unless nothing moved (slides along a wall then count as whole steps).
+    """
+    batch = act.shape[0]
+    step = stride(act, head)
+    step[:, 0] = 0
+    moved = (xy - torch.cat((xy[:, :1], xy[:, :-1]), 1)).norm(dim=-1, keepdim=True) > 0.02
+    known = (step * moved).cumsum(1)
+    truth = xy - xy[:, :1]
+    clean = torch.where(torch.rand(batch, 1, 1, device=xy.device) < 0.3, known, truth)
+    clean = clean + (torch.rand(batch, 1, 2, device=xy.device) * 12 - 6)
+    return clean, torch.cat((clean[:, :1], clean[:, :-1]), 1) + step

@@ -1,0 +1,200 @@
+"""Measures of a world model against the simulator, on worlds that training never saw: JSON and one contact sheet.
+
+Seeds below 1e8 are never trained on. Decibels are of the mean squared error over all clips; "clip" and "se" are mean and
+standard error of the clips' own decibels. Frames have values in [0, 1] there.
+"""
+import argparse
+import json
+import os
+import struct
+import time
+import zlib
+
+import torch
+
+import checkpoint
+from batch import rollout
+from simulator import LOOK, MIXED, RETURN, STROLL, UNDO, Sim
+from tw import CFG, PLACED, TinyWorld, load, patchify, stride, unpatchify
+
+HALF_TURN = 15
+
+
+def psnr(se):
+    """Decibels of squared errors of values in [-1, 1]."""
+    return (10 * torch.log10(4 / se.clamp(min=1e-9)))
+
+
+def score(se):
+    """se [B,F] per frame."""
+    clips = psnr(se.mean(1))
+    n = max(2, len(clips))
+    return dict(db=round(psnr(se.mean()).item(), 2), clip=round(clips.mean().item(), 2),
+                se=round(clips.std().item() / n ** 0.5 if len(clips) > 1 else 0, 2), clips=len(clips))
+
+
+def gradient(x):
+    """Mean absolute difference of neighbouring pixels [B,F] of patches [B,F,64,192]."""
+    u = unpatchify(x.float())
+    return (u[:, :, 1:] - u[:, :, :-1]).abs().mean((2, 3, 4)) + (u[:, :, :, 1:] - u[:, :, :, :-1]).abs().mean((2, 3, 4))
+
+
+def png(path, image):
+    """image uint8 [height,width,3]"""
+    h, w, _ = image.shape
+    raw = b"".join(b"\0" + row.tobytes() for row in image.cpu().numpy())
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    head = struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)
+    checkpoint.write(path, b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b""))
+
+
+class Evaluation:
+    def __init__(self, a):
+        self.a, self.out, self.rows, self.start = a, {}, [], time.time()
+        self.sim = Sim(a.device)
+        self.m = model(a)
+
+    def note(self, name, value):
+        self.out[name] = value
+        print(f"[{time.time() - self.start:.0f}s] {name}: {json.dumps(value)}", flush=True)
+        checkpoint.write(f"{self.a.out}-eval.json", json.dumps(dict(weights=self.a.weights, steps=self.a.steps, shift=self.a.shift, **self.out), indent=1).encode())
+
+    def clips(self, seed, kind, frames, span=0, clean=True):
+        """Clips in which the walker touches nothing (clean) and gets away by at least a cell (undo, return)."""
+        b = self.a.clips
+        w, tok, pose, act = self.sim.gen(seed, 6 * b, frames, kind=kind, span=span)
+        head = pose[..., 2].round().long()
+        xy = pose[..., :2] - pose[:, :1, :2]
+        step = stride(act, head)
+        step[:, 0] = 0
+        good = (step.cumsum(1) - xy).norm(dim=-1).amax(1) < 0.05
+        if kind in (UNDO, RETURN):
+            good &= xy.norm(dim=-1).amax(1) > (1 if span >= 30 else 0.1)
+        i = good.nonzero()[:b, 0] if clean else torch.arange(b, device=act.device)
+        return dict(x=patchify(self.sim.render(w[i], pose[i])), tok=tok[i], act=act[i], head=head[i]), xy[i]
+
+    def strip(self, frames, count=16):
+        """Rows of the contact sheet: `count` frames of clips 0 and 1; frames [B,F,64,192]."""
+        for b in range(min(2, len(frames))):
+            pick = torch.linspace(0, frames.shape[1] - 1, count).round().long().to(frames.device)
+            u = ((unpatchify(frames[b:b + 1, pick].float())[0].clamp(-1, 1) + 1) * 127.5).round().byte()
+            self.rows.append(torch.cat(list(u), 1))
+
+    def sheet(self):
+        if self.rows:
+            png(f"{self.a.out}-sheet.png", torch.cat(self.rows, 0))
+
+    def roll(self, c, ctx, policy, **k):
+        return rollout(self.m, **c, ctx=ctx, policy=policy, steps=self.a.steps, shift=self.a.shift, **k)
+
+    def forced(self, name, kind, frames):
+        c, xy = self.clips(1000, kind, frames, clean=False)
+        made = self.roll(c, 1, "full", places=xy, forced=True)
+        se = (made - c["x"]).square().mean((2, 3))[:, 1:]
+        self.note(name, dict(score(se), bins=[round(psnr(se[:, i:i + 16].mean()).item(), 2) for i in range(0, se.shape[1], 16)],
+                             sharp=round((gradient(made[:, 1:]).mean() / gradient(c["x"][:, 1:]).mean()).item(), 3)))
+
+    def memory(self, name, kind, span, ctx, frames, policies, parts):
+        c, _ = self.clips(3000, kind, frames, span)
+        self.strip(c["x"][:, ctx:])
+        for policy in policies:
+            made = self.roll(c, ctx, policy)
+            se = (made - c["x"]).square().mean((2, 3))
+            third = (frames - ctx) // 3
+            d = dict(score(se[:, ctx:]), thirds=[round(psnr(se[:, ctx + i * third:ctx + (i + 1) * third].mean()).item(), 2) for i in range(3)])
+            for part, (low, high) in parts.items():
+                d[part] = round(psnr(se[:, low:high].mean()).item(), 2)
+            self.note(f"{name} {policy}", d)
+            self.strip(made[:, ctx:])
+
+    def dream(self, frames, policy):
+        """From one true frame: sharpness against the truth of the same walk, frames that hardly change, colours."""
+        c, _ = self.clips(7000, STROLL if self.m.c["n_act"] > 7 else MIXED, frames, clean=False)
+        made = self.roll(c, 1, policy, blocked=self.a.blocked)
+        sharp = {}
+        for at in (16, 64, 128, 256):
+            if at <= frames:
+                part = slice(at - 8, at)
+                ratio = gradient(made[:, part]).mean(1) / gradient(c["x"][:, part]).mean()
+                sharp[str(at)] = [round(ratio.mean().item(), 3), round(ratio.std().item() / len(ratio) ** 0.5, 3)]
+        se = (made - c["x"]).square().mean((2, 3))
+        spread = {str(at): [round(made[:, at - 8:at].mean().item(), 3), round(made[:, at - 8:at].std().item(), 3)] for at in (8, 64, frames)}
+        truth = [round(c["x"].mean().item(), 3), round(c["x"].std().item(), 3)]
+        self.note(f"dream {policy}", dict(sharp=sharp, first8=round(psnr(se[:, 1:9].mean()).item(), 2), spread=spread, truth=truth, clips=len(made)))
+        if policy != "full":
+            self.strip(made)
+
+    def press(self, policy):
+        """From one true frame 30 steps forward into whatever is there, then half a turn, then 10 steps."""
+        frames = 1 + 30 + HALF_TURN + 10
+        c, _ = self.clips(7500, MIXED, frames, clean=False)
+        c["act"][:, 1:31], c["act"][:, 31:31 + HALF_TURN], c["act"][:, 31 + HALF_TURN:] = 1, 4, 1
+        c["act"][:, 0] = 0
+        c["head"] = (c["head"][:, :1] + (c["act"] == 4).cumsum(1)) % 30
+        made = self.roll(c, 1, policy, blocked=self.a.blocked)
+        change, g = (made[:, 1:] - made[:, :-1]).abs().mean((2, 3)), gradient(made)
+        usual = gradient(c["x"][:, :1]).mean()
+        turn = change[:, 30:30 + HALF_TURN].mean(1)
+        self.note(f"press {policy}", dict(
+            pressed=round((g[:, 26:31].mean() / usual).item(), 3), turned=round((g[:, 42:46].mean() / usual).item(), 3),
+            walked=round((g[:, -4:].mean() / usual).item(), 3), turning_change=round(turn.mean().item(), 4),
+            locked=int(((turn < 0.03) | (g[:, -4:].mean(1) < 0.35 * usual)).sum()), clips=len(made)))
+        self.strip(made)
+
+    def all(self):
+        a, k = self.a, (lambda n: max(4, int(n * self.a.scale)))
+        tests = a.tests.split(",")
+        if "next" in tests:
+            self.forced("next mixed", MIXED, k(80))
+            if self.m.c["n_act"] > 7:
+                self.forced("next stroll", STROLL, k(80))
+        s = k(30)
+        if "look" in tests:
+            self.memory("look", LOOK, s, s + 1, 2 * s + 1, ["full"], {})
+        s = k(40)
+        if "undo" in tests:
+            self.memory("undo", UNDO, s, s + 1, 2 * s + 1, ["full", "pose", "window:16"], dict(last5=(2 * s - 4, 2 * s + 1)))
+        if "return" in tests:
+            self.memory("return", RETURN, s, s + HALF_TURN + 1, 2 * s + 31, ["full", "pose", "window:16"],
+                        dict(back=(s + 16, 2 * s + 16), turn=(2 * s + 16, 2 * s + 31)))
+        if "dream" in tests:
+            for policy in ("window:32", "pose"):
+                self.dream(k(256), policy)
+        if "press" in tests:
+            for policy in ("window:32", "pose"):
+                self.press(policy)
+        self.sheet()
+
+
+def model(a):
+    if a.weights.endswith(".safetensors"):
+        sd = load(a.weights)
+        m = TinyWorld(PLACED if "place_in" in sd else CFG)
+        m.load_state_dict(sd)
+    else:
+        m = TinyWorld(PLACED)
+        checkpoint.load(list(m.parameters()), a.weights)
+    return m.to(a.device).eval()
+
+
+def main():
+    ap = argparse.ArgumentParser()
+    ap.add_argument("weights", help=".safetensors, or the stem of a checkpoint")
+    ap.add_argument("--out", default=os.environ.get("OUT", ".") + "/train", help="stem of the files to write")
+    ap.add_argument("--clips", type=int, default=64)
+    ap.add_argument("--steps", type=int, default=4)
+    ap.add_argument("--shift", type=float, default=1.0)
+    ap.add_argument("--blocked", type=float, default=0.02)
+    ap.add_argument("--scale", type=float, default=1, help="of the lengths, for a dry run")
+    ap.add_argument("--tests", default="next,look,undo,return,dream,press")
+    ap.add_argument("--device", default="cuda")
+    a = ap.parse_args()
+    torch.set_float32_matmul_precision("high")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        Evaluation(a).all()
+
+
+if __name__ == "__main__":
+    main()
