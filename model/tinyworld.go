@@ -143,15 +143,16 @@ func (c worldConfig) turns() []int {
 // advance returns the dead reckoning of the model's actions: a turn first, then a step at the new heading, north at heading 0
 // and y growing to the south; walls are not known. It equals world.Pose.Advance.
 func (c worldConfig) advance() func(kvcache.Pose, int) kvcache.Pose {
-	turns, steps := c.turns(), make([]float64, len(c.Actions))
+	turns, ahead, aside := c.turns(), make([]float64, len(c.Actions)), make([]float64, len(c.Actions))
 	for i, a := range c.Actions {
-		steps[i] = map[string]float64{"forward": c.Step, "forward_left": c.Step, "forward_right": c.Step, "back": -c.Step}[a]
+		ahead[i] = map[string]float64{"forward": c.Step, "forward_left": c.Step, "forward_right": c.Step, "back": -c.Step}[a]
+		aside[i] = map[string]float64{"strafe_left": -c.Step, "strafe_right": c.Step}[a]
 	}
 	return func(p kvcache.Pose, action int) kvcache.Pose {
 		p.Heading = math.Mod(p.Heading+float64(turns[action])+p.Period, p.Period)
 		sin, cos := math.Sincos(2 * math.Pi * p.Heading / p.Period)
-		p.X += steps[action] * sin
-		p.Y -= steps[action] * cos
+		p.X += ahead[action]*sin + aside[action]*cos
+		p.Y += aside[action]*sin - ahead[action]*cos
 		return p
 	}
 }

@@ -40,7 +40,7 @@ func startDriver(t *testing.T, args ...any) *bufio.Reader {
 }
 
 func TestEpisodesEqualALiveSimulators(t *testing.T) {
-	for kind, span := range map[Kind]int{Mixed: 0, LookAround: 30, Circles: 0, WalkAndUndo: 40} {
+	for kind, span := range map[Kind]int{Mixed: 0, LookAround: 30, Circles: 0, WalkAndUndo: 40, WalkAndReturn: 40, Stroll: 0} {
 		t.Run(kind.String(), func(t *testing.T) {
 			const first, frames = 100_000_000, 128
 			lines := startDriver(t, "digests", int(kind), span, frames, first, *episodes)

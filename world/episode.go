@@ -15,10 +15,15 @@ const (
 	Circles
 	// WalkAndUndo walks for span frames, then undoes every action in reverse order.
 	WalkAndUndo
+	// WalkAndReturn walks for span frames without touching a wall, turns round, walks back
+	// the same way and turns round again.
+	WalkAndReturn
+	// Stroll is Mixed with strafes, more steps retraced, and few walls touched.
+	Stroll
 	numKinds
 )
 
-var kindNames = [numKinds]string{"mixed", "look-around", "circles", "walk-and-undo"}
+var kindNames = [numKinds]string{"mixed", "look-around", "circles", "walk-and-undo", "walk-and-return", "stroll"}
 
 // String returns the kind's name, such as "look-around".
 func (k Kind) String() string { return word(kindNames[:], int(k)) }
@@ -41,8 +46,8 @@ func (e *Episode) Prompt() string {
 }
 
 // NewEpisode makes the episode of a seed: its world, prompt, and a player who moves as
-// kind says. Span counts frames and matters to [LookAround] and [WalkAndUndo], which
-// need at least 1. A longer episode of the same seed, kind and span begins with the
+// kind says. Span counts frames and matters to [LookAround], [WalkAndUndo] and
+// [WalkAndReturn], which need at least 1. A longer episode of the same seed, kind and span begins with the
 // shorter one. It is an error to ask for no frame or for more than [MaxActions].
 func NewEpisode(seed uint32, frames int, kind Kind, span int) (*Episode, error) {
 	switch {
@@ -50,7 +55,7 @@ func NewEpisode(seed uint32, frames int, kind Kind, span int) (*Episode, error) 
 		return nil, fmt.Errorf("episode of %d frames: must be between 1 and %d", frames, MaxActions)
 	case kind >= numKinds:
 		return nil, fmt.Errorf("episode kind %d: must be below %d", kind, numKinds)
-	case (kind == LookAround || kind == WalkAndUndo) && (span < 1 || span > MaxActions):
+	case (kind == LookAround || kind == WalkAndUndo || kind == WalkAndReturn) && (span < 1 || span > MaxActions):
 		return nil, fmt.Errorf("%s episode with span %d: must be between 1 and %d", kind, span, MaxActions)
 	}
 	r := newSource(seed)
@@ -59,25 +64,33 @@ func NewEpisode(seed uint32, frames int, kind Kind, span int) (*Episode, error) 
 	ids := w.describe(w.Region(start.X, start.Y), r)
 	p := newPlayer(w, r, start, frames)
 	for t := 1; t < frames; t++ {
-		var a Action
-		switch {
-		case kind == LookAround:
-			a = lookAround(seed, t, span)
-		case kind == Circles:
-			a = mirrored(TurnRight, seed)
-		case kind == WalkAndUndo && t > span:
-			a = p.actions[max(0, 2*span+1-t)].opposite()
-		case kind == WalkAndUndo:
-			a = p.choose(true)
-			if a == ForwardLeft || a == ForwardRight {
-				a = Forward // a combined action cannot be undone
-			}
-		default:
-			a = p.choose(false)
-		}
-		p.act(a)
+		p.act(p.next(seed, kind, span))
 	}
 	return &Episode{World: w, Tokens: ids, Poses: p.poses, Actions: p.actions}, nil
+}
+
+// next returns the action of an episode's next frame.
+func (p *player) next(seed uint32, kind Kind, span int) Action {
+	t := len(p.poses)
+	switch {
+	case kind == LookAround:
+		return lookAround(seed, t, span)
+	case kind == Circles:
+		return mirrored(TurnRight, seed)
+	case kind == WalkAndUndo && t > span:
+		return p.actions[max(0, 2*span+1-t)].opposite()
+	case kind == WalkAndUndo:
+		a := p.choose(true)
+		if a == ForwardLeft || a == ForwardRight {
+			a = Forward // a combined action cannot be undone
+		}
+		return a
+	case kind == WalkAndReturn && t > span:
+		return p.comeBack(t-span-1, span)
+	case kind == WalkAndReturn, kind == Stroll:
+		return p.stroll(kind == WalkAndReturn)
+	}
+	return p.choose(false)
 }
 
 // AutoActions returns the n actions with which the [Mixed] player of a seed leaves its

@@ -44,7 +44,7 @@ func ExampleParseActions() {
 	fmt.Println(err)
 	// Output:
 	// w2 d3 w d3 w <nil>
-	// line 1, column 5: expected an action (w s a d q e .) or a group "(", found "f"
+	// line 1, column 5: expected an action (w s a d q e z c .) or a group "(", found "f"
 	//     w20 f8
 	//         ^
 }

@@ -61,7 +61,7 @@ func digest(e *Episode) string {
 	return fmt.Sprintf("%016x", h.Sum64())
 }
 
-func TestTwentyFourEpisodesEqualTheTrainedSimulators(t *testing.T) {
+func TestEpisodesEqualTheTrainedSimulators(t *testing.T) {
 	for _, line := range goldenLines(t, "episodes.jsonl") {
 		var want struct {
 			Seed    uint32
@@ -93,7 +93,7 @@ func TestTwentyFourEpisodesEqualTheTrainedSimulators(t *testing.T) {
 	}
 }
 
-func TestTwoThousandDigestsEqualTheTrainedSimulators(t *testing.T) {
+func TestThreeThousandDigestsEqualTheTrainedSimulators(t *testing.T) {
 	for _, line := range goldenLines(t, "digests.txt") {
 		var seed uint32
 		var kind Kind

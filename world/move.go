@@ -28,12 +28,14 @@ const (
 	TurnRight
 	ForwardLeft
 	ForwardRight
+	StrafeLeft // a step to the side; the first weights do not know it
+	StrafeRight
 
 	// NumActions is the number of actions.
 	NumActions = iota
 )
 
-var actionNames = [NumActions]string{"noop", "forward", "back", "turn_left", "turn_right", "forward_left", "forward_right"}
+var actionNames = [NumActions]string{"noop", "forward", "back", "turn_left", "turn_right", "forward_left", "forward_right", "strafe_left", "strafe_right"}
 
 // String returns the action's name in the model's configuration, such as "turn_left".
 func (a Action) String() string {
@@ -54,15 +56,23 @@ func (a Action) Turn() int {
 	return 0
 }
 
-// stride is the way the action goes along the heading, in cells.
-func (a Action) stride() f32 {
+// moves reports whether the action takes a step.
+func (a Action) moves() bool { return a != Noop && a != TurnLeft && a != TurnRight }
+
+// stride is the way the action goes at a heading, in cells to the east and south.
+func (a Action) stride(heading int) (dx, dy f32) {
+	sin, cos := headingSin[heading], headingCos[heading]
 	switch a {
 	case Forward, ForwardLeft, ForwardRight:
-		return stepLength
+		return stepLength * sin, -stepLength * cos
 	case Back:
-		return -stepLength
+		return -stepLength * sin, stepLength * cos
+	case StrafeLeft:
+		return -stepLength * cos, -stepLength * sin
+	case StrafeRight:
+		return stepLength * cos, stepLength * sin
 	}
-	return 0
+	return 0, 0
 }
 
 // opposite undoes a simple action; nothing undoes the combined ones.
@@ -76,6 +86,10 @@ func (a Action) opposite() Action {
 		return TurnRight
 	case TurnRight:
 		return TurnLeft
+	case StrafeLeft:
+		return StrafeRight
+	case StrafeRight:
+		return StrafeLeft
 	}
 	return Noop
 }
@@ -85,7 +99,7 @@ func (a Action) opposite() Action {
 func (w *World) Step(p Pose, a Action) Pose {
 	to := p.Advance(a)
 	next := Pose{X: p.X, Y: p.Y, Heading: to.Heading}
-	if a.stride() == 0 {
+	if !a.moves() {
 		return next
 	}
 	if !w.Blocked(to.X, next.Y) {
@@ -95,6 +109,12 @@ func (w *World) Step(p Pose, a Action) Pose {
 		next.Y = to.Y
 	}
 	return next
+}
+
+// hits reports whether anything would be in the way of an action.
+func (w *World) hits(p Pose, a Action) bool {
+	to := p.Advance(a)
+	return a.moves() && (w.Blocked(to.X, p.Y) || w.Blocked(to.X, to.Y))
 }
 
 // Blocked reports whether a player centred at a point would touch a wall or landmark.
@@ -118,9 +138,9 @@ func (w *World) Blocked(x, y float32) bool {
 // Advance returns the pose after an action where nothing is in the way.
 func (p Pose) Advance(a Action) Pose {
 	p.Heading = turned(p.Heading, a.Turn())
-	if stride := a.stride(); stride != 0 {
-		p.X += f32(stride * headingSin[p.Heading])
-		p.Y -= f32(stride * headingCos[p.Heading])
+	if a.moves() {
+		dx, dy := a.stride(p.Heading)
+		p.X, p.Y = p.X+dx, p.Y+dy
 	}
 	return p
 }

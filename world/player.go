@@ -20,6 +20,7 @@ type player struct {
 	patience int               // frames left for the route
 	stuck    int               // how often walls stopped the player of late
 	lazy     f32               // how readily it walks on while turning
+	exact    bool              // the plan retraces steps: nothing else may be done in between
 }
 
 func newPlayer(w *World, r *source, start Pose, frames int) *player {
@@ -36,7 +37,7 @@ func (p *player) act(a Action) {
 	from := p.pose()
 	to := p.w.Step(from, a)
 	switch {
-	case a.stride() > 0 && abs(from.X-to.X)+abs(from.Y-to.Y) < 0.02:
+	case (a == Forward || a > TurnRight) && abs(from.X-to.X)+abs(from.Y-to.Y) < 0.02:
 		p.stuck++
 	case a != Noop:
 		p.stuck = max(0, p.stuck-1)
@@ -77,34 +78,43 @@ func (p *player) think(wander bool) {
 	case mood < 0.63: // back to a place seen before
 		place := p.poses[r.intn(t)]
 		p.head(int(place.X), int(place.Y), 24)
-	case mood < 0.71: // look around
-		n := 8 + r.intn(28)
-		p.do(n, p.eitherTurn())
-	case mood < 0.80: // glance and return
-		n := 4 + r.intn(16)
-		turn := p.eitherTurn()
-		pause := r.intn(4)
-		p.do(n, turn)
-		p.do(pause, Noop)
-		p.do(n, turn.opposite())
+	case mood < 0.71:
+		p.lookAround()
+	case mood < 0.80:
+		p.glance()
 	case mood < 0.88:
-		p.thereAndBack()
+		p.thereAndBack(3 + r.intn(12))
 	case mood < 0.93:
 		p.do(2+r.intn(8), Noop)
 	case mood < 0.96:
 		p.do(2+r.intn(8), Back)
 	default: // jitter
 		for range 4 + r.intn(10) {
-			p.do(1, Action(r.intn(NumActions)))
+			p.do(1, Action(r.intn(int(StrafeLeft))))
 		}
 	}
 }
 
-// thereAndBack walks straight on, then backs up, or turns round and returns, or does
-// that and turns round again.
-func (p *player) thereAndBack() {
-	const halfTurn = Headings / 2
-	n := 3 + p.r.intn(12)
+func (p *player) lookAround() {
+	n := 8 + p.r.intn(28)
+	p.do(n, p.eitherTurn())
+}
+
+// glance turns to a side, pauses and turns back.
+func (p *player) glance() {
+	n := 4 + p.r.intn(16)
+	turn := p.eitherTurn()
+	pause := p.r.intn(4)
+	p.do(n, turn)
+	p.do(pause, Noop)
+	p.do(n, turn.opposite())
+}
+
+const halfTurn = Headings / 2
+
+// thereAndBack walks n steps straight on, then backs up, or turns round and returns, or
+// does that and turns round again.
+func (p *player) thereAndBack(n int) {
 	p.do(n, Forward)
 	how := p.r.intn(3)
 	if how == 0 {

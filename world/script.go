@@ -15,9 +15,9 @@ const MaxActions = 1_000_000
 const maxNesting = 32
 
 // actionKeys are the letters of a script, by action.
-const actionKeys = ".wsadqe"
+const actionKeys = ".wsadqezc"
 
-const expectedItem = `an action (w s a d q e .) or a group "("`
+const expectedItem = `an action (w s a d q e z c .) or a group "("`
 
 // A SyntaxError says where an action script cannot be read, and why.
 type SyntaxError struct {
@@ -46,6 +46,7 @@ func (e *SyntaxError) Error() string {
 //
 //	w forward    a turn left     q forward and left
 //	s back       d turn right    e forward and right    . or n nothing
+//	z step left  c step right    (not every model knows these two)
 //
 // in either case. A count may follow a letter directly and repeats it. Parentheses
 // group; x and a count may follow a group. Blanks, commas and line ends may stand

@@ -39,21 +39,21 @@ func TestParseActionsPointsAtTheProblem(t *testing.T) {
 		name, script string
 		want         []string // lines of the error
 	}{
-		{"an unknown letter", "w20\n\td8 z3 w", []string{
-			`line 2, column 5: expected an action (w s a d q e .) or a group "(", found "z"`, "    \td8 z3 w", "    \t   ^"}},
+		{"an unknown letter", "w20\n\td8 y3 w", []string{
+			`line 2, column 5: expected an action (w s a d q e z c .) or a group "(", found "y"`, "    \td8 y3 w", "    \t   ^"}},
 		{"a letter outside ASCII counts as one column", "wé", []string{
-			`line 1, column 2: expected an action (w s a d q e .) or a group "(", found "é"`, "    wé", "     ^"}},
+			`line 1, column 2: expected an action (w s a d q e z c .) or a group "(", found "é"`, "    wé", "     ^"}},
 		{"a count apart from its action", "w 20", []string{
-			`line 1, column 3: expected an action (w s a d q e .) or a group "("; a count directly follows its action, as in w20`, "    w 20", "      ^"}},
+			`line 1, column 3: expected an action (w s a d q e z c .) or a group "("; a count directly follows its action, as in w20`, "    w 20", "      ^"}},
 		{"a count of nothing", "d0", []string{"line 1, column 2: expected a count of 1 or more, found 0", "    d0", "     ^"}},
 		{"a group that does not end", "w (d2", []string{
 			`line 1, column 3: expected ")" to close this group, found the end of the script`, "    w (d2", "      ^"}},
 		{"an end without a group", "w)", []string{
-			`line 1, column 2: expected an action (w s a d q e .) or a group "(", found ")" that closes no group`, "    w)", "     ^"}},
+			`line 1, column 2: expected an action (w s a d q e z c .) or a group "(", found ")" that closes no group`, "    w)", "     ^"}},
 		{"x without a count", "(w)x w", []string{`line 1, column 5: expected a count, found " "`, "    (w)x w", "        ^"}},
 		{"a group's count without x", "(w)4", []string{"line 1, column 4: expected x before a group's count, as in (w10 d5)x4", "    (w)4", "       ^"}},
 		{"a long line is cut around the problem", strings.Repeat("w2 ", 50) + "k" + strings.Repeat(" d2", 50), []string{
-			`line 1, column 151: expected an action (w s a d q e .) or a group "(", found "k"`,
+			`line 1, column 151: expected an action (w s a d q e z c .) or a group "(", found "k"`,
 			"    " + (strings.Repeat("w2 ", 50))[110:] + "k" + (strings.Repeat(" d2", 50))[:39], "    " + strings.Repeat(" ", 40) + "^"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

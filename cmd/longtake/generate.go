@@ -24,7 +24,7 @@ type generateCommand struct {
 	Start  string `default:"sim" aliases:"image" placeholder:"WHAT" help:"First frame: sim (the simulator's view in the world of --seed), sim:SEED, none (from the text alone), or an image file (cut to the model's shape and resized)."`
 
 	Prompt  *string `placeholder:"TEXT" help:"Description of the world; @FILE reads it. Default: the simulator's own for the seed."`
-	Actions string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
+	Actions string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, z/c a step to the left/right (not every model knows it), . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
 	Steps   int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
 	Model   string  `default:"tinyworld" help:"Model: ${models}, or a .safetensors file of such a model (config.json beside it is used)."`
 

@@ -51,7 +51,7 @@ func TestASessionOfTheEmbeddedModelReplaysHashForHash(t *testing.T) {
 	policies := []string{"window", "fast"}
 	var last api.StepResult
 	for i := range chunks {
-		q := api.StepRequest{ActionIDs: []int{r.IntN(world.NumActions)}, Format: "none"}
+		q := api.StepRequest{ActionIDs: []int{r.IntN(int(world.StrafeLeft))}, Format: "none"}
 		if r.IntN(chunks) < events {
 			switch r.IntN(4) {
 			case 0:
@@ -194,7 +194,7 @@ func TestServedPoliciesAreBoundedAndKnownBeforehand(t *testing.T) {
 		}
 		names = append(names, p.Name)
 	}
-	if !slices.Equal(names, []string{"window", "dense", "fast", "balanced", "pose"}) || len(list.Data[0].Actions) != world.NumActions {
+	if !slices.Equal(names, []string{"window", "dense", "fast", "balanced", "pose"}) || len(list.Data[0].Actions) != int(world.StrafeLeft) {
 		b, _ := json.Marshal(list)
 		t.Errorf("%s", b)
 	}

@@ -65,9 +65,9 @@ func servedModel(l *lab, list string) (*serve.Model, error) {
 	if known, ok := models[l.flags.Model]; ok {
 		m.About, m.Licence = known.about, known.licence
 	}
-	if len(e.Turns) == world.NumActions {
+	if n := len(e.Turns); n > int(world.ForwardRight) && n <= world.NumActions {
 		m.Steer, m.Keys = steer, map[string]string{}
-		for a := range world.Action(world.NumActions) {
+		for a := range world.Action(n) {
 			m.Actions = append(m.Actions, a.String())
 		}
 		for key, a := range keyActions {

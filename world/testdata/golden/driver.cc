@@ -72,11 +72,11 @@ static FILE* open_in(const char* dir, const char* name, const char* mode) {
 }
 
 static void golden(const char* dir) {
-  const int spans[4] = {0, 30, 0, 40};
+  const int spans[6] = {0, 30, 0, 40, 40, 0};
   FILE* f = open_in(dir, "episodes.jsonl", "w");
-  for (int kind = 0; kind < 4; kind++) for (u32 i = 0; i < 6; i++) episode_json(f, Run(1000 + 1000 * kind + i, 96, kind, spans[kind]));
+  for (int kind = 0; kind < 6; kind++) for (u32 i = 0; i < 6; i++) episode_json(f, Run(1000 + 1000 * kind + i, 96, kind, spans[kind]));
   fclose(f); f = open_in(dir, "digests.txt", "w");
-  for (int kind = 0; kind < 4; kind++) for (u32 i = 0; i < 500; i++) {
+  for (int kind = 0; kind < 6; kind++) for (u32 i = 0; i < 500; i++) {
     int span = spans[kind] ? 1 + (i * 7) % 60 : 0; Run r(i * 2654435761u + kind, 96, kind, span);
     fprintf(f, "%u %d %d %016llx\n", r.seed, kind, span, (unsigned long long)digest(r));
   }
