@@ -122,6 +122,9 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 			return err
 		}
 	}
+	if err := plan.known(len(engine.Turns)); err != nil {
+		return err
+	}
 	plan.setStart(engine.Width, engine.Height)
 	kept, err := g.resolve(engine)
 	if err != nil {

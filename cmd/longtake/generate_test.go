@@ -346,3 +346,16 @@ func TestAnInterruptedProcessLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestActionsThatTheModelLacksAreRefused(t *testing.T) {
+	p, err := (&generateCommand{Frames: 4, Actions: "w z", Seed: 3}).makePlan(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.known(7); err == nil || !strings.Contains(err.Error(), "--actions: the model does not know strafe_left") {
+		t.Errorf("of seven actions: %v", err)
+	}
+	if err := p.known(9); err != nil {
+		t.Errorf("of nine actions: %v", err)
+	}
+}

@@ -160,6 +160,9 @@ func (f *sceneFlags) open(out *streams, l *lab) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.known(len(l.engine.Turns)); err != nil {
+		return nil, err
+	}
 	s := &scene{plan: p}
 	p.setStart(l.engine.Width, l.engine.Height)
 	if p.begin.kind != startSim {

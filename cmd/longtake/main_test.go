@@ -137,7 +137,7 @@ var badInput = []struct {
 	{"generate --start DIR", "is a directory"},
 	{"generate --start sim:x", "--start sim:x: the simulator's seed must be a number"},
 	{"generate --start sim:-3", "--start sim:-3"},
-	{"generate --actions w2z", "--actions: line 1, column 3: expected an action"},
+	{"generate --actions w2y", "--actions: line 1, column 3: expected an action"},
 	{"generate --actions DIR/bad.txt", "--actions: line 2, column 4"},
 	{"generate --actions @DIR/gone", "--actions: read DIR/gone: no such file"},
 	{"generate --prompt @DIR/gone", "--prompt: read DIR/gone: no such file"},

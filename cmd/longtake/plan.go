@@ -72,6 +72,16 @@ func (p *plan) setStart(width, height int) {
 	}
 }
 
+// known refuses actions that a model with so many of them does not have.
+func (p *plan) known(actions int) error {
+	for _, a := range p.actions {
+		if actions > 0 && int(a) >= actions {
+			return usagef("--actions: the model does not know %s", a)
+		}
+	}
+	return nil
+}
+
 // action returns what leads to frame i of the video.
 func (p *plan) action(i int) int {
 	if i == 0 {
