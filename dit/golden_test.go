@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"longtake/compute"
-	"longtake/compute/cpu"
 	"longtake/dit"
 	"longtake/internal/golden"
 	"longtake/kvcache"
@@ -34,10 +33,7 @@ type network struct {
 
 func load(t *testing.T, g *golden.Case, kernel string, passes int) *network {
 	t.Helper()
-	dev, err := cpu.New(cpu.Options{Kernel: kernel})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dev := openDevice(t, kernel)
 	dq, _ := dev.NewQueue()
 	arena, _ := dev.NewArena(0)
 	t.Cleanup(func() { dq.Close(); arena.Free(); dev.Close() })
@@ -124,7 +120,7 @@ func tolerance(dev compute.Device) float64 {
 func TestPredictEqualsSelfForcing(t *testing.T) {
 	g := golden.Load(t, "testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	for _, kernel := range cpu.Kernels() {
+	for _, kernel := range kernels() {
 		for _, c := range []struct {
 			file   string
 			chunks int

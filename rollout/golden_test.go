@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"longtake/compute"
-	"longtake/compute/cpu"
 	"longtake/dit"
 	"longtake/internal/golden"
 	"longtake/kvcache"
@@ -42,10 +41,7 @@ func (noFrames) Again() bool                                                    
 
 func wanEngine(t *testing.T, g *golden.Case, kernel string) *rollout.Engine {
 	t.Helper()
-	dev, err := cpu.New(cpu.Options{Kernel: kernel})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dev := openDevice(t, kernel)
 	dq, _ := dev.NewQueue()
 	arena, _ := dev.NewArena(0)
 	t.Cleanup(func() { dq.Close(); arena.Free(); dev.Close() })
@@ -92,7 +88,7 @@ func TestRolloutEqualsSelfForcing(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
 	const each = 3 * 16 * 8 * 12 // values of a chunk
-	for _, kernel := range cpu.Kernels() {
+	for _, kernel := range kernels() {
 		for file, policy := range map[string]kvcache.Window{
 			"self_forcing.safetensors":       {Recent: kvcache.Full},
 			"self_forcing_local.safetensors": {Anchor: 1, Recent: 2}, // upstream: window 6, sink 1

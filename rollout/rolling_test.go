@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"longtake/compute"
-	"longtake/compute/cpu"
 	"longtake/internal/golden"
 	"longtake/rollout"
 	"longtake/sampler"
@@ -21,7 +20,7 @@ func TestRollingEqualsRollingForcing(t *testing.T) {
 	start, again := g.Floats(t, "rollout.safetensors", "in.noise"), g.Floats(t, "rollout.safetensors", "in.renoise")
 	want := g.Floats(t, "rollout.safetensors", "latents")
 	const each = 3 * 16 * 8 * 12 // values of a chunk
-	for _, kernel := range cpu.Kernels() {
+	for _, kernel := range kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
 			e := wanEngine(t, prompt, kernel)
 			e.NewSolver = func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 800, 600, 400, 200}, 5) }

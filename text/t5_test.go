@@ -1,8 +1,10 @@
 package text
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -21,10 +23,7 @@ const umt5 = "testdata/golden/umt5_tiny"
 // loadTiny loads the encoder on a class of kernels, with activations of a type.
 func loadTiny(t *testing.T, kernel string, act compute.DType) (compute.Device, compute.Queue, *T5, *T5Work) {
 	t.Helper()
-	dev, err := cpu.New(cpu.Options{Kernel: kernel})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dev := openDevice(t, kernel)
 	dq, err := dev.NewQueue()
 	if err != nil {
 		t.Fatal(err)
@@ -68,19 +67,33 @@ func TestT5AgreesWithTheOriginal(t *testing.T) {
 		tolerance float64
 	}{
 		{"", compute.F32, false, 1e-5}, {"", compute.F32, true, 1e-5}, {"", compute.BF16, false, 3e-2}, {"generic", compute.F32, false, 1e-5},
+		{"cuda", compute.BF16, false, 3e-2}, {"cuda", compute.F32, false, 3e-2}, {"cuda-float32", compute.F32, false, 1e-5},
 	} {
-		_, dq, m, w := loadTiny(t, c.kernel, c.act)
-		if c.composed {
-			dq = plainQueue{dq}
-		}
-		for b := range 2 {
-			tokens := 0
-			for _, m := range mask[b*160:][:160] {
-				tokens += int(m)
+		t.Run(fmt.Sprintf("kernel=%s/activation=%v/composed=%v", c.kernel, c.act, c.composed), func(t *testing.T) {
+			dev, dq, m, w := loadTiny(t, c.kernel, c.act)
+			if dev.Types().Cache == compute.BF16 { // multiplies in it, too
+				c.tolerance = 3e-2
 			}
-			out := cpu.F32(m.Encode(dq, w, ids[b*160:][:tokens]))
-			golden.Near(t, fmt.Sprintf("%+v, %d tokens", c, tokens), out, want[b*160*64:][:tokens*64], c.tolerance)
-		}
+			if c.composed {
+				dq = plainQueue{dq}
+			}
+			for b := range 2 {
+				tokens := 0
+				for _, m := range mask[b*160:][:160] {
+					tokens += int(m)
+				}
+				out := m.Encode(dq, w, ids[b*160:][:tokens])
+				host, got := make([]byte, out.Bytes()), make([]float32, out.Elems())
+				dq.Download(host, out)
+				for i := range got {
+					got[i] = math.Float32frombits(binary.LittleEndian.Uint32(host[4*i:]))
+				}
+				if err := dq.Err(); err != nil {
+					t.Fatal(err)
+				}
+				golden.Near(t, fmt.Sprint(tokens, " tokens"), got, want[b*160*64:][:tokens*64], c.tolerance)
+			}
+		})
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"longtake/compute"
-	"longtake/compute/cpu"
 	"longtake/internal/golden"
 	"longtake/weights"
 )
@@ -33,10 +32,7 @@ type rig struct {
 
 func newRig(t testing.TB, dir, kernel string) *rig {
 	t.Helper()
-	dev, err := cpu.New(cpu.Options{Kernel: kernel})
-	if err != nil {
-		t.Fatal(err)
-	}
+	dev := openDevice(t, kernel)
 	dq, _ := dev.NewQueue()
 	arena, _ := dev.NewArena(0)
 	file, err := weights.Open(dir + "/weights.safetensors")
@@ -187,7 +183,7 @@ var (
 func TestDecodeEqualsWan(t *testing.T) {
 	g := golden.Load(t, wanDir)
 	want := g.Floats(t, "video.safetensors", "out.full")
-	for _, kernel := range cpu.Kernels() {
+	for _, kernel := range kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
 			r := newRig(t, wanDir, kernel)
 			d := r.decoder(r.wan().NewDecoder, wanSize)
@@ -224,24 +220,32 @@ func TestEncodeEqualsWan(t *testing.T) {
 	g := golden.Load(t, wanDir)
 	pixels, want := g.Floats(t, "video.safetensors", "in.pixels"), g.Floats(t, "video.safetensors", "out.encoded")
 	in, out := planes{3, 9, 32, 48}, planes{16, 3, 4, 6}
-	r := newRig(t, wanDir, "")
+	for _, kernel := range []string{"", "cuda", "cuda-float32"} {
+		t.Run("kernel="+kernel, func(t *testing.T) {
+			encodes(newRig(t, wanDir, kernel), pixels, want, in, out)
+		})
+	}
+}
+
+// encodes compares an encoder of the tiny VAE with the reference.
+func encodes(r *rig, pixels, want []float32, in, out planes) {
 	m := r.wan()
 	for _, single := range []bool{false, true} {
 		e, err := m.NewEncoder(r.arena, r.dev.Types(), Options{Width: in.columns, Height: in.rows, Patches: 100_000, Single: single})
 		if err != nil {
-			t.Fatal(err)
+			r.Fatal(err)
 		}
 		latent := r.arena.Tensor(compute.F32, out.rows*out.columns/4, 64)
 		n := 0
 		for f := range in.frames {
 			full, err := e.push(r.dq, latent, floatBytes(in.frame(pixels, f, false)))
 			if err != nil || full != (f%4 == 0) {
-				t.Fatalf("frame %d: full %v, %v", f, full, err)
+				r.Fatalf("frame %d: full %v, %v", f, full, err)
 			}
 			if !full {
 				continue
 			}
-			golden.Near(t, fmt.Sprint("latent frame ", n), r.floats(latent), patched(out.frame(want, n, false), out.rows, out.columns, 16), r.tolerance(3e-2))
+			golden.Near(r, fmt.Sprint("latent frame ", n), r.floats(latent), patched(out.frame(want, n, false), out.rows, out.columns, 16), r.tolerance(3e-2))
 			if n++; single {
 				break
 			}
@@ -252,7 +256,7 @@ func TestEncodeEqualsWan(t *testing.T) {
 func TestDecodeEqualsTAEHV(t *testing.T) {
 	g := golden.Load(t, taehvDir)
 	want := g.Floats(t, "video.safetensors", "out.raw")
-	for _, kernel := range cpu.Kernels() {
+	for _, kernel := range kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
 			r := newRig(t, taehvDir, kernel)
 			m := LoadTAEHV(r.placer(), tinyTAEHV)
