@@ -12,6 +12,7 @@ import (
 
 	"longtake/attention"
 	"longtake/compare"
+	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
 	"longtake/model"
@@ -154,8 +155,12 @@ func TestAnotherOrderOfKeysDiffersByRoundingOnly(t *testing.T) {
 	for i, v := range latents[0] {
 		worst = max(worst, math.Abs(float64(v-latents[1][i])))
 	}
-	if worst == 0 || worst > 1e-3 {
-		t.Errorf("latents differ by up to %v", worst)
+	limit := 1e-3
+	if e.Device.Types().Cache == compute.BF16 { // multiplies in it, too: measured 3e-3
+		limit *= 32
+	}
+	if worst == 0 || worst > limit {
+		t.Errorf("latents differ by up to %v, at most %v", worst, limit)
 	}
 }
 

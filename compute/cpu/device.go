@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 
 	"longtake/compute"
@@ -12,6 +13,9 @@ import (
 type Options struct {
 	// Kernel names a class, see Kernels; "" takes the best one.
 	Kernel string
+	// Float32 leaves out classes that multiply in bfloat16: for comparisons with numbers of float32, and for laws that a
+	// choice between nearly equal keys would break.
+	Float32 bool
 	// Threads counts the goroutines that compute, the caller included; 0 means GOMAXPROCS.
 	Threads int
 }
@@ -28,10 +32,16 @@ func New(o Options) (*Device, error) {
 	all := classes()
 	d := &Device{}
 	for _, c := range all {
+		if o.Float32 && c.cache == compute.BF16 {
+			continue
+		}
 		if o.Kernel == "" || o.Kernel == c.name {
 			d.class = c
 			break
 		}
+	}
+	if d.class == nil && o.Float32 && o.Kernel != "" && slices.Contains(Kernels(), o.Kernel) {
+		return nil, fmt.Errorf("kernel class %q multiplies in bfloat16: %w", o.Kernel, compute.ErrUnsupported)
 	}
 	if d.class == nil {
 		return nil, fmt.Errorf("kernel class %q cannot run on this %s machine, possible are %s: %w",
