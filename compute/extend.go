@@ -18,3 +18,12 @@ type Matcher interface {
 	// first key wins.
 	Match(best, score, query, keys, lengths Tensor)
 }
+
+// Batcher is a Queue that can start many operations at once, for less than the sum of their costs.
+type Batcher interface {
+	// BeginBatch lets operations wait until EndBatch, which starts them in order. A batch that equals one from before, with
+	// the same tensors, costs least. Results are those of the operations called one by one; Upload, Download and Wait
+	// inside a batch start what was called before them. Tensors of a batch must not be freed before its end.
+	BeginBatch()
+	EndBatch()
+}

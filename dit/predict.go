@@ -22,6 +22,10 @@ type Pass struct {
 // [frames*tokens, Out]. With an absent dst the forward ends as soon as the last block's keys are in the cache: all that a
 // clean pass is for (exact: nothing after it is used).
 func (w *Work) Predict(dq compute.Queue, dst, x compute.Tensor, pass Pass, cache kvcache.Layers) {
+	if b, ok := dq.(compute.Batcher); ok {
+		b.BeginBatch()
+		defer b.EndBatch()
+	}
 	m, n := w.m, x.Dim(0)
 	h := w.residual.Slice(0, 0, n)
 	m.patch.apply(dq, h, x, compute.None)

@@ -2,6 +2,7 @@ package kvcache
 
 import (
 	"fmt"
+	"math"
 
 	"longtake/compute"
 )
@@ -256,9 +257,12 @@ func (c *frames) End() {
 // Layer returns block i's side.
 func (c *frames) Layer(i int) Layer { return &c.layers[i] }
 
-// Rope returns the tables and the positions of the chunk in work.
+// Rope returns the tables and the positions of the chunk in work. These are never beyond the clamp; without it the same
+// operations come again every chunk, which compute.Batcher rewards.
 func (c *frames) Rope() (compute.Rope, compute.Tensor) {
-	return c.pos.Rope(), c.pos.Chunk(c.span.Frames * c.shape.Tokens())
+	rope := c.pos.Rope()
+	rope.MinTime = math.MinInt32
+	return rope, c.pos.Chunk(c.span.Frames * c.shape.Tokens())
 }
 
 // Stats returns the sizes now.

@@ -47,6 +47,9 @@ func (m *encodedMap) aligned() unsafe.Pointer {
 	return unsafe.Add(p, -uintptr(p)&63)
 }
 
+// argument is the encoded map as launch takes it.
+func (m *encodedMap) argument() argumentAt { return argumentAt{m.aligned(), 128} }
+
 // attendVariant is what the kernels are compiled for.
 type attendVariant struct {
 	headDim, listTile, blockKeys int
@@ -164,11 +167,11 @@ func (q *queue) attendMatrix(dst, query, keys, values compute.Tensor, a compute.
 	} else {
 		q.operands = attendOperands{address(query), address(keys), address(values), int64(query.Stride[0]), int64(query.Stride[1]),
 			int64(keys.Stride[0]), int64(keys.Stride[1]), int64(values.Stride[0]), int64(values.Stride[1])}
-		q.launch("attend", m.attend, [3]uint32{uint32(items), 1, 1}, [3]uint32{256, 1, 1}, m.shared, unsafe.Pointer(&q.operands), unsafe.Pointer(g))
+		q.launch("attend", m.attend, [3]uint32{uint32(items), 1, 1}, [3]uint32{256, 1, 1}, m.shared, argument(&q.operands), argument(g))
 	}
 	if pieces > 1 {
 		const perBlock = 8
-		q.launch("attend", m.merge, [3]uint32{uint32((rest*attendRows + perBlock - 1) / perBlock), 1, 1}, [3]uint32{256, 1, 1}, 0, unsafe.Pointer(g))
+		q.launch("attend", m.merge, [3]uint32{uint32((rest*attendRows + perBlock - 1) / perBlock), 1, 1}, [3]uint32{256, 1, 1}, 0, argument(g))
 	}
 }
 
@@ -191,7 +194,7 @@ func (q *queue) attendHopper(m attendModule, v attendVariant, items int, query, 
 	}
 	grid := [3]uint32{uint32(min(items, q.device.limit.multiprocessors)), 1, 1}
 	q.launch("attend", m.attend, grid, [3]uint32{384, 1, 1}, m.shared,
-		q.maps[0].aligned(), q.maps[1].aligned(), q.maps[2].aligned(), unsafe.Pointer(&q.attendArgs))
+		q.maps[0].argument(), q.maps[1].argument(), q.maps[2].argument(), argument(&q.attendArgs))
 }
 
 // hopper says whether kernels are compiled with Hopper's own instructions.

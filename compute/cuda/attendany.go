@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"unsafe"
 
 	"longtake/compute"
 )
@@ -112,7 +111,7 @@ func (q *queue) attendAny(dst, query, keys, values compute.Tensor, a compute.Att
 		}
 	}
 	grid := [3]uint32{g.queryTiles * g.blocksPerTile, uint32(s.heads), 1}
-	q.launch("attend", fn, grid, [3]uint32{256, 1, 1}, shared, unsafe.Pointer(g))
+	q.launch("attend", fn, grid, [3]uint32{256, 1, 1}, shared, argument(g))
 }
 
 // attendKernel returns the kernel compiled for a head dimension and its shared memory.

@@ -45,7 +45,9 @@ type driver interface {
 	Elapsed(from, to uintptr) (float32, error)
 
 	BeginCapture(stream uintptr) error
-	EndCapture(stream uintptr) (graph uintptr, err error)
+	// EndCapture makes what was captured a graph. If from is not 0 it is a graph that is given up: if it can, it takes the
+	// captured launches and is returned.
+	EndCapture(stream, from uintptr) (graph uintptr, err error)
 	LaunchGraph(graph, stream uintptr) error
 	FreeGraph(graph uintptr)
 
@@ -96,6 +98,7 @@ type product struct {
 // productPlan is cuBLASLt's answer to a product.
 type productPlan struct {
 	product
+	number              uint64 // among its queue's plans
 	descriptor, a, b, c uintptr
 	algorithm           [12]uint64 // cublasLtMatmulHeuristicResult_t
 	one, zero           float32

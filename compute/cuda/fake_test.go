@@ -209,11 +209,15 @@ func (f *fakeGPU) EncodeMap(to unsafe.Pointer, m tensorMap) error {
 
 func (f *fakeGPU) BeginCapture(uintptr) error { f.capture = true; return nil }
 
-func (f *fakeGPU) EndCapture(uintptr) (uintptr, error) {
+func (f *fakeGPU) EndCapture(_, from uintptr) (uintptr, error) {
 	if !f.capture {
 		return 0, errors.New("no capture")
 	}
 	f.capture = false
+	if from != 0 {
+		f.calls = append(f.calls, "UpdateGraph")
+		return from, f.fail("EndCapture")
+	}
 	f.graphs++
 	return f.new(), f.fail("EndCapture")
 }

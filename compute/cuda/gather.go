@@ -1,8 +1,6 @@
 package cuda
 
 import (
-	"unsafe"
-
 	"longtake/compute"
 )
 
@@ -39,5 +37,5 @@ func (q *queue) Gather(dst, table, index compute.Tensor, accumulate bool) {
 		chunk, a.vec = 8, 1
 	}
 	grid, threads := geometry(dst.Shape[0], dst.Shape[1]/chunk)
-	q.launch("gather", q.device.kernels.gather[half("gather", dst)], grid, threads, 0, unsafe.Pointer(a))
+	q.launch("gather", q.device.kernels.gather[half("gather", dst)], grid, threads, 0, argument(a))
 }

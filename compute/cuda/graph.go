@@ -31,7 +31,8 @@ func (q *queue) Capture(run func()) (io.Closer, error) {
 	if err := q.Err(); err != nil {
 		return nil, err
 	}
-	if q.recording {
+	q.flush()
+	if q.recording || q.batch.open {
 		return nil, fmt.Errorf("cuda: capture: %w", errRecording)
 	}
 	if err := q.drv.BeginCapture(q.stream); err != nil {
@@ -42,14 +43,14 @@ func (q *queue) Capture(run func()) (io.Closer, error) {
 	defer func() { // run may panic: the stream must not stay in capture mode
 		q.recording = false
 		if !ended {
-			if exec, err := q.drv.EndCapture(q.stream); err == nil {
+			if exec, err := q.drv.EndCapture(q.stream, 0); err == nil {
 				q.drv.FreeGraph(exec)
 			}
 		}
 	}()
 	run()
 	ended = true
-	exec, err := q.drv.EndCapture(q.stream)
+	exec, err := q.drv.EndCapture(q.stream, 0)
 	if q.err != nil {
 		broken := q.err
 		q.err = nil // nothing was executed
@@ -77,5 +78,6 @@ func (q *queue) Replay(recorded io.Closer) {
 		q.fail("replay", errRecording)
 		return
 	}
+	q.flush()
 	q.fail("replay", q.drv.LaunchGraph(g.exec, q.stream))
 }

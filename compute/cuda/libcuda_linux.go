@@ -45,6 +45,8 @@ var cudaNames = []string{"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGe
 type cudaLibrary struct {
 	*sharedLibrary
 	version int // newest CUDA that the driver serves, 13000
+	// updateGraph is cuGraphExecUpdate_v2, which drivers before 12.0 lack.
+	updateGraph uintptr
 }
 
 func openCUDA() (*cudaLibrary, error) {
@@ -52,7 +54,7 @@ func openCUDA() (*cudaLibrary, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cudaLibrary{sharedLibrary: lib}
+	c := &cudaLibrary{sharedLibrary: lib, updateGraph: lib.optional("cuGraphExecUpdate_v2")}
 	if err := c.call("cuInit", 0); err != nil {
 		return nil, fmt.Errorf("cuda: %s was found, but no GPU answers: %w: %w", lib.path, err, compute.ErrUnsupported)
 	}
@@ -301,14 +303,37 @@ func (d *gpu) BeginCapture(stream uintptr) error {
 	return d.call("cuStreamBeginCapture_v2", stream, captureRelaxed)
 }
 
-func (d *gpu) EndCapture(stream uintptr) (exec uintptr, err error) {
+func (d *gpu) EndCapture(stream, from uintptr) (exec uintptr, err error) {
 	var graph uintptr
 	if err := d.call("cuStreamEndCapture", stream, uintptr(unsafe.Pointer(&graph))); err != nil {
+		if from != 0 {
+			d.FreeGraph(from)
+		}
 		return 0, err
 	}
+	defer d.call("cuGraphDestroy", graph)
+	if from != 0 {
+		if d.updateGraph(from, graph) {
+			return from, nil
+		}
+		d.FreeGraph(from)
+	}
 	err = d.call("cuGraphInstantiateWithFlags", uintptr(unsafe.Pointer(&exec)), graph, 0)
-	d.call("cuGraphDestroy", graph)
 	return exec, err
+}
+
+// updateGraph gives exec the launches of graph; it reports false when they are too different.
+func (d *gpu) updateGraph(exec, graph uintptr) bool {
+	if d.cuda.updateGraph == 0 {
+		return false
+	}
+	defer runtime.UnlockOSThread()
+	if d.current() != 0 {
+		return false
+	}
+	var info [4]uint64 // CUgraphExecUpdateResultInfo
+	r, _, _ := purego.SyscallN(d.cuda.updateGraph, exec, graph, uintptr(unsafe.Pointer(&info)))
+	return int32(r) == 0
 }
 
 func (d *gpu) LaunchGraph(exec, stream uintptr) error { return d.call("cuGraphLaunch", exec, stream) }

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"unsafe"
 
 	"longtake/compute"
 )
@@ -95,6 +94,9 @@ func (q *queue) plan(key product) *productPlan {
 			q.fail("linear", fmt.Errorf("plan %d x %d x %d: %w", key.rows, key.in, key.out, err))
 			return nil
 		}
+		if p != nil {
+			p.number, q.plans = uint64(len(q.plans)), append(q.plans, p)
+		}
 		q.products[key] = p
 	}
 	return p
@@ -117,8 +119,17 @@ func (q *queue) multiply(p *productPlan, dst, x compute.Tensor, m *matrix, bias 
 		at = address(bias)
 	}
 	if q.err == nil {
-		q.fail("linear", q.drv.Multiply(p, address(dst), address(x), address(m.Tensor), at, q.work.ptr, q.stream))
+		q.run(p, address(dst), address(x), address(m.Tensor), at)
 	}
+}
+
+// run starts a product, or writes it down in a batch.
+func (q *queue) run(p *productPlan, dst, x, w, bias uint64) {
+	if q.batch.open {
+		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepProduct, target: p.number, operands: [4]uint64{dst, x, w, bias}})
+		return
+	}
+	q.fail("linear", q.drv.Multiply(p, dst, x, w, bias, q.work.ptr, q.stream))
 }
 
 // plainLinear runs the kernel of kernels/linear.
@@ -132,7 +143,7 @@ func (q *queue) plainLinear(dst, x compute.Tensor, m *matrix, bias compute.Tenso
 		act: uint32(act), dstHalf: half("linear", dst), xHalf: half("linear", x), wHalf: half("linear", m.Tensor)}
 	const tile = 64
 	grid := [3]uint32{uint32((m.Shape[0] + tile - 1) / tile), uint32((x.Shape[0] + tile - 1) / tile), 1}
-	q.launch("linear", q.device.kernels.linear[0], grid, [3]uint32{256, 1, 1}, 0, unsafe.Pointer(a))
+	q.launch("linear", q.device.kernels.linear[0], grid, [3]uint32{256, 1, 1}, 0, argument(a))
 }
 
 // stride is the row stride; that of a single row may be anything and is taken as dense, which keeps cuBLASLt content.

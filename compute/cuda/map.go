@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"unsafe"
 
 	"longtake/compute"
 )
@@ -155,7 +154,7 @@ func (q *queue) elementwise(name string, op uint32, dst, x, y, param compute.Ten
 	}
 	args.chunks, args.rowChunks = uint32(chunks), newDivisor(o.width/chunk)
 	blocks := (chunks + mapThreads*unroll - 1) / (mapThreads * unroll)
-	q.launch(name, kernel, [3]uint32{uint32(blocks), 1, 1}, [3]uint32{mapThreads, 1, 1}, 0, unsafe.Pointer(args))
+	q.launch(name, kernel, [3]uint32{uint32(blocks), 1, 1}, [3]uint32{mapThreads, 1, 1}, 0, argument(args))
 }
 
 // Copy copies src to dst of the same shape, converting between F32 and BF16. Dense tensors of any one type, and strided ones
@@ -165,13 +164,22 @@ func (q *queue) Copy(dst, src compute.Tensor) {
 		return
 	}
 	if dst.DType == src.DType && dst.Elems() > 0 && dst.Shape == src.Shape && dst.Contiguous() && src.Contiguous() {
-		q.fail("copy", q.drv.CopyOn(address(dst), address(src), dst.Bytes(), q.stream))
+		q.copyOn(address(dst), address(src), dst.Bytes())
 		return
 	}
 	if dst.DType == src.DType && dst.DType.Size() == 4 { // the kernel moves these without looking at them
 		dst.DType, src.DType = compute.F32, compute.F32
 	}
 	q.elementwise("copy", opActivate, dst, src, compute.Tensor{}, compute.Tensor{}, 1, compute.None, 0, 0)
+}
+
+// copyOn copies bytes on the GPU, or writes that down in a batch.
+func (q *queue) copyOn(dst, src uint64, bytes int64) {
+	if q.batch.open {
+		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepCopy, operands: [4]uint64{dst, src, uint64(bytes)}})
+		return
+	}
+	q.fail("copy", q.drv.CopyOn(dst, src, bytes, q.stream))
 }
 
 // Activate computes dst = act(x) on elements.

@@ -1,8 +1,6 @@
 package cuda
 
 import (
-	"unsafe"
-
 	"longtake/compute"
 )
 
@@ -27,5 +25,5 @@ func (q *queue) Noise(dst compute.Tensor, key compute.NoiseKey) {
 	*a = noiseArgs{dst: address(dst), count: uint64(dst.Elems()), seed: key.Seed, chunk: key.Chunk, step: key.Step}
 	const perBlock = 4 * 256
 	blocks := (dst.Elems() + perBlock - 1) / perBlock
-	q.launch("noise", q.device.kernels.noise[half("noise", dst)], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{256, 1, 1}, 0, unsafe.Pointer(a))
+	q.launch("noise", q.device.kernels.noise[half("noise", dst)], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{256, 1, 1}, 0, argument(a))
 }

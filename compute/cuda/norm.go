@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"unsafe"
 
 	"longtake/compute"
 )
@@ -70,7 +69,7 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 		return
 	}
 	together := max(1, q.device.normThreads/threads)
-	q.launch("norm", fn, [3]uint32{uint32((rows + together - 1) / together), 1, 1}, [3]uint32{uint32(threads), uint32(together), 1}, 0, unsafe.Pointer(a))
+	q.launch("norm", fn, [3]uint32{uint32((rows + together - 1) / together), 1, 1}, [3]uint32{uint32(threads), uint32(together), 1}, 0, argument(a))
 }
 
 // wholeWarps is how many threads share chunks, each taking up to held, rounded up to warps.

@@ -15,6 +15,7 @@ import (
 
 // sharedLibrary is an opened library with the addresses of its functions.
 type sharedLibrary struct {
+	handle    uintptr
 	path      string
 	functions map[string]uintptr
 }
@@ -28,7 +29,7 @@ func openLibrary(l library, names ...string) (*sharedLibrary, error) {
 	if err != nil {
 		return nil, err
 	}
-	lib := &sharedLibrary{path: path, functions: map[string]uintptr{}}
+	lib := &sharedLibrary{handle: h, path: path, functions: map[string]uintptr{}}
 	for _, n := range names {
 		p, err := purego.Dlsym(h, n)
 		if err != nil {
@@ -37,6 +38,15 @@ func openLibrary(l library, names ...string) (*sharedLibrary, error) {
 		lib.functions[n] = p
 	}
 	return lib, nil
+}
+
+// optional returns the address of a function, or 0.
+func (l *sharedLibrary) optional(name string) uintptr {
+	p, err := purego.Dlsym(l.handle, name)
+	if err != nil {
+		return 0
+	}
+	return p
 }
 
 // libraries are opened once a process and never closed: the CUDA libraries do not support being unloaded.

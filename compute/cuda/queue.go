@@ -41,6 +41,8 @@ type queue struct {
 	scratches [5]*block
 	outgrown  []*block // scratch that graphs may still use
 	products  map[product]*productPlan
+	plans     []*productPlan // of products, by number
+	batch     batch
 
 	// The kernels' arguments. They live here because a launch needs them at a fixed place for the time of the call.
 	elementArgs   mapArgs
@@ -108,6 +110,7 @@ func (q *queue) Wait() error {
 	if q.err == nil && q.recording {
 		q.fail("wait", errRecording)
 	}
+	q.flush()
 	if q.err == nil {
 		q.fail("wait", q.drv.Sync(q.stream))
 	}
@@ -120,6 +123,7 @@ func (q *queue) Close() {
 		return
 	}
 	q.drv.Sync(q.stream)
+	q.batch.free(q.drv)
 	if q.Err() == nil { // before the fault word goes
 		q.err = errFreed
 	}
@@ -151,14 +155,30 @@ func (q *queue) fail(op string, err error) {
 	}
 }
 
-// launch starts a kernel; a grid with a 0 does nothing. args point into the queue: they must stay where they are.
-func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedBytes int, args ...unsafe.Pointer) {
+// argumentAt is where a kernel's argument lies, and its size.
+type argumentAt struct {
+	at    unsafe.Pointer
+	bytes uintptr
+}
+
+// argument is a pointer as launch takes it.
+func argument[T any](p *T) argumentAt { return argumentAt{unsafe.Pointer(p), unsafe.Sizeof(*p)} }
+
+// launch starts a kernel, or writes it down in a batch; a grid with a 0 does nothing. args point into the queue: they must
+// stay where they are.
+func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedBytes int, args ...argumentAt) {
 	if q.err != nil || grid[0] == 0 || grid[1] == 0 || grid[2] == 0 {
+		return
+	}
+	if q.batch.open {
+		q.batch.note(fn, grid, threads, sharedBytes, args)
 		return
 	}
 	l := &q.start
 	l.fn, l.stream, l.grid, l.block, l.sharedBytes = fn, q.stream, grid, threads, uint32(sharedBytes)
-	copy(l.params[:], args)
+	for i, a := range args {
+		l.params[i] = a.at
+	}
 	q.fail(op, q.drv.Launch(l))
 }
 

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"unsafe"
 
 	"longtake/compute"
 )
@@ -66,7 +65,7 @@ func (q *queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
 	tz := max(1, min(64, 256/(tx*ty)))
 	grid := [3]uint32{uint32((tokens + tz - 1) / tz), 1, 1}
 	kernel := half("rope", dst)<<1 | half("rope", x)
-	q.launch("rope", q.device.kernels.rope[kernel], grid, [3]uint32{uint32(tx), uint32(ty), uint32(tz)}, 0, unsafe.Pointer(a))
+	q.launch("rope", q.device.kernels.rope[kernel], grid, [3]uint32{uint32(tx), uint32(ty), uint32(tz)}, 0, argument(a))
 }
 
 // ropeTable checks one axis, F32 [positions, pairs, 2] contiguous, or absent.

@@ -1,8 +1,6 @@
 package cuda
 
 import (
-	"unsafe"
-
 	"longtake/compute"
 )
 
@@ -30,5 +28,5 @@ func (q *queue) TimeEmbed(dst, t compute.Tensor, maxPeriod float64) {
 		maxPeriod: maxPeriod, rows: uint32(dst.Shape[0]), half: uint32(dst.Shape[1] / 2)}
 	const threads = 128
 	blocks := (dst.Elems()/2 + threads - 1) / threads
-	q.launch("time embed", q.device.kernels.timeembed[half("time embed", dst)], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{threads, 1, 1}, 0, unsafe.Pointer(a))
+	q.launch("time embed", q.device.kernels.timeembed[half("time embed", dst)], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{threads, 1, 1}, 0, argument(a))
 }

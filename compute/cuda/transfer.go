@@ -21,6 +21,10 @@ func (q *queue) Upload(dst compute.Tensor, src []byte) {
 		q.fail("upload", errRecording)
 		return
 	}
+	q.flush()
+	if q.err != nil {
+		return
+	}
 	q.fail("upload", q.staging.in(address(dst), src, 1, 1, nil, q.stream))
 }
 
@@ -37,6 +41,10 @@ func (q *queue) Download(dst []byte, src compute.Tensor) {
 	}
 	if q.recording {
 		q.fail("download", errRecording)
+		return
+	}
+	q.flush()
+	if q.err != nil {
 		return
 	}
 	q.fail("download", q.staging.out(dst, address(src), q.stream))
