@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"longtake/attention"
 	"longtake/compare"
@@ -213,5 +214,66 @@ func TestImpossibleComparisonsAreRefused(t *testing.T) {
 func TestFrontiersEndWithTheVideo(t *testing.T) {
 	if got := compare.DefaultFrontiers(); !reflect.DeepEqual(got, []int{100, 500, 1000, 2000, 3000}) {
 		t.Errorf("default frontiers %v", got)
+	}
+}
+
+func TestRunsSideBySideFindTheSameAsRunsInTurn(t *testing.T) {
+	e := open(t)
+	o := options(t, e, full, narrow)
+	o.Ceiling = &compare.Ceiling{How: "later keys first"}
+	var reports [2]*compare.Report
+	for i, parallel := range []int{1, 3} {
+		o.Parallel, o.Alone = parallel, 1
+		var err error
+		if reports[i], err = compare.Policies(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		roundTrip(t, reports[i])
+	}
+	a, b := reports[0], reports[1]
+	for i, run := range append(a.Runs, *a.Ceiling) {
+		other := append(b.Runs, *b.Ceiling)[i]
+		if run.FramesHash != other.FramesHash || run.Mean != other.Mean {
+			t.Errorf("%s: frames or quality differ: %+v, %+v", run.Policy.Name, run.Mean, other.Mean)
+		}
+		for k, f := range run.Frontiers {
+			g := other.Frontiers[k]
+			if g.Chunks < 1 || g.FPS <= 0 || g.Attend <= 0 || g.Tokens != f.Tokens || i > 0 && *f.OneStep != *g.OneStep {
+				t.Errorf("%s, frame %d: %+v, %+v", run.Policy.Name, f.Frame, f, g)
+			}
+		}
+		if len(other.ChunkSeconds) != 5 || !(other.Total > 0 && other.ComponentSpeedup > 0) {
+			t.Errorf("%s: times %v, total %v", run.Policy.Name, other.ChunkSeconds, other.Total)
+		}
+	}
+}
+
+func TestALimitOfTimeEndsAtAFrontier(t *testing.T) {
+	e := open(t)
+	o := options(t, e, full, narrow)
+	o.Frames, o.Frontiers, o.Truth = 100_000, []int{5, 9, 100}, nil
+	o.Until = time.Now().Add(time.Hour)
+	if err := o.Check(); err == nil || !errors.Is(err, rollout.ErrRequest) {
+		t.Errorf("a limit for runs in turn: %v", err)
+	}
+	o.Parallel, o.Alone, o.Until = 2, 1, time.Time{}
+	ended := false
+	o.Progress = func(string, int, int) { ended = true }
+	o.Until = time.Now().Add(1500 * time.Millisecond)
+	r, err := compare.Policies(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Asked != 100_000 || r.Setup.Frames != r.Frontiers[len(r.Frontiers)-1] || len(r.Runs[1].PSNR) != r.Setup.Frames || !ended {
+		t.Errorf("asked %d, made %d, frontiers %v", r.Asked, r.Setup.Frames, r.Frontiers)
+	}
+	for _, run := range r.Runs {
+		if len(run.Frontiers) != len(r.Frontiers) || len(run.ChunkSeconds) != r.Setup.Frames-3 {
+			t.Errorf("%s: %d frontiers, %d chunks", run.Policy.Name, len(run.Frontiers), len(run.ChunkSeconds))
+		}
+	}
+	o.Until = time.Now()
+	if _, err := compare.Policies(t.Context(), o); err == nil || !strings.Contains(err.Error(), "out of time") {
+		t.Errorf("no time at all: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"longtake/attention"
 	"longtake/kvcache"
@@ -33,9 +34,9 @@ func (e Entry) Request(r rollout.Request) rollout.Request {
 	return r
 }
 
-// timed returns the entry with its attention's decisions on the clock.
+// timed returns the entry with its attention on the clock.
 func (e Entry) timed(c *clock) Entry {
-	e.Looks, e.Reads = tallied(e.Looks, &c.matching), tallied(e.Reads, &c.matching)
+	e.Looks, e.Reads = tallied(e.Looks, &c.spent), tallied(e.Reads, &c.spent)
 	return e
 }
 
@@ -79,6 +80,14 @@ type Options struct {
 	Ceiling *Ceiling
 	// Stills is the number of pictures in a strip, 0 for none.
 	Stills int
+	// Parallel is how many runs share the machine, 0 and 1 for one after the other. With more, all runs advance from frontier to
+	// frontier side by side, and only the first Alone chunks and the Alone ones before each frontier are timed, run by run.
+	Parallel int
+	// Alone is 0 for DefaultAlone.
+	Alone int
+	// Until, if not zero, is when to stop: the report then ends with the last frontier that all runs reached. It needs runs
+	// that advance side by side.
+	Until time.Time
 	// Progress, if not nil, hears of every chunk: what is being done, and how many frames of how many.
 	Progress func(what string, done, total int)
 }
@@ -96,6 +105,7 @@ type Ceiling struct {
 const (
 	DefaultSpan     = 50
 	DefaultDiverged = 30
+	DefaultAlone    = 4
 )
 
 // DefaultFrontiers returns the frames at which frame-indexed figures are usually given.
@@ -144,6 +154,12 @@ func (o *Options) prepare() (err error) {
 	}
 	if o.Diverged == 0 {
 		o.Diverged = DefaultDiverged
+	}
+	if o.Alone <= 0 {
+		o.Alone = DefaultAlone
+	}
+	if !o.Until.IsZero() && o.Parallel < 2 {
+		return errors.New("a limit of time needs runs side by side: all of them stop at the same frame")
 	}
 	if c := o.Ceiling; c != nil && c.Engine == nil {
 		first := o.Entries[0]

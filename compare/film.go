@@ -37,7 +37,7 @@ func (t *take) upcoming() []int {
 
 // step makes a chunk and measures it.
 func (t *take) step(ctx context.Context, c *clock) ([]video.Frame, error) {
-	compacted, matched := t.Stats().Compacting, c.matching
+	compacted, before := t.Stats().Compacting, c.spent
 	began := time.Now()
 	frames, err := t.Next(ctx, t.upcoming()...)
 	if err != nil {
@@ -46,7 +46,8 @@ func (t *take) step(ctx context.Context, c *clock) ([]video.Frame, error) {
 	took := time.Since(began)
 	t.n += len(frames)
 	stats := t.Stats()
-	c.add(tick{t.n, len(frames), took, t.Times(), stats.Compacting - compacted, c.matching - matched, stats.Bytes, t.Bytes(), stats.Tokens})
+	c.ticks = append(c.ticks, tick{t.n, len(frames), took, t.Times(), stats.Compacting - compacted, c.spent.since(before), stats.Bytes,
+		t.Bytes(), stats.Tokens, c.shared})
 	return frames, nil
 }
 
@@ -55,9 +56,11 @@ type tick struct {
 	done, frames         int
 	took                 time.Duration
 	stages               rollout.Times
-	compact, match       time.Duration
+	compact              time.Duration
+	spent                spent
 	cacheBytes, allBytes int64
 	tokens               float64
+	shared               bool // other runs were on the machine: its times say nothing
 }
 
 // clock collects ticks.
@@ -65,22 +68,61 @@ type clock struct {
 	ticks []tick
 	first time.Duration // from the start of the session to its first frame
 	dense float64       // tokens of a frame
-	// matching is the time that attention policies spent on deciding, up to now.
-	matching time.Duration
+	spent spent         // by attention, up to now
+	// shared says that other runs are on the machine now.
+	shared bool
 }
 
 func newClock(e *rollout.Engine) clock { return clock{dense: float64(e.CacheShape.Tokens())} }
 
-func (c *clock) add(t tick) { c.ticks = append(c.ticks, t) }
+// times returns a time of every chunk, as value tells it of a tick. Chunks that shared the machine get what lies between those
+// around them that were timed, by linear interpolation over the frames: where the history grows evenly, so does the time.
+func (c *clock) times(value func(tick) time.Duration) []time.Duration {
+	out := make([]time.Duration, len(c.ticks))
+	before, after := -1, 0
+	for i, t := range c.ticks {
+		if !t.shared {
+			before, out[i] = i, value(t)
+			continue
+		}
+		for after = max(after, i); after < len(c.ticks) && c.ticks[after].shared; after++ {
+		}
+		switch {
+		case before >= 0 && after < len(c.ticks):
+			a, b := c.ticks[before], c.ticks[after]
+			share := float64(t.done-a.done) / float64(b.done-a.done)
+			out[i] = value(a) + time.Duration(share*float64(value(b)-value(a)))
+		case before >= 0:
+			out[i] = value(c.ticks[before])
+		case after < len(c.ticks):
+			out[i] = value(c.ticks[after])
+		}
+	}
+	return out
+}
 
-func (c *clock) total() (d time.Duration) {
-	for _, t := range c.ticks {
-		d += t.took
+// total is the time of all chunks, see times.
+func (c *clock) total() time.Duration {
+	return sum(c.times(func(t tick) time.Duration { return t.took }))
+}
+
+func sum(list []time.Duration) (d time.Duration) {
+	for _, v := range list {
+		d += v
 	}
 	return d
 }
 
-// speed summarises the chunks among the span frames up to frontier.
+// cut forgets the chunks after so many frames.
+func (c *clock) cut(frames int) {
+	n := len(c.ticks)
+	for n > 0 && c.ticks[n-1].done-c.ticks[n-1].frames >= frames {
+		n--
+	}
+	c.ticks = c.ticks[:n]
+}
+
+// speed summarises the chunks among the span frames up to frontier that had the machine to themselves.
 func (c *clock) speed(frontier, span int) Speed {
 	s := Speed{Frame: frontier}
 	var all []float64
@@ -89,15 +131,20 @@ func (c *clock) speed(frontier, span int) Speed {
 		if t.done <= frontier-span || t.done-t.frames >= frontier {
 			continue
 		}
+		s.CacheBytes, s.SessionBytes, s.Tokens = t.cacheBytes, t.allBytes, t.tokens
+		s.Density = t.tokens / (c.dense * float64(t.done))
+		if t.shared {
+			continue
+		}
 		took := t.took.Seconds()
 		all, frames, sum = append(all, took), frames+t.frames, sum+took
 		s.Denoise += t.stages.Denoise.Seconds()
 		s.Commit += t.stages.Commit.Seconds()
 		s.Decode += t.stages.Decode.Seconds()
 		s.Compact += t.compact.Seconds()
-		s.Match += t.match.Seconds()
-		s.CacheBytes, s.SessionBytes, s.Tokens = t.cacheBytes, t.allBytes, t.tokens
-		s.Density = t.tokens / (c.dense * float64(t.done))
+		s.Match += t.spent.matching.Seconds()
+		s.Attend += t.spent.self.Seconds()
+		s.AttendCross += t.spent.cross.Seconds()
 	}
 	n := float64(len(all))
 	if n == 0 {
@@ -106,7 +153,7 @@ func (c *clock) speed(frontier, span int) Speed {
 	slices.Sort(all)
 	s.Chunks, s.Mean, s.FPS = len(all), sum/n, float64(frames)/sum
 	s.P50, s.P95 = percentile(all, 0.50), percentile(all, 0.95)
-	for _, v := range []*float64{&s.Denoise, &s.Commit, &s.Decode, &s.Compact, &s.Match} {
+	for _, v := range []*float64{&s.Denoise, &s.Commit, &s.Decode, &s.Compact, &s.Match, &s.Attend, &s.AttendCross} {
 		*v /= n
 	}
 	return s
@@ -116,45 +163,6 @@ func (c *clock) speed(frontier, span int) Speed {
 func percentile(sorted []float64, p float64) float64 {
 	i := int(p*float64(len(sorted))+0.999999) - 1
 	return sorted[max(0, min(i, len(sorted)-1))]
-}
-
-// film is what a free run leaves.
-type film struct {
-	clock
-	frames  []video.Frame // given ones included
-	latents [][]float32   // of each chunk, if kept
-}
-
-// roll makes a whole video.
-func (o *Options) roll(ctx context.Context, e *rollout.Engine, entry Entry, what string, keepLatents bool) (*film, error) {
-	f := &film{clock: newClock(e)}
-	began := time.Now()
-	t, err := newTake(ctx, e, entry.timed(&f.clock).Request(o.Request), o.Actions)
-	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", entry.Name, err)
-	}
-	defer t.Close()
-	f.frames = append(f.frames, o.Request.Start...)
-	for t.n < o.Frames {
-		frames, err := t.step(ctx, &f.clock)
-		if err != nil {
-			return nil, fmt.Errorf("policy %s, frame %d: %w", entry.Name, t.n, err)
-		}
-		if f.first == 0 {
-			f.first = time.Since(began)
-		}
-		f.frames = append(f.frames, frames...)
-		if keepLatents {
-			latent, err := t.Latents()
-			if err != nil {
-				return nil, err
-			}
-			f.latents = append(f.latents, latent)
-		}
-		o.Progress(what, min(t.n, o.Frames), o.Frames)
-	}
-	f.frames = f.frames[:min(len(f.frames), o.Frames)]
-	return f, nil
 }
 
 // hash is SHA-256 over the raw RGB of all frames.

@@ -3,6 +3,8 @@ package compare
 import (
 	"context"
 	"fmt"
+	"math"
+	"sync"
 
 	"longtake/rollout"
 	"longtake/video"
@@ -26,7 +28,9 @@ type MemoryOptions struct {
 	Steps   int
 	Entries []Entry
 	// Stills is the number of pictures of the first clip, 0 for none.
-	Stills   int
+	Stills int
+	// Parallel is how many clips share the machine, 0 and 1 for one after the other; MemoryRow.FPS is then of no use.
+	Parallel int
 	Progress func(what string, done, total int)
 }
 
@@ -67,6 +71,7 @@ func Memory(ctx context.Context, m MemoryOptions) (*MemoryTest, error) {
 			return nil, err
 		}
 		t.Rows = append(t.Rows, *row)
+		t.Rows[i].behind(&t.Rows[0])
 	}
 	return t, nil
 }
@@ -132,18 +137,30 @@ func (m *MemoryOptions) clip(seed uint32, e *world.Episode, given int) clip {
 // row runs one entry in all clips. The first entry's films become the reference of the others.
 func (m *MemoryOptions) row(ctx context.Context, entry Entry, clips []clip, reference []*film, first bool) (*MemoryRow, error) {
 	row := &MemoryRow{Policy: entry.Policy, ToFirst: Unmeasured}
+	films := make([]*film, len(clips))
 	frames := clips[0].options.Frames - clips[0].given
+	var mu sync.Mutex
+	done, total := 0, len(clips)*frames/m.Engine.Network.ChunkFrames
+	err := parallel(max(m.Parallel, 1), 0, len(clips), func(i int) (err error) {
+		o := clips[i].options
+		o.Progress = func(string, int, int) {
+			mu.Lock()
+			defer mu.Unlock()
+			done++
+			m.Progress(entry.Name, done, total)
+		}
+		films[i], err = o.roll(ctx, m.Engine, entry, "")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	all := make([][]Decibel, len(clips)) // by clip and generated frame
 	var toFirst []Decibel
 	seconds, made := 0.0, 0
 	for i, c := range clips {
-		o := c.options
-		o.Progress = func(_ string, done, _ int) { m.Progress(entry.Name, i*frames+done-c.given, len(clips)*frames) }
-		f, err := o.roll(ctx, m.Engine, entry, "", false)
-		if err != nil {
-			return nil, err
-		}
-		if all[i], err = against(f.frames[c.given:], func(k int) video.Frame { return o.Truth(c.given + k) }); err != nil {
+		f := films[i]
+		if all[i], err = against(f.frames[c.given:], func(k int) video.Frame { return c.options.Truth(c.given + k) }); err != nil {
 			return nil, err
 		}
 		last := f.ticks[len(f.ticks)-1]
@@ -152,22 +169,45 @@ func (m *MemoryOptions) row(ctx context.Context, entry Entry, clips []clip, refe
 		seconds, made = seconds+f.total().Seconds(), made+frames
 		if first {
 			reference[i] = f
-		} else {
-			d, err := against(f.frames[c.given:], func(k int) video.Frame { return reference[i].frames[c.given+k] })
-			if err != nil {
-				return nil, err
-			}
-			toFirst = append(toFirst, d...)
+			continue
 		}
-		if i == 0 {
-			if row.Strip, err = stills(func(k int) video.Frame { return f.frames[k] }, c.given, o.Frames, m.Stills); err != nil {
-				return nil, err
-			}
+		d, err := against(f.frames[c.given:], func(k int) video.Frame { return reference[i].frames[c.given+k] })
+		if err != nil {
+			return nil, err
 		}
+		toFirst = append(toFirst, d...)
+	}
+	f, c := films[0], clips[0]
+	if row.Strip, err = stills(func(k int) video.Frame { return f.frames[k] }, c.given, c.options.Frames, m.Stills); err != nil {
+		return nil, err
 	}
 	row.ToFirst, row.FPS = meanDecibel(toFirst), float64(made)/seconds
 	row.summarize(all)
 	return row, nil
+}
+
+// behind compares a row's clips with those of the first row, clip by clip.
+func (row *MemoryRow) behind(first *MemoryRow) {
+	var d []float64
+	for i, v := range row.Clips {
+		d = append(d, float64(v)-float64(first.Clips[i]))
+	}
+	row.Gain, row.GainError = meanAndError(d)
+}
+
+// meanAndError is the mean of numbers and its standard error; the error of a single one is 0.
+func meanAndError(list []float64) (mean, standard float64) {
+	for _, v := range list {
+		mean += v / float64(len(list))
+	}
+	n := float64(len(list))
+	if n < 2 {
+		return mean, 0
+	}
+	for _, v := range list {
+		standard += (v - mean) * (v - mean)
+	}
+	return mean, math.Sqrt(standard / (n - 1) / n)
 }
 
 // lastFrames is how many frames MemoryRow.Last means.
@@ -192,6 +232,11 @@ func (row *MemoryRow) summarize(all [][]Decibel) {
 		}
 		row.Frames = append(row.Frames, meanDecibel(column))
 	}
+	clips := make([]float64, len(row.Clips))
+	for i, c := range row.Clips {
+		clips[i] = float64(c)
+	}
+	_, row.Error = meanAndError(clips)
 	row.PSNR, row.Last, row.Worst = meanDecibel(every), meanDecibel(last), row.Clips[0]
 	for _, c := range row.Clips {
 		row.Worst = min(row.Worst, c)
@@ -204,7 +249,7 @@ func (row *MemoryRow) summarize(all [][]Decibel) {
 // against compares frames with pictures that are made on demand.
 func against(frames []video.Frame, want func(i int) video.Frame) ([]Decibel, error) {
 	out := make([]Decibel, len(frames))
-	err := parallel(0, len(frames), func(i int) error {
+	err := parallel(0, 0, len(frames), func(i int) error {
 		psnr, err := metric.PSNR(frames[i], want(i))
 		out[i] = Decibel(psnr)
 		return err

@@ -78,6 +78,10 @@ type Report struct {
 	Frontiers []int `json:"frontiers"`
 	// DivergedBelow is the PSNR (dB) of Run.FirstDiverged.
 	DivergedBelow float64 `json:"diverged_below"`
+	// Parallel is how many runs shared the machine, 0 for one after the other; times are then those of chunks that had it to
+	// themselves, see Options.Parallel. Asked is how many frames were wanted where the time did not suffice, else 0.
+	Parallel int `json:"parallel,omitempty"`
+	Asked    int `json:"asked,omitempty"`
 	// Span is how many frames each of Run.Spans pools.
 	Span int   `json:"span"`
 	Runs []Run `json:"runs"`
@@ -105,10 +109,13 @@ type Run struct {
 	// FirstDiverged is the first frame below Report.DivergedBelow, -1 if there is none.
 	FirstDiverged int `json:"first_diverged"`
 	// FirstFrame is the time from the start of the session to its first frame (seconds), Total the whole run's; Speedup how
-	// many times faster than the reference that is.
+	// many times faster than the reference that is, ComponentSpeedup that of what the policy changes: of self attention and the
+	// cache's own work, or of cross attention where only that differs; both over the whole video.
 	FirstFrame float64 `json:"first_frame"`
 	Total      float64 `json:"total"`
 	Speedup    float64 `json:"speedup"`
+
+	ComponentSpeedup float64 `json:"component_speedup"`
 	// ChunkSeconds, CacheBytes and Tokens are taken after every chunk.
 	ChunkSeconds []float64 `json:"chunk_seconds"`
 	CacheBytes   []int64   `json:"cache_bytes"`
@@ -159,12 +166,16 @@ type Speed struct {
 	Mean float64 `json:"mean"`
 	P50  float64 `json:"p50"`
 	P95  float64 `json:"p95"`
-	// The stages; Compact is the cache's own work, Match the attention policies' (both are part of the others).
+	// The stages; Compact is the cache's own work, Match the attention policies' deciding, Attend all of self attention and
+	// AttendCross all of cross attention (all four are part of the others).
 	Denoise float64 `json:"denoise"`
 	Commit  float64 `json:"commit"`
 	Decode  float64 `json:"decode"`
 	Compact float64 `json:"compact"`
 	Match   float64 `json:"match"`
+
+	Attend      float64 `json:"attend"`
+	AttendCross float64 `json:"attend_cross"`
 	// Sizes after the frame: Tokens is the mean number of keys a head sees, Density that by those of a full cache.
 	CacheBytes   int64   `json:"cache_bytes"`
 	SessionBytes int64   `json:"session_bytes"`
@@ -246,9 +257,14 @@ type MemoryRow struct {
 	// Tokens is the mean number of keys a head sees at the end, CacheBytes the memory then; means over clips.
 	Tokens     float64 `json:"tokens"`
 	CacheBytes int64   `json:"cache_bytes"`
-	// PSNR is the mean over all generated frames of all clips, against the truth; Thirds that of the early, middle and late
+	// PSNR is the mean over all generated frames of all clips, against the truth, Error its standard error over clips (dB); Gain is
+	// how much better than the first row's policy it is, clip by clip, GainError the standard error of that. Thirds that of the early, middle and late
 	// part; Last that of the last five frames; Worst that of the worst clip.
-	PSNR   Decibel    `json:"psnr"`
+	PSNR      Decibel `json:"psnr"`
+	Error     float64 `json:"psnr_error"`
+	Gain      float64 `json:"gain"`
+	GainError float64 `json:"gain_error"`
+
 	Thirds [3]Decibel `json:"thirds"`
 	Last   Decibel    `json:"last"`
 	Worst  Decibel    `json:"worst"`

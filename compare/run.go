@@ -2,70 +2,189 @@ package compare
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"time"
 
-	"longtake/rollout"
 	"longtake/video"
 	"longtake/video/metric"
 )
 
-// Policies makes the video of every entry, one after the other, and compares them with the first one's. A cancelled context ends it
-// with ctx's error. Errors of a request wrap rollout.ErrRequest.
+// Policies makes the video of every entry and compares them with the first one's. A cancelled context ends it with ctx's error.
+// Errors of a request wrap rollout.ErrRequest.
 func Policies(ctx context.Context, o Options) (*Report, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
+	c := &cast{Options: &o}
+	asked := o.Frames
+	c.assemble()
+	defer c.close()
+	run := c.inTurn
+	if o.Parallel > 1 {
+		run = c.sideBySide
+	}
+	if err := run(ctx); err != nil {
+		return nil, err
+	}
 	r := &Report{Frontiers: o.Frontiers, DivergedBelow: o.Diverged, Span: o.Span}
+	if o.Parallel > 1 {
+		r.Parallel = o.Parallel
+	}
+	if o.Frames < asked {
+		r.Asked = asked
+	}
 	r.Setup = Setup{Frames: o.Frames, Given: len(o.Request.Start), ChunkFrames: o.Engine.Network.ChunkFrames}
-	reference, err := o.roll(ctx, o.Engine, o.Entries[0], o.Entries[0].Name, o.OneStep)
-	if err != nil {
-		return nil, err
-	}
-	first, err := o.report(reference, nil, o.Entries[0])
-	if err != nil {
-		return nil, err
-	}
-	r.Runs = append(r.Runs, *first)
-	for _, entry := range o.Entries[1:] {
-		run, err := o.compare(ctx, o.Engine, entry, reference)
+	for i, f := range c.films {
+		run, err := o.report(f, c.films[0], i == 0)
 		if err != nil {
 			return nil, err
 		}
-		r.Runs = append(r.Runs, *run)
-	}
-	if err := o.addCeiling(ctx, r, reference); err != nil {
-		return nil, err
+		if i > 0 && o.OneStep {
+			for k, found := range c.followers[i-1].found[:len(run.Frontiers)] {
+				run.Frontiers[k].OneStep, run.Frontiers[k].Self, run.Frontiers[k].Cross = found.OneStep, found.Self, found.Cross
+			}
+		}
+		if i < len(o.Entries) {
+			r.Runs = append(r.Runs, *run)
+		} else {
+			r.Ceiling, r.CeilingHow = run, o.Ceiling.How
+		}
 	}
 	return r, o.addTruth(r)
 }
 
-// compare runs one entry against the reference.
-func (o *Options) compare(ctx context.Context, e *rollout.Engine, entry Entry, reference *film) (*Run, error) {
-	made, err := o.roll(ctx, e, entry, entry.Name, false)
-	if err != nil {
-		return nil, err
-	}
-	run, err := o.report(made, reference, entry)
-	if err != nil || !o.OneStep {
-		return run, err
-	}
-	return run, o.oneStep(ctx, e, entry, reference, run)
+// cast is everything that runs: films[0] is the reference's, the last one the ceiling's if there is one; with one step,
+// followers[i] belongs to films[i+1].
+type cast struct {
+	*Options
+	films     []*film
+	followers []*follower
 }
 
-// addCeiling runs the reference in another order of summation.
-func (o *Options) addCeiling(ctx context.Context, r *Report, reference *film) (err error) {
-	c := o.Ceiling
-	if c == nil {
-		return nil
+func (c *cast) assemble() {
+	for i, entry := range c.Entries {
+		c.films = append(c.films, c.film(c.Engine, entry, entry.Name, i == 0 && c.OneStep))
 	}
-	entry, engine := o.Entries[0], c.Engine
-	entry.Name = "ceiling"
-	if engine == nil {
-		engine, entry.Looks = o.Engine, Reordered{}
-		entry.Policy.Self = Reordered{}.String()
+	if c.Ceiling != nil {
+		entry, engine := c.Entries[0], c.Ceiling.Engine
+		entry.Name = "ceiling"
+		if engine == nil {
+			engine, entry.Looks = c.Engine, Reordered{}
+			entry.Policy.Self = Reordered{}.String()
+		}
+		c.films = append(c.films, c.film(engine, entry, entry.Name, false))
 	}
-	r.CeilingHow = c.How
-	r.Ceiling, err = o.compare(ctx, engine, entry, reference)
+	if c.OneStep {
+		for _, f := range c.films[1:] {
+			c.followers = append(c.followers, &follower{options: c.Options, engine: f.engine, entry: f.entry, reference: c.films[0]})
+		}
+	}
+}
+
+func (c *cast) close() {
+	for _, f := range c.films {
+		f.close()
+	}
+	for _, w := range c.followers {
+		w.close()
+	}
+}
+
+// inTurn runs one after the other, so that a single session is in memory.
+func (c *cast) inTurn(ctx context.Context) error {
+	for i, f := range c.films {
+		if err := f.advance(ctx, c.Frames); err != nil {
+			return err
+		}
+		f.cut(c.Frames)
+		f.close()
+		if i == 0 || !c.OneStep {
+			continue
+		}
+		w := c.followers[i-1]
+		for _, frontier := range c.Frontiers {
+			if err := w.follow(ctx, frontier); err != nil {
+				return err
+			}
+		}
+		w.close()
+	}
+	return nil
+}
+
+// sideBySide runs all from frontier to frontier, as far as the time allows.
+func (c *cast) sideBySide(ctx context.Context) error {
+	each, reached := c.Engine.Network.ChunkFrames, 0
+	all, progress := c.films[0].what, c.Progress
+	c.Progress = func(what string, done, total int) {
+		if what == all { // the reference speaks for all: mostly it is the slowest
+			progress("side by side", done, total)
+		}
+	}
+	err := c.alone(ctx, len(c.Request.Start)+c.Alone*each)
+	for i, frontier := range c.Frontiers {
+		if err == nil {
+			err = c.race(ctx, frontier-(c.Alone+1)*each)
+		}
+		if err == nil {
+			err = c.alone(ctx, frontier)
+		}
+		if err == nil {
+			err = parallel(c.Parallel, 0, len(c.followers), func(k int) error { return c.followers[k].follow(ctx, frontier) })
+		}
+		if err != nil {
+			break
+		}
+		reached = i + 1
+	}
+	if err != nil && (reached == 0 || !errors.Is(err, errLate)) {
+		return err
+	}
+	c.Frontiers = c.Frontiers[:reached]
+	c.Frames = c.Frontiers[reached-1]
+	for _, f := range c.films {
+		f.cut(c.Frames)
+	}
+	return nil
+}
+
+// alone lets run after run go on to a frame with the machine to itself. The first chunk only warms the processor's caches.
+func (c *cast) alone(ctx context.Context, to int) error {
+	to = min(to, c.Frames)
+	for _, f := range c.films {
+		if f.take != nil {
+			f.shared = true
+			if err := f.advance(ctx, min(to, f.n+1)); err != nil {
+				return err
+			}
+		}
+		f.shared = false
+		if err := f.advance(ctx, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// race lets all runs go on to a frame side by side. The reference is the first to start, since others wait for it.
+func (c *cast) race(ctx context.Context, to int) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	err := parallel(c.Parallel, 0, len(c.films)+len(c.followers), func(i int) (err error) {
+		if i < len(c.films) {
+			c.films[i].shared = true
+			err = c.films[i].advance(ctx, to)
+		} else {
+			err = c.followers[i-len(c.films)].track(ctx, to)
+		}
+		if err != nil {
+			stop(err) // the others need not go on
+		}
+		return err
+	})
+	if err != nil {
+		err = context.Cause(ctx) // not what the others then said
+	}
 	return err
 }
 
@@ -83,18 +202,18 @@ func (o *Options) addTruth(r *Report) (err error) {
 	return err
 }
 
-// report fills in what a free run shows; a nil reference is the run itself.
-func (o *Options) report(made, reference *film, entry Entry) (*Run, error) {
+// report fills in what a free run shows; the reference is compared with itself.
+func (o *Options) report(made, reference *film, first bool) (*Run, error) {
 	given := len(o.Request.Start)
-	run := &Run{Policy: entry.Policy, FirstDiverged: -1, FirstFrame: made.first.Seconds(), Total: made.total().Seconds(), Speedup: 1,
-		TruthMean: Unmeasured, FramesHash: hash(made.frames)}
-	for _, t := range made.ticks {
-		run.ChunkSeconds = append(run.ChunkSeconds, t.took.Seconds())
-		run.CacheBytes, run.Tokens = append(run.CacheBytes, t.cacheBytes), append(run.Tokens, t.tokens)
+	run := &Run{Policy: made.entry.Policy, FirstDiverged: -1, FirstFrame: made.first.Seconds(), Total: made.total().Seconds(), Speedup: 1,
+		ComponentSpeedup: 1, TruthMean: Unmeasured, FramesHash: hash(made.frames)}
+	for i, took := range made.times(func(t tick) time.Duration { return t.took }) {
+		run.ChunkSeconds = append(run.ChunkSeconds, took.Seconds())
+		run.CacheBytes, run.Tokens = append(run.CacheBytes, made.ticks[i].cacheBytes), append(run.Tokens, made.ticks[i].tokens)
 	}
 	var s scores
 	var err error
-	if reference == nil {
+	if first {
 		s.equal(given, o.Frames)
 	} else {
 		if s, err = score(made.frames, reference.frames, given); err != nil {
@@ -103,6 +222,7 @@ func (o *Options) report(made, reference *film, entry Entry) (*Run, error) {
 		run.PSNR, run.SSIM, run.MSSSIM = s.psnr, s.ssim, s.msssim
 		run.Spans, run.FirstDiverged = s.spans(given, o.Span), s.diverged(o.Diverged)
 		run.Speedup = reference.total().Seconds() / run.Total
+		run.ComponentSpeedup = component(reference, made)
 	}
 	run.Mean = s.pool(given, o.Frames)
 	for _, f := range o.Frontiers {
@@ -133,7 +253,7 @@ func (o *Options) truth(frames []video.Frame) ([]Decibel, error) {
 		return nil, nil
 	}
 	out := make([]Decibel, len(frames))
-	err := parallel(0, len(frames), func(i int) error {
+	err := parallel(0, 0, len(frames), func(i int) error {
 		out[i] = Unmeasured
 		if i < len(o.Request.Start) || i >= len(o.Seen) || !o.Seen[i] {
 			return nil
@@ -145,49 +265,11 @@ func (o *Options) truth(frames []video.Frame) ([]Decibel, error) {
 	return out, err
 }
 
-// oneStep lets a new session of the entry follow the reference's latents, and compares its own next chunk at the frontiers.
-func (o *Options) oneStep(ctx context.Context, e *rollout.Engine, entry Entry, reference *film, run *Run) error {
-	watched, look := probed(entry)
-	t, err := newTake(ctx, e, watched.Request(o.Request), o.Actions)
-	if err != nil {
-		return fmt.Errorf("policy %s: %w", entry.Name, err)
+// component is how many times faster a run is in what its policy changes.
+func component(reference, made *film) float64 {
+	part := func(t tick) time.Duration { return t.spent.self + t.compact }
+	if a, b := reference.entry.Policy, made.entry.Policy; a.Cache == b.Cache && a.Self == b.Self && a.Cross != b.Cross {
+		part = func(t tick) time.Duration { return t.spent.cross }
 	}
-	defer t.Close()
-	what, at := entry.Name+", one step", 0
-	for i, latent := range reference.latents {
-		end := reference.ticks[i].done
-		for ; at < len(o.Frontiers) && end >= o.Frontiers[at]; at++ {
-			f := &run.Frontiers[at]
-			look.begin()
-			if f.OneStep, err = o.peek(ctx, t, reference, end); err != nil {
-				return fmt.Errorf("policy %s, frame %d: %w", entry.Name, t.n, err)
-			}
-			f.Self, f.Cross = look.end()
-		}
-		if at == len(o.Frontiers) {
-			break
-		}
-		if err := t.Force(ctx, latent, t.upcoming()...); err != nil {
-			return fmt.Errorf("policy %s, frame %d: %w", entry.Name, t.n, err)
-		}
-		t.n = end
-		o.Progress(what, min(t.n, o.Frames), o.Frames)
-	}
-	return nil
-}
-
-// peek makes the chunk that ends before frame end under the policy, and compares it with the reference's.
-func (o *Options) peek(ctx context.Context, t *take, reference *film, end int) (*Quality, error) {
-	frames, err := t.Peek(ctx, t.upcoming()...)
-	if err != nil {
-		return nil, err
-	}
-	want := reference.frames[t.n:min(end, len(reference.frames))]
-	s, err := score(frames, want, 0)
-	if err != nil {
-		return nil, err
-	}
-	q := s.pool(0, len(want))
-	q.From, q.To = t.n, t.n+len(want)
-	return &q, nil
+	return sum(reference.times(part)).Seconds() / sum(made.times(part)).Seconds()
 }

@@ -26,7 +26,7 @@ func score(frames, want []video.Frame, from int) (scores, error) {
 	for i := range min(from, n) {
 		s.psnr[i], s.ssim[i], s.msssim[i] = Unmeasured, Fraction(math.NaN()), Fraction(math.NaN())
 	}
-	err := parallel(from, n, func(i int) (err error) {
+	err := parallel(0, from, n, func(i int) (err error) {
 		s.psnr[i], s.ssim[i], s.msssim[i], err = compared(frames[i], want[i])
 		return err
 	})
@@ -53,13 +53,16 @@ func compared(a, b video.Frame) (Decibel, Fraction, Fraction, error) {
 	return Decibel(psnr), Fraction(ssim), Fraction(msssim), nil
 }
 
-// parallel calls do for every number from lo to hi-1 and returns one of the errors.
-func parallel(lo, hi int, do func(i int) error) error {
+// parallel calls do for every number from lo to hi-1, in order, so many at a time (0: one a core), and returns the first error.
+func parallel(workers, lo, hi int, do func(i int) error) error {
 	var next atomic.Int64
 	var wait sync.WaitGroup
 	var failed atomic.Pointer[error]
 	next.Store(int64(lo))
-	for range min(runtime.GOMAXPROCS(0), max(hi-lo, 0)) {
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	for range min(workers, max(hi-lo, 0)) {
 		wait.Go(func() {
 			for failed.Load() == nil {
 				i := int(next.Add(1)) - 1
@@ -67,7 +70,7 @@ func parallel(lo, hi int, do func(i int) error) error {
 					return
 				}
 				if err := do(i); err != nil {
-					failed.Store(&err)
+					failed.CompareAndSwap(nil, &err)
 				}
 			}
 		})

@@ -10,14 +10,14 @@ import (
 // Table writes the report for people: a line for each run, then one for each run and frontier.
 func (r *Report) Table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "policy\tPSNR\tSSIM\tMS-SSIM\tequal\tparted at\ttruth\tfirst frame\ttotal\tspeed-up\t\n")
+	fmt.Fprint(t, "policy\tPSNR\tSSIM\tMS-SSIM\tequal\tparted at\ttruth\tfirst frame\ttotal\tspeed-up\tcomponent\t\n")
 	line := func(run Run) {
 		q, parted := run.Mean, "-"
 		if run.FirstDiverged >= 0 {
 			parted = fmt.Sprint(run.FirstDiverged)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%.2f s\t%.1f s\t%.2fx\t\n", run.Policy.Name, q.PSNR, q.SSIM, q.MSSSIM, q.Equal, q.Frames,
-			parted, run.TruthMean, run.FirstFrame, run.Total, run.Speedup)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d/%d\t%s\t%s\t%.2f s\t%.1f s\t%.2fx\t%.2fx\t\n", run.Policy.Name, q.PSNR, q.SSIM, q.MSSSIM, q.Equal, q.Frames,
+			parted, run.TruthMean, run.FirstFrame, run.Total, run.Speedup, run.ComponentSpeedup)
 	}
 	for _, run := range r.Runs {
 		line(run)
@@ -28,8 +28,14 @@ func (r *Report) Table(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if r.Parallel > 1 {
+		fmt.Fprintf(w, "%d runs at a time; times are of chunks that had the machine to themselves, totals interpolated between them\n", r.Parallel)
+	}
+	if r.Asked > 0 {
+		fmt.Fprintf(w, "the time sufficed for %d of %d frames\n", r.Setup.Frames, r.Asked)
+	}
 	fmt.Fprintln(w)
-	fmt.Fprint(t, "policy\tframe\tfps\tp50\tp95\tcache\ttokens\tdensity\tPSNR here\tone step\tself density/recall\tcross density/recall\tdeciding\tcompacting\t\n")
+	fmt.Fprint(t, "policy\tframe\tfps\tp50\tp95\tcache\ttokens\tdensity\tPSNR here\tone step\tself density/recall\tcross density/recall\tself\tcross\tdeciding\tcompacting\t\n")
 	runs := r.Runs
 	if r.Ceiling != nil {
 		runs = append(runs[:len(runs):len(runs)], *r.Ceiling)
@@ -40,8 +46,8 @@ func (r *Report) Table(w io.Writer) error {
 			if f.OneStep != nil {
 				step = f.OneStep.PSNR
 			}
-			fmt.Fprintf(t, "%s\t%d\t%.2f\t%s\t%s\t%.1f MiB\t%.0f\t%.4f\t%s\t%s\t%s\t%s\t%s\t%s\t\n", run.Policy.Name, f.Frame, f.FPS, milli(f.P50), milli(f.P95),
-				float64(f.CacheBytes)/(1<<20), f.Tokens, f.Density, f.Quality.PSNR, step, shares(f.Self), shares(f.Cross), milli(f.Match), milli(f.Compact))
+			fmt.Fprintf(t, "%s\t%d\t%.2f\t%s\t%s\t%.1f MiB\t%.0f\t%.4f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", run.Policy.Name, f.Frame, f.FPS, milli(f.P50), milli(f.P95),
+				float64(f.CacheBytes)/(1<<20), f.Tokens, f.Density, f.Quality.PSNR, step, shares(f.Self), shares(f.Cross), milli(f.Attend), milli(f.AttendCross), milli(f.Match), milli(f.Compact))
 		}
 	}
 	return t.Flush()
@@ -87,9 +93,13 @@ func (r *MemoryReport) Table(w io.Writer) error {
 		fmt.Fprintf(w, "%s: %d true frames, then %d generated; %d clips, seeds %d to %d\n", test.Kind, test.Given, test.Made,
 			len(test.Seeds), test.Seeds[0], test.Seeds[len(test.Seeds)-1])
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprint(t, "policy\ttokens\tcache\tPSNR\tearly\tmiddle\tlate\tlast 5\tworst clip\tto the first\tfps\t\n")
-		for _, row := range test.Rows {
-			fmt.Fprintf(t, "%s\t%.0f\t%.1f MiB\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t\n", row.Policy.Name, row.Tokens, float64(row.CacheBytes)/(1<<20), row.PSNR,
+		fmt.Fprint(t, "policy\ttokens\tcache\tPSNR\tgain\tearly\tmiddle\tlate\tlast 5\tworst clip\tto the first\tfps\t\n")
+		for i, row := range test.Rows {
+			gain := "-"
+			if i > 0 {
+				gain = fmt.Sprintf("%+.2f ± %.2f", row.Gain, row.GainError)
+			}
+			fmt.Fprintf(t, "%s\t%.0f\t%.1f MiB\t%.2f ± %.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t\n", row.Policy.Name, row.Tokens, float64(row.CacheBytes)/(1<<20), float64(row.PSNR), row.Error, gain,
 				row.Thirds[0], row.Thirds[1], row.Thirds[2], row.Last, row.Worst, row.ToFirst, row.FPS)
 		}
 		if err := t.Flush(); err != nil {

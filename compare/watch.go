@@ -8,18 +8,26 @@ import (
 	"longtake/kvcache"
 )
 
-// tally is a maker whose policies add up the time that they spend on deciding what to look at.
-type tally struct {
-	attention.Maker
-	spent *time.Duration
+// spent is the time that went into attention: all of self and of cross attention, and what of both was spent on deciding what to
+// look at. On a device that works later than it is asked, it is the time to ask.
+type spent struct{ self, cross, matching time.Duration }
+
+func (s spent) since(before spent) spent {
+	return spent{s.self - before.self, s.cross - before.cross, s.matching - before.matching}
 }
 
-// tallied wraps a maker; dense attention decides nothing.
-func tallied(m attention.Maker, spent *time.Duration) attention.Maker {
-	if m == nil || m == attention.Maker(attention.Dense{}) {
-		return m
+// tally is a maker whose policies add up the time that they take.
+type tally struct {
+	attention.Maker
+	spent *spent
+}
+
+// tallied wraps a maker; nil is dense attention.
+func tallied(m attention.Maker, s *spent) attention.Maker {
+	if m == nil {
+		m = attention.Dense{}
 	}
-	return tally{m, spent}
+	return tally{m, s}
 }
 
 // New makes the wrapped maker's policy.
@@ -28,22 +36,30 @@ func (t tally) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (atten
 	if err != nil {
 		return nil, err
 	}
-	if sparse, ok := p.(attention.Sparse); ok {
-		return tallying{sparse, t.spent}, nil
-	}
-	return p, nil
+	sparse, _ := p.(attention.Sparse)
+	return tallying{p, sparse, t.spent}, nil
 }
 
 type tallying struct {
-	attention.Sparse
-	spent *time.Duration
+	attention.Policy
+	sparse attention.Sparse // nil if the policy is none
+	spent  *spent
 }
 
-// Attend attends and adds the time spent on deciding.
+// Attend attends and adds the time.
 func (t tallying) Attend(dq compute.Queue, at attention.Site, dst, query compute.Tensor, kv kvcache.View) {
-	t.Sparse.Attend(dq, at, dst, query, kv)
-	_, deciding := t.Pairs()
-	*t.spent += deciding
+	began := time.Now()
+	t.Policy.Attend(dq, at, dst, query, kv)
+	took := time.Since(began)
+	if at.Kind == attention.Self {
+		t.spent.self += took
+	} else {
+		t.spent.cross += took
+	}
+	if t.sparse != nil {
+		_, deciding := t.sparse.Pairs()
+		t.spent.matching += deciding
+	}
 }
 
 // seldom is an interval of chunks after which a probe looks: as good as never, for its work is that of dense attention.

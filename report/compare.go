@@ -79,6 +79,12 @@ func runs(r *compare.Report) []*compare.Run {
 
 func results(r *compare.Report) []string {
 	out := []string{fmt.Sprintf("Free-running videos are chaotic: they part even where only the order of summation differs. PSNR, SSIM and MS-SSIM are those of the free run, mean over all generated frames (equal frames count as 100 dB); parted is the first frame below %s dB.", plot.Number(r.DivergedBelow))}
+	if r.Parallel > 1 {
+		out = append(out, fmt.Sprintf("%d runs at a time shared the machine. Times are those of the chunks that each run made alone, at the start and before every frontier; totals are interpolated between them.", r.Parallel))
+	}
+	if r.Asked > 0 {
+		out = append(out, fmt.Sprintf("The time sufficed for %d of %d frames.", r.Setup.Frames, r.Asked))
+	}
 	if r.Ceiling != nil {
 		out = append(out, fmt.Sprintf("The ceiling is the reference against itself with another order of summation (%s): no policy can be expected to come closer. One-step fidelity, below, does not depend on chaos.", r.CeilingHow))
 	}
@@ -87,7 +93,7 @@ func results(r *compare.Report) []string {
 
 // summary is the table of all policies at a glance.
 func summary(r *compare.Report) Table {
-	t := Table{Head: []string{"policy", "PSNR dB", "SSIM", "MS-SSIM", "parted at", "speed-up", "total s", "first frame s", "fps at the end", "cache MiB", "density", "self recall", "matcher ms", "one step dB"}}
+	t := Table{Head: []string{"policy", "PSNR dB", "SSIM", "MS-SSIM", "parted at", "speed-up", "component", "total s", "first frame s", "fps at the end", "cache MiB", "density", "self recall", "matcher ms", "one step dB"}}
 	withTruth := r.TruthFrames > 0
 	if withTruth {
 		t.Head = append(t.Head, "to the truth dB")
@@ -103,7 +109,7 @@ func summary(r *compare.Report) Table {
 		} else if run.FirstDiverged >= 0 {
 			parted = strconv.Itoa(run.FirstDiverged)
 		}
-		row := []string{run.Policy.Name, psnr, fraction(run.Mean.SSIM), fraction(run.Mean.MSSSIM), parted, times(run.Speedup), plot.Number(run.Total),
+		row := []string{run.Policy.Name, psnr, fraction(run.Mean.SSIM), fraction(run.Mean.MSSSIM), parted, times(run.Speedup), times(run.ComponentSpeedup), plot.Number(run.Total),
 			plot.Number(run.FirstFrame), plot.Number(last.FPS), mebibytes(float64(last.CacheBytes)), density(last), recall(last.Self),
 			plot.Number(1000 * (last.Compact + last.Match)), qualityText(last.OneStep)}
 		if withTruth {
@@ -111,7 +117,7 @@ func summary(r *compare.Report) Table {
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	t.Caption = "Density is the share of query-key pairs of self attention that were computed, at the last frontier, times the share of keys in the cache; recall the share of dense attention's mass on them (none: dense attention over what is in the cache). Matcher: compression and selection, per chunk."
+	t.Caption = "Density is the share of query-key pairs of self attention that were computed, at the last frontier, times the share of keys in the cache; recall the share of dense attention's mass on them (none: dense attention over what is in the cache). Matcher: compression and selection, per chunk. Component: how many times faster self attention with the work of its cache is (cross attention, where only that differs)."
 	return t
 }
 
@@ -171,6 +177,9 @@ func frontierTables(r *compare.Report) (out []Table) {
 		}},
 		{fmt.Sprintf("PSNR of the free run, dB, over the %d frames before", r.Span), func(f compare.Frontier) string { return qualityText(&f.Quality) }},
 		{"One-step fidelity, dB: the next chunk on the reference's own history", func(f compare.Frontier) string { return qualityText(f.OneStep) }},
+		{"Milliseconds per chunk in self attention + cross attention", func(f compare.Frontier) string {
+			return plot.Number(1000*f.Attend) + " + " + plot.Number(1000*f.AttendCross)
+		}},
 		{"Milliseconds per chunk: denoise + commit + decode (of which compression, selection)", func(f compare.Frontier) string {
 			ms := func(s float64) string { return plot.Number(1000 * s) }
 			return ms(f.Denoise) + " + " + ms(f.Commit) + " + " + ms(f.Decode) + " (" + ms(f.Compact) + ", " + ms(f.Match) + ")"

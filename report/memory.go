@@ -32,12 +32,12 @@ func Memory(w io.Writer, r *compare.MemoryReport) error {
 func memorySection(t compare.MemoryTest) Section {
 	s := Section{Title: fmt.Sprintf("%s, %d frames", t.Kind, t.Span),
 		Text: []string{fmt.Sprintf("%d worlds, %d true frames each, then %d generated ones.", len(t.Seeds), t.Given, t.Made)}}
-	table := Table{Caption: "PSNR to the truth, dB; thirds are the early, middle and late part",
-		Head: []string{"policy", "keys a head sees", "cache MiB", "PSNR", "thirds", "last 5", "worst clip", "to the first row", "fps"}}
+	table := Table{Caption: "PSNR to the truth, dB, ± standard error over the worlds; gain is on the first policy, world by world; thirds are the early, middle and late part",
+		Head: []string{"policy", "keys a head sees", "cache MiB", "PSNR", "gain", "thirds", "last 5", "worst clip", "to the first row", "fps"}}
 	c := plot.Chart{Title: "PSNR to the truth", X: "generated frame", Y: "dB"}
 	rows := []namedStrip{{"simulator", t.TruthStrip}}
 	for i, row := range t.Rows {
-		table.Rows = append(table.Rows, []string{row.Policy.Name, plot.Number(row.Tokens), mebibytes(float64(row.CacheBytes)), decibel(row.PSNR),
+		table.Rows = append(table.Rows, []string{row.Policy.Name, plot.Number(row.Tokens), mebibytes(float64(row.CacheBytes)), fmt.Sprintf("%.2f ± %.2f", float64(row.PSNR), row.Error), gain(i, row),
 			decibel(row.Thirds[0]) + " / " + decibel(row.Thirds[1]) + " / " + decibel(row.Thirds[2]), decibel(row.Last), decibel(row.Worst),
 			decibel(row.ToFirst), plot.Number(row.FPS)})
 		y := decibels(row.Frames)
@@ -54,6 +54,14 @@ func memorySection(t compare.MemoryTest) Section {
 		s.Strips = []Strips{st}
 	}
 	return s
+}
+
+// gain is on the first row.
+func gain(i int, row compare.MemoryRow) string {
+	if i == 0 {
+		return "–"
+	}
+	return fmt.Sprintf("%+.2f ± %.2f", row.Gain, row.GainError)
 }
 
 func first(list []uint32) uint32 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"longtake/compare"
 	"longtake/compute/cpu"
@@ -17,14 +18,16 @@ type compareCommand struct {
 	Reference    string `default:"preset:exact" placeholder:"POLICY" help:"Policy that the others are compared with. Default ${default}."`
 	listFlags    `embed:""`
 
-	Frontiers []int    `placeholder:"N,..." help:"Frames to look closely at; the last one always is. Default: 100,500,1000,2000,3000."`
-	Span      int      `default:"50" help:"Frames pooled in a mean. Default ${default}."`
-	Parted    float64  `default:"30" placeholder:"DB" help:"PSNR below which videos have parted. Default ${default}."`
-	Ceiling   string   `default:"order" placeholder:"HOW" help:"Run the reference once more in another order of summation: order (of the keys), a kernel class (${kernels}), or none. Default ${default}."`
-	OneStep   bool     `default:"true" negatable:"" help:"Also make single chunks on the reference's own history (costs a clean pass a frame). Default yes."`
-	Stills    int      `default:"12" help:"Pictures of each video in the report. Default ${default}."`
-	Output    []string `short:"o" placeholder:"PATH" help:"Report to write, .json or .html; may be given twice."`
-	JSON      bool     `name:"json" help:"Print the report as JSON on standard output instead of a table."`
+	Frontiers []int         `placeholder:"N,..." help:"Frames to look closely at; the last one always is. Default: 100,500,1000,2000,3000."`
+	Span      int           `default:"50" help:"Frames pooled in a mean. Default ${default}."`
+	Parted    float64       `default:"30" placeholder:"DB" help:"PSNR below which videos have parted. Default ${default}."`
+	Ceiling   string        `default:"order" placeholder:"HOW" help:"Run the reference once more in another order of summation: order (of the keys), a kernel class (${kernels}), or none. Default ${default}."`
+	OneStep   bool          `default:"true" negatable:"" help:"Also make single chunks on the reference's own history (costs a clean pass a frame). Default yes."`
+	Parallel  int           `default:"1" placeholder:"N" help:"Runs that share the machine. With more than one, all advance from frontier to frontier side by side, and times are those of the chunks at the start and before each frontier that every run makes alone. Default ${default}, one after the other."`
+	Limit     time.Duration `placeholder:"TIME" help:"End the report with the last frontier that all runs reach in this time (such as 8m); needs --parallel."`
+	Stills    int           `default:"12" help:"Pictures of each video in the report. Default ${default}."`
+	Output    []string      `short:"o" placeholder:"PATH" help:"Report to write, .json or .html; may be given twice."`
+	JSON      bool          `name:"json" help:"Print the report as JSON on standard output instead of a table."`
 }
 
 // Help is shown below the flags' summary.
@@ -46,6 +49,9 @@ func (c *compareCommand) Run(ctx context.Context, out *streams) error {
 	if c.Span < 1 || c.Stills < 0 || c.Stills > 1000 {
 		return usagef("--span %d --stills %d: must be at least 1, and between 0 and 1000", c.Span, c.Stills)
 	}
+	if c.Parallel < 1 || c.Parallel > 1000 || c.Limit < 0 {
+		return usagef("--parallel %d --limit %v: must be between 1 and 1000, and not negative", c.Parallel, c.Limit)
+	}
 	l, err := c.machineFlags.open(out)
 	if err != nil {
 		return err
@@ -61,7 +67,10 @@ func (c *compareCommand) Run(ctx context.Context, out *streams) error {
 	}
 	o := compare.Options{Engine: l.engine, Request: s.request, Actions: s.steps(), Frames: s.frames, Entries: entries,
 		Frontiers: c.Frontiers, Span: c.Span, Diverged: c.Parted, Truth: s.truth, Seen: s.seen, OneStep: c.OneStep,
-		Stills: c.Stills, Progress: l.screen.hear}
+		Stills: c.Stills, Parallel: c.Parallel, Progress: l.screen.hear}
+	if c.Limit > 0 {
+		o.Until = time.Now().Add(c.Limit)
+	}
 	ceiling, closed, err := c.ceiling(l)
 	if err != nil {
 		return err

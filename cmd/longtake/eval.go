@@ -33,9 +33,10 @@ type evalWorldCommand struct {
 	Tokens       int `default:"16" placeholder:"N" help:"Latent frames' worth of tokens that window and tempcache get where no policies are given. Default ${default}."`
 	listFlags    `embed:""`
 
-	Stills int      `default:"10" help:"Columns of the contact sheet. Default ${default}."`
-	Output []string `short:"o" placeholder:"PATH" help:"Report to write, .json, .html or .png (contact sheet: the truth, then a row for each policy); may be given more than once."`
-	JSON   bool     `name:"json" help:"Print the report as JSON on standard output instead of a table."`
+	Parallel int      `default:"1" placeholder:"N" help:"Clips that share the machine; more than one makes the fps meaningless. Default ${default}."`
+	Stills   int      `default:"10" help:"Columns of the contact sheet. Default ${default}."`
+	Output   []string `short:"o" placeholder:"PATH" help:"Report to write, .json, .html or .png (contact sheet: the truth, then a row for each policy); may be given more than once."`
+	JSON     bool     `name:"json" help:"Print the report as JSON on standard output instead of a table."`
 }
 
 // Help is shown below the flags' summary.
@@ -70,8 +71,8 @@ func (c *evalWorldCommand) Run(ctx context.Context, out *streams) error {
 			tests = append(tests, kind)
 		}
 	}
-	if c.Span < 1 || c.Span > 10_000 || c.Clips < 1 || c.Clips > 1000 || c.Tokens < 4 || c.Stills < 0 || c.Stills > 1000 {
-		return usagef("--span %d --clips %d --tokens %d --stills %d: must be 1 to 10000, 1 to 1000, at least 4, and 0 to 1000", c.Span, c.Clips, c.Tokens, c.Stills)
+	if c.Span < 1 || c.Span > 10_000 || c.Clips < 1 || c.Clips > 1000 || c.Tokens < 4 || c.Stills < 0 || c.Stills > 1000 || c.Parallel < 1 {
+		return usagef("--span %d --clips %d --tokens %d --stills %d --parallel %d: must be 1 to 10000, 1 to 1000, at least 4, 0 to 1000, and at least 1", c.Span, c.Clips, c.Tokens, c.Stills, c.Parallel)
 	}
 	l, err := c.machineFlags.open(out)
 	if err != nil {
@@ -87,7 +88,7 @@ func (c *evalWorldCommand) Run(ctx context.Context, out *streams) error {
 	r := &compare.MemoryReport{}
 	for _, kind := range tests {
 		t, err := compare.Memory(ctx, compare.MemoryOptions{Engine: l.engine, Kind: kind, Span: c.Span, Clips: c.Clips, Seed: c.Seed,
-			Steps: c.Steps, Entries: entries, Stills: c.Stills, Progress: func(what string, done, total int) {
+			Steps: c.Steps, Entries: entries, Stills: c.Stills, Parallel: c.Parallel, Progress: func(what string, done, total int) {
 				l.screen.hear(kind.String()+", "+what, done, total)
 			}})
 		l.screen.end()
