@@ -12,41 +12,58 @@ import (
 // ErrNotFinite is wrapped by the error that Cache.Begin returns after a chunk with NaN or infinite keys.
 var ErrNotFinite = errors.New("key is not a finite number")
 
-// Guard finds keys that are not finite before they become history. The first one of a chunk counts. The zero value is ready.
-type Guard struct{ err error }
+// Guard finds keys that are not finite before they become history. The first one of a chunk counts.
+type Guard struct {
+	err error
 
-// Check looks at the clean keys [heads, tokens, headDim] of a layer. Keys in host memory are all looked at. From other queues
-// only the last layer's are fetched, since whatever is not finite in one layer makes all later ones so.
+	// Of queues whose memory is elsewhere: attention with queries of zeros over the last layer's keys, F32 [heads, 1, headDim],
+	// is not finite if any of them is not.
+	zeros, sums compute.Tensor
+	ready       bool
+	pending     compute.Queue // holds sums of span
+	layer       int
+	span        Span
+}
+
+// Allocate takes the little memory of a Guard.
+func (g *Guard) Allocate(a compute.Arena, s Shape) {
+	g.zeros, g.sums = a.Tensor(compute.F32, s.Heads, 1, s.HeadDim), a.Tensor(compute.F32, s.Heads, 1, s.HeadDim)
+}
+
+// Check looks at the clean keys [heads, tokens, headDim] of a layer. In host memory all are looked at. Other queues look at the
+// last layer's, without waiting, since whatever is not finite in one layer makes all later ones so; Bad waits for it.
 func (g *Guard) Check(dq compute.Queue, keys compute.Tensor, layer int, last bool, span Span) {
 	if g.err != nil || keys.Elems() == 0 {
 		return
 	}
 	mapper, ok := dq.(compute.Mapper)
-	if !ok && !last {
+	if !ok {
+		if last {
+			g.sum(dq, keys)
+			g.layer, g.span = layer, span
+		}
 		return
 	}
 	size, row := keys.DType.Size(), keys.Dim(2)
-	var mem []byte
-	if ok {
-		mem = mapper.Map(keys)
-	} else {
-		mem = make([]byte, row*size)
-	}
+	mem := mapper.Map(keys)
 	for h := range keys.Dim(0) {
 		for i := range keys.Dim(1) {
-			b := mem
-			if ok {
-				b = mem[(h*keys.Stride[0]+i*keys.Stride[1])*size:][:row*size]
-			} else {
-				dq.Download(b, keys.Index(h).Index(i))
-			}
-			if !finite(b, keys.DType) {
+			if !finite(mem[(h*keys.Stride[0]+i*keys.Stride[1])*size:][:row*size], keys.DType) {
 				g.err = fmt.Errorf("latent frames %d to %d, layer %d, head %d, token %d: %w",
 					span.Start, span.Start+span.Frames-1, layer, h, i, ErrNotFinite)
 				return
 			}
 		}
 	}
+}
+
+func (g *Guard) sum(dq compute.Queue, keys compute.Tensor) {
+	if !g.ready {
+		dq.Upload(g.zeros, make([]byte, g.zeros.Bytes()))
+		g.ready = true
+	}
+	dq.Attend(g.sums, g.zeros, keys, keys, compute.Attention{Scale: 1})
+	g.pending = dq
 }
 
 // finite multiplies by zero: only what is not finite leaves a NaN.
@@ -67,11 +84,21 @@ func finite(b []byte, dt compute.DType) bool {
 }
 
 // Bad reports whether the chunk must not become history.
-func (g *Guard) Bad() bool { return g.err != nil }
+func (g *Guard) Bad() bool {
+	if g.pending != nil {
+		b := make([]byte, g.sums.Bytes())
+		g.pending.Download(b, g.sums)
+		if g.pending.Err() == nil && !finite(b, compute.F32) {
+			g.err = fmt.Errorf("latent frames %d to %d, layer %d: %w", g.span.Start, g.span.Start+g.span.Frames-1, g.layer, ErrNotFinite)
+		}
+		g.pending = nil
+	}
+	return g.err != nil
+}
 
 // Take returns what was found and forgets it.
 func (g *Guard) Take() error {
 	err := g.err
-	g.err = nil
+	g.err, g.pending = nil, nil
 	return err
 }

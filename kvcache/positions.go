@@ -96,5 +96,8 @@ func (p *Positions) Rope() compute.Rope { return p.rope }
 // Chunk returns the positions of the chunk's first tokens, I32 [tokens, 3].
 func (p *Positions) Chunk(tokens int) compute.Tensor { return p.chunk.Slice(0, 0, tokens) }
 
+// Rewind makes frame the next one.
+func (p *Positions) Rewind(frame int) { p.next = min(p.next, frame) }
+
 // Reset starts again at frame 0.
 func (p *Positions) Reset() { p.next = 0 }

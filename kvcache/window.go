@@ -12,12 +12,20 @@ const Full = -1
 
 // Window is the policy of Self-Forcing and LongLive: the first Anchor latent frames stay for ever, beside the Recent newest
 // ones before the chunk in work. (Upstream counts differently: local_attn_size = Anchor + Recent + frames of a chunk.)
-type Window struct{ Anchor, Recent int }
+type Window struct {
+	Anchor, Recent int
+	// Near reads the anchors as if they lay directly before the recent frames, so that no distance grows with the video
+	// (LongLive's positions by place in the window).
+	Near bool
+}
 
 // String returns "full" or "window 16 + 1 anchor".
 func (w Window) String() string {
-	if w.Recent == Full {
+	switch {
+	case w.Recent == Full:
 		return "full"
+	case w.Near:
+		return fmt.Sprintf("window %d + %d near anchor", w.Recent, w.Anchor)
 	}
 	return fmt.Sprintf("window %d + %d anchor", w.Recent, w.Anchor)
 }
@@ -37,20 +45,39 @@ type frames struct {
 	store  compute.Arena // keys and values
 	pos    *Positions
 	origin compute.Tensor // I32 [turnFrames*tokens, 3]: positions of frames at time 0, for keys at the clamp
-	layers []frameLayer
+	near   compute.Tensor // I32 [anchor tokens, 3]: positions of anchors as they are read (Window.Near)
+	host   []byte
+	layers []stored
 	slots  int // capacity in frames
 	done   int // frames committed
-	span   Span
-	parts  []Part // of the chunk in work
-	guard  Guard
+	// After a Rewind the frames that were kept, and those from the frame on that it went back to, lie as if nothing had been
+	// between them.
+	gap     struct{ kept, first, low, high int }
+	work    side           // the chunk in work
+	before  side           // the one before it, while its clean pass is open (BeginPair)
+	earlier compute.Tensor // I32 [chunk tokens, 3]: positions of before
+	guard   Guard
 }
 
-// frameLayer is one block's storage, each [heads, slots*tokens, headDim]; raw holds unrotated keys where a kept frame can
-// become older than the clamp.
+// stored is one block's storage, each [heads, slots*tokens, headDim]; raw holds unrotated keys of the slots that can be rotated
+// again.
+type stored struct{ keys, raw, values compute.Tensor }
+
+// side is a chunk that is being written.
+type side struct {
+	cache  *frames
+	span   Span
+	parts  []Part
+	rope   compute.Rope
+	at     compute.Tensor // positions
+	late   bool           // old keys are turned layer by layer, at Draft
+	layers []frameLayer
+}
+
+// frameLayer is one block's side of a chunk.
 type frameLayer struct {
-	cache             *frames
-	index             int
-	keys, raw, values compute.Tensor
+	side  *side
+	index int
 }
 
 // New allocates a cache of whole frames.
@@ -58,7 +85,10 @@ func (w Window) New(dev compute.Device, dq compute.Queue, s Shape) (Cache, error
 	if w.Anchor < 0 || w.Recent < Full || s.ChunkFrames <= 0 {
 		return nil, fmt.Errorf("cache of %d anchor and %d recent frames: counts must not be negative", w.Anchor, w.Recent)
 	}
-	c := &frames{shape: s, policy: w, device: dev}
+	if w.Near && (w.Recent == Full || s.Clamp > 0) {
+		return nil, fmt.Errorf("anchors near a window: the model's distances are clamped or the cache is full, so that nothing is far")
+	}
+	c := newFrames(dev, s, w)
 	arena, err := dev.NewArena(0)
 	if err != nil {
 		return nil, fmt.Errorf("cache tables: %w", err)
@@ -77,11 +107,22 @@ func (w Window) New(dev compute.Device, dq compute.Queue, s Shape) (Cache, error
 
 // Bytes returns the memory that New takes: all of it for a window, the first part of a full cache.
 func (w Window) Bytes(dev compute.Device, s Shape) int64 {
-	c := &frames{shape: s, policy: w}
+	c := newFrames(dev, s, w)
 	m := &compute.Meter{Device: dev}
 	c.tables(m, nil)
 	c.allocate(m, c.firstSlots())
 	return m.Bytes()
+}
+
+func newFrames(dev compute.Device, s Shape, w Window) *frames {
+	c := &frames{shape: s, policy: w, device: dev}
+	for _, x := range []*side{&c.work, &c.before} {
+		x.cache, x.layers = c, make([]frameLayer, s.Layers)
+		for i := range x.layers {
+			x.layers[i] = frameLayer{x, i}
+		}
+	}
+	return c
 }
 
 func (c *frames) firstSlots() int {
@@ -92,7 +133,16 @@ func (c *frames) firstSlots() int {
 }
 
 func (c *frames) tables(a compute.Arena, dq compute.Queue) {
-	c.pos = NewPositions(a, dq, c.shape)
+	wide := c.shape // positions of forwards over a whole window (Redo), and of near anchors
+	if c.policy.Recent != Full {
+		wide.ChunkFrames = c.firstSlots()
+	}
+	c.pos = NewPositions(a, dq, wide)
+	c.guard.Allocate(a, c.shape)
+	c.earlier = a.Tensor(compute.I32, c.shape.ChunkFrames*c.shape.Tokens(), 3)
+	if c.policy.Near {
+		c.near = a.Tensor(compute.I32, max(c.policy.Anchor, 1)*c.shape.Tokens(), 3)
+	}
 	if !c.turns() {
 		return
 	}
@@ -112,16 +162,26 @@ func (c *frames) turns() bool {
 	return c.shape.Clamp > 0 && (w.Recent == Full || w.Anchor > 0 || w.Recent+c.shape.ChunkFrames > c.shape.Clamp)
 }
 
-func (c *frames) allocate(a compute.Arena, slots int) []frameLayer {
+// raws is how many slots of so many keep unrotated keys.
+func (c *frames) raws(slots int) int {
+	switch {
+	case c.turns():
+		return slots
+	case c.policy.Near:
+		return c.policy.Anchor
+	}
+	return 0
+}
+
+func (c *frames) allocate(a compute.Arena, slots int) []stored {
 	s := c.shape
-	layers := make([]frameLayer, s.Layers)
+	layers := make([]stored, s.Layers)
 	for i := range layers {
 		l := &layers[i]
-		l.cache, l.index = c, i
 		l.keys = a.Tensor(s.DType, s.Heads, slots*s.Tokens(), s.HeadDim)
 		l.values = a.Tensor(s.DType, s.Heads, slots*s.Tokens(), s.HeadDim)
-		if c.turns() {
-			l.raw = a.Tensor(s.DType, s.Heads, slots*s.Tokens(), s.HeadDim)
+		if n := c.raws(slots); n > 0 {
+			l.raw = a.Tensor(s.DType, s.Heads, n*s.Tokens(), s.HeadDim)
 		}
 	}
 	return layers
@@ -161,11 +221,19 @@ func (c *frames) grow(dq compute.Queue, slots int) error {
 }
 
 // used returns the frames in the store, the chunk in work not counted.
-func (c *frames) used() int { return min(c.done, c.slots) }
+func (c *frames) used() int { return min(c.place(c.done), c.slots) }
+
+// place is the number of frame f among those that were not forgotten by Rewind.
+func (c *frames) place(f int) int {
+	if f < c.gap.first {
+		return f - c.gap.low
+	}
+	return f - c.gap.high
+}
 
 // slot returns where frame f lies.
 func (c *frames) slot(f int) int {
-	if f < c.slots {
+	if f = c.place(f); f < c.slots {
 		return f
 	}
 	ring := c.slots - c.policy.Anchor
@@ -180,89 +248,129 @@ func (c *frames) Begin(dq compute.Queue, span Span) error {
 	if span.Start != c.done || span.Frames <= 0 || span.Frames > c.shape.ChunkFrames {
 		return fmt.Errorf("chunk of %d latent frames at %d: the cache holds %d and takes up to %d", span.Frames, span.Start, c.done, c.shape.ChunkFrames)
 	}
-	if c.policy.Recent == Full && c.done+span.Frames > c.slots {
-		if err := c.grow(dq, 2*c.slots); err != nil {
-			return err
-		}
+	if err := c.room(dq, span); err != nil {
+		return err
 	}
-	c.span = span
-	c.pos.Begin(dq, span)
-	if c.turns() {
-		c.turn(dq)
+	c.open(dq, span)
+	c.work.late = false
+	for i := range c.layers {
+		c.turn(dq, &c.work, i)
 	}
-	c.partition()
 	return nil
+}
+
+// room grows a full cache.
+func (c *frames) room(dq compute.Queue, span Span) error {
+	if c.policy.Recent == Full && c.place(span.Start+span.Frames) > c.slots {
+		return c.grow(dq, 2*c.slots)
+	}
+	return nil
+}
+
+// open makes span the chunk in work.
+func (c *frames) open(dq compute.Queue, span Span) {
+	c.pos.Begin(dq, span)
+	c.work.span, c.work.rope, c.work.at = span, c.pos.Rope(), c.pos.Chunk(span.Frames*c.shape.Tokens())
+	c.partition(&c.work)
+	if c.policy.Near && c.place(span.Start+span.Frames) > c.slots {
+		b := c.host[:0]
+		for f := range c.policy.Anchor {
+			b = c.pos.appendFrame(b, span.Start-c.policy.Recent-c.policy.Anchor+f)
+		}
+		c.host = b
+		dq.Upload(c.near, b)
+	}
 }
 
 // partition lists what lies in the used slots: every kept frame is Recent in a window; a full cache calls what is before the
 // newest chunk History.
-func (c *frames) partition() {
-	c.parts = c.parts[:0]
-	n, end := c.shape.Tokens(), c.span.Start+c.span.Frames
-	slots := min(end, c.slots)
+func (c *frames) partition(x *side) {
+	x.parts = x.parts[:0]
+	n, end := c.shape.Tokens(), x.span.Start+x.span.Frames
+	slots := min(c.place(end), c.slots)
 	for s := range slots {
 		f := c.frameAt(s, end)
 		kind := Recent
 		switch {
-		case f >= c.span.Start:
+		case f >= x.span.Start:
 			kind = Current
-		case f < c.policy.Anchor:
+		case s < c.policy.Anchor:
 			kind = Anchor
-		case c.policy.Recent == Full && f < c.span.Start-c.shape.ChunkFrames:
+		case c.policy.Recent == Full && f < x.span.Start-c.shape.ChunkFrames:
 			kind = History
 		}
-		c.parts = append(c.parts, Part{Kind: kind, Lo: s * n, Hi: (s + 1) * n, Frame: f})
+		x.parts = append(x.parts, Part{Kind: kind, Lo: s * n, Hi: (s + 1) * n, Frame: f})
 	}
 }
 
-// turn rotates the keys of all frames beyond the clamp as if they were that old.
-func (c *frames) turn(dq compute.Queue) {
-	rope, n := c.pos.Rope(), c.shape.Tokens()
-	for lo := 0; lo < c.used(); {
-		if c.frameAt(lo, c.done) >= rope.MinTime {
+// turn rotates the keys of a layer again that a chunk reads elsewhere: frames beyond the clamp as if they were that old, near
+// anchors directly before the window.
+func (c *frames) turn(dq compute.Queue, x *side, layer int) {
+	n, l := c.shape.Tokens(), &c.layers[layer]
+	if c.policy.Near && c.place(x.span.Start+x.span.Frames) > c.slots {
+		a := c.policy.Anchor * n
+		dq.Rope(l.keys.Slice(1, 0, a), l.raw, c.near.Slice(0, 0, a), x.rope)
+	}
+	if !c.turns() {
+		return
+	}
+	used := min(c.place(x.span.Start), c.slots)
+	old := func(slot int) bool { return c.frameAt(slot, x.span.Start) < x.rope.MinTime }
+	for lo := 0; lo < used; {
+		if !old(lo) {
 			lo++
 			continue
 		}
 		hi := lo + 1
-		for hi < c.used() && hi < lo+turnFrames && c.frameAt(hi, c.done) < rope.MinTime {
+		for hi < used && hi < lo+turnFrames && old(hi) {
 			hi++
 		}
-		for _, l := range c.layers {
-			dq.Rope(l.keys.Slice(1, lo*n, hi*n), l.raw.Slice(1, lo*n, hi*n), c.origin.Slice(0, 0, (hi-lo)*n), rope)
-		}
+		dq.Rope(l.keys.Slice(1, lo*n, hi*n), l.raw.Slice(1, lo*n, hi*n), c.origin.Slice(0, 0, (hi-lo)*n), x.rope)
 		lo = hi
 	}
 }
 
 // frameAt returns the frame that lies in slot s when frames up to end have been written.
 func (c *frames) frameAt(s, end int) int {
-	if end <= c.slots || s < c.policy.Anchor {
-		return s
+	f := s
+	if end = c.place(end); end > c.slots && s >= c.policy.Anchor {
+		ring := c.slots - c.policy.Anchor
+		last := (end - 1 - c.policy.Anchor) % ring // ring place of the newest frame
+		f = end - 1 - ((last-(s-c.policy.Anchor))%ring+ring)%ring
 	}
-	ring := c.slots - c.policy.Anchor
-	last := (end - 1 - c.policy.Anchor) % ring // ring place of the newest frame
-	return end - 1 - ((last-(s-c.policy.Anchor))%ring+ring)%ring
+	if f < c.gap.kept {
+		return f + c.gap.low
+	}
+	return f + c.gap.high
 }
 
 // End counts the chunk as history.
 func (c *frames) End() {
-	if c.guard.Bad() {
-		c.span = Span{}
+	if c.before.span.Frames > 0 {
+		c.endPair()
 		return
 	}
-	c.done += c.span.Frames
-	c.span = Span{}
+	if !c.guard.Bad() {
+		c.done += c.work.span.Frames
+	}
+	c.work.span = Span{}
 }
 
 // Layer returns block i's side.
-func (c *frames) Layer(i int) Layer { return &c.layers[i] }
+func (c *frames) Layer(i int) Layer { return &c.work.layers[i] }
 
-// Rope returns the tables and the positions of the chunk in work. These are never beyond the clamp; without it the same
-// operations come again every chunk, which compute.Batcher rewards.
-func (c *frames) Rope() (compute.Rope, compute.Tensor) {
-	rope := c.pos.Rope()
+// Rope returns the tables and the positions of the chunk in work.
+func (c *frames) Rope() (compute.Rope, compute.Tensor) { return c.work.Rope() }
+
+// Layer returns block i's side.
+func (x *side) Layer(i int) Layer { return &x.layers[i] }
+
+// Rope returns the tables and the chunk's positions. These are never beyond the clamp; without it the same operations come
+// again every chunk, which compute.Batcher rewards.
+func (x *side) Rope() (compute.Rope, compute.Tensor) {
+	rope := x.rope
 	rope.MinTime = math.MinInt32
-	return rope, c.pos.Chunk(c.span.Frames * c.shape.Tokens())
+	return rope, x.at
 }
 
 // Stats returns the sizes now.
@@ -272,8 +380,9 @@ func (c *frames) Stats() Stats {
 
 // Reset forgets all frames.
 func (c *frames) Reset() {
-	c.guard = Guard{}
-	c.done, c.span = 0, Span{}
+	c.guard.Take()
+	c.done, c.work.span, c.before.span = 0, Span{}, Span{}
+	c.gap.kept, c.gap.first, c.gap.low, c.gap.high = 0, 0, 0, 0
 	c.pos.Reset()
 }
 
@@ -285,32 +394,39 @@ func (c *frames) Close() {
 
 // Draft writes the chunk's keys into its slots.
 func (l *frameLayer) Draft(dq compute.Queue, keys, values compute.Tensor) {
+	if l.side.late { // the chunk before has seen them
+		l.side.cache.turn(dq, l.side, l.index)
+	}
 	l.write(dq, keys, values, false)
 }
 
 // Commit writes the clean chunk's keys into its slots.
 func (l *frameLayer) Commit(dq compute.Queue, keys, values compute.Tensor) {
-	l.cache.guard.Check(dq, keys, l.index, l.index == l.cache.shape.Layers-1, l.cache.span)
+	c := l.side.cache
+	c.guard.Check(dq, keys, l.index, l.index == c.shape.Layers-1, l.side.span)
 	l.write(dq, keys, values, true)
 }
 
 func (l *frameLayer) write(dq compute.Queue, keys, values compute.Tensor, clean bool) {
-	c := l.cache
-	n := c.shape.Tokens()
-	rope, pos := c.Rope()
-	for f := range c.span.Frames {
-		at := c.slot(c.span.Start+f) * n
-		k, p := keys.Slice(1, f*n, (f+1)*n), pos.Slice(0, f*n, (f+1)*n)
-		dq.Rope(l.keys.Slice(1, at, at+n), k, p, rope)
-		dq.Copy(l.values.Slice(1, at, at+n), values.Slice(1, f*n, (f+1)*n))
-		if clean && !l.raw.IsZero() {
-			dq.Copy(l.raw.Slice(1, at, at+n), k)
+	x, c := l.side, l.side.cache
+	n, to := c.shape.Tokens(), &c.layers[l.index]
+	rope, _ := x.Rope()
+	for f := range x.span.Frames {
+		slot := c.slot(x.span.Start + f)
+		at := slot * n
+		k, p := keys.Slice(1, f*n, (f+1)*n), x.at.Slice(0, f*n, (f+1)*n)
+		dq.Rope(to.keys.Slice(1, at, at+n), k, p, rope)
+		dq.Copy(to.values.Slice(1, at, at+n), values.Slice(1, f*n, (f+1)*n))
+		if clean && slot < c.raws(c.slots) {
+			dq.Copy(to.raw.Slice(1, at, at+n), k)
 		}
 	}
 }
 
 // View returns the used slots.
 func (l *frameLayer) View() View {
-	n := min(l.cache.done+l.cache.span.Frames, l.cache.slots) * l.cache.shape.Tokens()
-	return View{Keys: l.keys.Slice(1, 0, n), Values: l.values.Slice(1, 0, n), Parts: l.cache.parts}
+	x, c := l.side, l.side.cache
+	n := min(c.place(x.span.Start+x.span.Frames), c.slots) * c.shape.Tokens()
+	s := &c.layers[l.index]
+	return View{Keys: s.keys.Slice(1, 0, n), Values: s.values.Slice(1, 0, n), Parts: x.parts}
 }

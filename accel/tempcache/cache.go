@@ -293,7 +293,7 @@ func (c *cache) Stats() kvcache.Stats {
 
 // Reset forgets everything.
 func (c *cache) Reset() {
-	c.guard = kvcache.Guard{}
+	c.guard.Take()
 	c.done, c.merged, c.span, c.spent = 0, c.p.Anchor, kvcache.Span{}, 0
 	c.pos.Reset()
 	clear(c.heads)

@@ -244,6 +244,7 @@ func (p Policy) bytes(dev compute.Device, s kvcache.Shape, slots int) int64 {
 	c := newCache(p, dev, s)
 	tables, store := &compute.Meter{Device: dev}, &compute.Meter{Device: dev}
 	c.pos = kvcache.NewPositions(tables, nil, s)
+	c.guard.Allocate(tables, s)
 	c.probes(tables)
 	c.allocate(store, slots)
 	return tables.Bytes() + store.Bytes() + c.hostBytes(slots)
@@ -260,6 +261,7 @@ func (p Policy) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (kvca
 		return nil, fmt.Errorf("cache tables: %w", err)
 	}
 	c.pos = kvcache.NewPositions(c.tables, dq, s)
+	c.guard.Allocate(c.tables, s)
 	c.probes(c.tables)
 	slots := p.slots(dev, s)
 	if err = c.tables.Err(); err == nil {
