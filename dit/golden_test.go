@@ -48,7 +48,7 @@ func load(t *testing.T, g *golden.Case, kernel string, passes int) *network {
 		t.Fatal(err)
 	}
 	n := tiny.ChunkFrames * tiny.Tokens()
-	net := &network{dev, dq, arena, m.NewWork(arena, dev.Types(), tiny.ChunkFrames, passes, tiny.TextTokens), arena.Tensor(compute.F32, n, 64), arena.Tensor(compute.F32, n, 64)}
+	net := &network{dev, dq, arena, m.NewWork(arena, dev.Types(), dit.Size{Frames: tiny.ChunkFrames, Passes: passes, PromptTokens: tiny.TextTokens}), arena.Tensor(compute.F32, n, 64), arena.Tensor(compute.F32, n, 64)}
 
 	// The prompt: its rows and one zero row for all the padding.
 	rows := g.Floats(t, "global.safetensors", "in.context")[:(promptTokens+1)*tiny.TextDim]

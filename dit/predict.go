@@ -18,10 +18,36 @@ type Pass struct {
 	Chunk int
 }
 
+// part is a run of a forward's tokens that sees a cache of its own.
+type part struct {
+	lo, hi   int // tokens
+	pass     Pass
+	cache    kvcache.Layers
+	keysOnly bool // nothing is wanted of the last block but its keys
+}
+
 // Predict runs the network on the chunk's tokens x F32 [frames*tokens, In] and writes its output to dst F32
 // [frames*tokens, Out]. With an absent dst the forward ends as soon as the last block's keys are in the cache: all that a
 // clean pass is for (exact: nothing after it is used).
 func (w *Work) Predict(dq compute.Queue, dst, x compute.Tensor, pass Pass, cache kvcache.Layers) {
+	w.parts[0] = part{hi: x.Dim(0), pass: pass, cache: cache, keysOnly: dst.IsZero()}
+	pass.Skip += w.skip
+	w.forward(dq, dst, x, pass, w.parts[:1])
+}
+
+// PredictPair runs the clean pass of a chunk and a step of the next in one forward: x holds the tokens of both, as many each,
+// dst receives the output for the second. It equals Predict for one and then for the other, because in every layer the
+// first chunk's clean keys are in the cache before the second asks for them (kvcache.Paired). The step is the chunk's first.
+// Chunk counts the first of the two.
+func (w *Work) PredictPair(dq compute.Queue, dst, x compute.Tensor, chunk int, cache kvcache.Paired) {
+	n := x.Dim(0) / 2
+	w.parts[0] = part{hi: n, pass: Pass{Index: w.size.Passes - 1, Clean: true, Chunk: chunk}, cache: cache.Before(), keysOnly: true}
+	w.parts[1] = part{lo: n, hi: 2 * n, pass: Pass{Chunk: chunk + 1}, cache: cache}
+	w.forward(dq, dst, x, Pass{Index: w.size.Passes}, w.parts[:2])
+}
+
+// forward runs all parts; pass finds their modulation.
+func (w *Work) forward(dq compute.Queue, dst, x compute.Tensor, pass Pass, parts []part) {
 	if b, ok := dq.(compute.Batcher); ok {
 		b.BeginBatch()
 		defer b.EndBatch()
@@ -30,69 +56,101 @@ func (w *Work) Predict(dq compute.Queue, dst, x compute.Tensor, pass Pass, cache
 	h := w.residual.Slice(0, 0, n)
 	m.patch.apply(dq, h, x, compute.None)
 	if m.control != nil {
-		dq.AddGated(h, h, w.added.Slice(0, 0, n), compute.Tensor{})
+		lo := pass.Skip * m.Tokens()
+		dq.AddGated(h, h, w.added.Slice(0, lo, lo+n), compute.Tensor{})
 	}
 	for i := range m.blocks {
-		keysOnly := dst.IsZero() && i == len(m.blocks)-1
-		w.block(dq, h, i, pass, cache, keysOnly)
+		w.block(dq, h, i, pass, parts)
 	}
 	if dst.IsZero() {
 		return
 	}
-	y, frames := w.normed.Slice(0, 0, n), n/m.Tokens()
-	first := (pass.Index*w.frames + pass.Skip) * 2
+	lo := n - dst.Dim(0) // before are parts of which only keys were wanted
+	y, frames := w.normed.Slice(0, lo, n), (n-lo)/m.Tokens()
+	first := (pass.Index*w.frames + pass.Skip + lo/m.Tokens()) * 2
 	head := w.headModulation.Slice(0, first, first+2*frames).Reshape(frames, 2*m.Dim)
-	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: head.Slice(1, 0, m.Dim), Scale: head.Slice(1, m.Dim, 2*m.Dim)})
+	dq.Norm(y, h.Slice(0, lo, n), compute.Norm{Eps: m.Eps, Shift: head.Slice(1, 0, m.Dim), Scale: head.Slice(1, m.Dim, 2*m.Dim)})
 	m.head.apply(dq, dst, y, compute.None)
 }
 
 // block runs block i on the residual h in place: self attention, cross attention, feed-forward.
-func (w *Work) block(dq compute.Queue, h compute.Tensor, i int, pass Pass, cache kvcache.Layers, keysOnly bool) {
+func (w *Work) block(dq compute.Queue, h compute.Tensor, i int, pass Pass, parts []part) {
 	m, b, n, d := w.m, &w.m.blocks[i], h.Dim(0), w.m.Dim
 	y, attn := w.normed.Slice(0, 0, n), w.attn.Slice(0, 0, n)
 	qkv := w.qkv.Slice(0, 0, n)
 	q, k, v := qkv.Slice(1, 0, d), qkv.Slice(1, d, 2*d), qkv.Slice(1, 2*d, 3*d)
 
-	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 0, n), Scale: w.mod(pass, i, 1, n)})
+	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 0, 0, n), Scale: w.mod(pass, i, 1, 0, n)})
 	b.qkv.apply(dq, qkv, y, compute.None)
 	dq.Norm(k, k, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.normK})
-	if layer := cache.Layer(i); pass.Clean {
-		layer.Commit(dq, k.Heads(m.Heads), v.Heads(m.Heads))
-	} else {
-		layer.Draft(dq, k.Heads(m.Heads), v.Heads(m.Heads))
+	lo := 0 // the first token that goes on behind the keys
+	for _, p := range parts {
+		if w.store(dq, i, p, k, v); p.keysOnly && i == m.Layers-1 {
+			lo = p.hi
+			continue
+		}
+		w.selfAttend(dq, i, p, attn, q)
 	}
-	if keysOnly {
+	if lo == n {
 		return
 	}
-	dq.Norm(q, q, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.normQ})
-	at := attention.Site{Kind: attention.Self, Layer: i, Chunk: pass.Chunk, Pass: pass.Index, Passes: w.passes, Tokens: m.Tokens()}
-	at.Rope, at.Pos = cache.Rope()
-	dq.Rope(q.Heads(m.Heads), q.Heads(m.Heads), at.Pos, at.Rope)
-	w.self.Attend(dq, at, attn.Heads(m.Heads), q.Heads(m.Heads), cache.Layer(i).View())
+	h, y, attn = h.Slice(0, lo, n), y.Slice(0, lo, n), attn.Slice(0, lo, n)
 	b.selfOut.apply(dq, y, attn, compute.None)
-	dq.AddGated(h, h, y, w.mod(pass, i, 2, n))
+	dq.AddGated(h, h, y, w.mod(pass, i, 2, lo, n))
 
 	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross})
 	b.crossQ.apply(dq, attn, y, compute.None)
 	dq.Norm(attn, attn, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.crossNormQ})
-	at.Kind = attention.Cross
-	w.cross.Attend(dq, at, y.Heads(m.Heads), attn.Heads(m.Heads), w.prompt(i))
+	for _, p := range parts {
+		if p.lo < lo {
+			continue
+		}
+		at := w.site(attention.Cross, i, p)
+		w.cross.Attend(dq, at, y.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), attn.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), w.prompt(i))
+	}
 	b.crossOut.apply(dq, attn, y, compute.None)
 	dq.AddGated(h, h, attn, compute.Tensor{})
 
-	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, n), Scale: w.mod(pass, i, 4, n)})
-	hidden := w.hidden.Slice(0, 0, n)
+	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n)})
+	hidden := w.hidden.Slice(0, lo, n)
 	b.ffn1.apply(dq, hidden, y, compute.GELU)
 	b.ffn2.apply(dq, y, hidden, compute.None)
-	dq.AddGated(h, h, y, w.mod(pass, i, 5, n))
+	dq.AddGated(h, h, y, w.mod(pass, i, 5, lo, n))
 }
 
-// mod returns part j of a block's modulation, [frames, dim]: 0 shift, 1 scale, 2 gate of self attention; 3, 4, 5 those of the
-// feed-forward (Wan's order).
-func (w *Work) mod(pass Pass, layer, j, tokens int) compute.Tensor {
+// store gives a part's keys and values [tokens, dim] to its cache.
+func (w *Work) store(dq compute.Queue, layer int, p part, k, v compute.Tensor) {
+	keys, values := k.Slice(0, p.lo, p.hi).Heads(w.m.Heads), v.Slice(0, p.lo, p.hi).Heads(w.m.Heads)
+	if l := p.cache.Layer(layer); p.pass.Clean {
+		l.Commit(dq, keys, values)
+	} else {
+		l.Draft(dq, keys, values)
+	}
+}
+
+// selfAttend lets a part's queries, rows of q [tokens, dim], attend to its cache; the result goes to the same rows of dst.
+func (w *Work) selfAttend(dq compute.Queue, layer int, p part, dst, q compute.Tensor) {
+	heads := w.m.Heads
+	dst, q = dst.Slice(0, p.lo, p.hi), q.Slice(0, p.lo, p.hi)
+	dq.Norm(q, q, compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normQ})
+	at := w.site(attention.Self, layer, p)
+	dq.Rope(q.Heads(heads), q.Heads(heads), at.Pos, at.Rope)
+	w.self.Attend(dq, at, dst.Heads(heads), q.Heads(heads), p.cache.Layer(layer).View())
+}
+
+// site tells an attention policy where it is.
+func (w *Work) site(kind attention.Kind, layer int, p part) attention.Site {
+	at := attention.Site{Kind: kind, Layer: layer, Chunk: p.pass.Chunk, Pass: p.pass.Index, Passes: w.size.Passes, Tokens: w.m.Tokens()}
+	at.Rope, at.Pos = p.cache.Rope()
+	return at
+}
+
+// mod returns part j of a block's modulation for tokens lo to hi of a forward, [frames, dim]: 0 shift, 1 scale, 2 gate of self
+// attention; 3, 4, 5 those of the feed-forward (Wan's order).
+func (w *Work) mod(pass Pass, layer, j, lo, hi int) compute.Tensor {
 	m := w.m
 	row := (pass.Index*m.Layers+layer)*w.frames + pass.Skip
-	return w.modulation.Slice(0, row, row+tokens/m.Tokens()).Slice(1, j*m.Dim, (j+1)*m.Dim)
+	return w.modulation.Slice(0, row+lo/m.Tokens(), row+hi/m.Tokens()).Slice(1, j*m.Dim, (j+1)*m.Dim)
 }
 
 // prompt returns block i's prompt as a view for attention.

@@ -12,10 +12,13 @@ import (
 // controls, the prompt's keys and values. It belongs to one queue.
 type Work struct {
 	m           *Model
+	size        Size
 	frames      int // latent frames of a forward at most
-	passes      int
+	skip        int // frames of the chunk before, which come first in a pair
 	self, cross attention.Policy
 	host        []byte // of uploads
+	parts       [2]part
+	controls    [2][][2]int // action and heading of each frame: of the chunk before, and of the one in work
 
 	// Between operations, for up to that many frames of tokens.
 	residual     compute.Tensor // F32 [tokens, dim]
@@ -45,13 +48,24 @@ type Work struct {
 	promptCount              compute.Tensor // F32 [1, prompt tokens]: ln of the padding rows that the last token stands for
 }
 
-// NewWork allocates for forwards of up to so many latent frames, passes different forwards and prompts of up to promptTokens
-// tokens. Faults are kept by the arena.
-func (m *Model) NewWork(a compute.Arena, types compute.Types, frames, passes, promptTokens int) *Work {
+// Size says what a Work is for.
+type Size struct {
+	// Frames is the most latent frames of a forward, Passes the different forwards of a chunk, PromptTokens the longest prompt.
+	Frames, Passes, PromptTokens int
+	// Pair makes room for PredictPair, a forward of twice as many frames.
+	Pair bool
+}
+
+// NewWork allocates a session's memory. Faults are kept by the arena.
+func (m *Model) NewWork(a compute.Arena, types compute.Types, s Size) *Work {
+	frames, passes, skip, promptTokens := s.Frames, s.Passes, 0, s.PromptTokens
+	if s.Pair {
+		frames, passes, skip = 2*frames, passes+1, frames
+	}
 	n, d, act := frames*m.Tokens(), m.Dim, types.Activation
 	rows := passes * frames
 	w := &Work{
-		m: m, frames: frames, passes: passes, self: attention.Dense{}, cross: attention.Dense{},
+		m: m, size: s, frames: frames, skip: skip, self: attention.Dense{}, cross: attention.Dense{},
 		residual: a.Tensor(compute.F32, n, d), normed: a.Tensor(act, n, d), attn: a.Tensor(act, n, d),
 		qkv: a.Tensor(act, n, 3*d), hidden: a.Tensor(act, n, m.FFN),
 		timesteps: a.Tensor(compute.F32, rows), sinusoids: a.Tensor(compute.F32, rows, m.FreqDim),
@@ -84,15 +98,27 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, frames, passes, pr
 // Attend sets the policies of self and cross attention; without it both are dense.
 func (w *Work) Attend(self, cross attention.Policy) { w.self, w.cross = self, cross }
 
-// Schedule sets the timesteps (0 to 1000) of every pass, one for each of the latent frames of NewWork, and computes what depends
-// on them alone. Call it once before the first chunk.
+// Schedule sets the timesteps (0 to 1000) of every pass, Size.Frames each, the clean pass last, and computes what depends on
+// them alone. Call it once before the first chunk.
 func (w *Work) Schedule(dq compute.Queue, timesteps [][]float32) {
 	m, frames := w.m, w.frames
 	var t []byte
-	for _, pass := range timesteps {
-		for _, v := range pass {
-			t = binary.LittleEndian.AppendUint32(t, math.Float32bits(v))
+	row := func(parts ...[]float32) {
+		for _, part := range parts {
+			for _, v := range part {
+				t = binary.LittleEndian.AppendUint32(t, math.Float32bits(v))
+			}
 		}
+	}
+	clean := timesteps[len(timesteps)-1]
+	for _, pass := range timesteps {
+		if w.size.Pair { // the first half belongs to the chunk before, which only the pair's forward has
+			row(clean)
+		}
+		row(pass)
+	}
+	if w.size.Pair {
+		row(clean, timesteps[0])
 	}
 	dq.Upload(w.timesteps, t)
 	// Rows of modulation are (pass, layer, frame), those of headModulation (pass, frame, part).
@@ -121,24 +147,35 @@ func (w *Work) modulate(dq compute.Queue) {
 }
 
 // Control sets action and heading of each latent frame of the chunk; it must come before the chunk's first Predict in
-// networks with Config.Actions, and does nothing in others. Values must be in range.
+// networks with Config.Actions, and does nothing in others. Values must be in range. In a Work for pairs those of the call
+// before stay for the chunk before.
 func (w *Work) Control(dq compute.Queue, actions, headings []int) {
 	c, m := w.m.control, w.m
 	if c == nil {
 		return
 	}
-	n, last := len(actions)*m.Tokens(), len(actions)-1
-	frame := func(i int) int { return min(i/m.Tokens(), last) }
-	place, action, ray := w.place.Slice(0, 0, n), w.action.Slice(0, 0, n), w.ray.Slice(0, 0, n)
-	w.index(dq, place, func(i int) int { return i % m.Tokens() })
-	w.index(dq, action, func(i int) int { return actions[frame(i)] })
-	w.index(dq, ray, func(i int) int { return headings[frame(i)]*m.Columns + i%m.Columns })
-	w.index(dq, w.actionOfPass, func(i int) int { return actions[min(i%w.frames, last)] })
-	w.index(dq, w.headingOfPass, func(i int) int { return headings[min(i%w.frames, last)] })
-	added := w.added.Slice(0, 0, n)
-	dq.Gather(added, c.place, place, false)
-	dq.Gather(added, c.action, action, true)
-	dq.Gather(added, c.ray, ray, true)
+	last := len(actions) - 1
+	w.controls[0], w.controls[1] = w.controls[1], w.controls[0][:0]
+	for i := range w.size.Frames {
+		w.controls[1] = append(w.controls[1], [2]int{actions[min(i, last)], headings[min(i, last)]})
+	}
+	of := func(frame int) [2]int { // a frame of a forward
+		if frame >= w.skip {
+			return w.controls[1][frame-w.skip]
+		}
+		if len(w.controls[0]) == 0 {
+			return [2]int{} // there is no chunk before
+		}
+		return w.controls[0][frame]
+	}
+	w.index(dq, w.place, func(i int) int { return i % m.Tokens() })
+	w.index(dq, w.action, func(i int) int { return of(i / m.Tokens())[0] })
+	w.index(dq, w.ray, func(i int) int { return of(i / m.Tokens())[1]*m.Columns + i%m.Columns })
+	w.index(dq, w.actionOfPass, func(i int) int { return of(i % w.frames)[0] })
+	w.index(dq, w.headingOfPass, func(i int) int { return of(i % w.frames)[1] })
+	dq.Gather(w.added, c.place, w.place, false)
+	dq.Gather(w.added, c.action, w.action, true)
+	dq.Gather(w.added, c.ray, w.ray, true)
 	dq.Copy(w.timeSum, w.timeAlone)
 	dq.Gather(w.timeSum, c.actionTime, w.actionOfPass, true)
 	dq.Gather(w.timeSum, c.headingTime, w.headingOfPass, true)

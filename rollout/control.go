@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 
+	"longtake/compute"
 	"longtake/kvcache"
 )
 
@@ -22,6 +23,11 @@ func startPlace(e *Engine, heading int) place {
 
 // begin makes room in the cache for span and sets the controls of its frames; it returns where they lead.
 func (s *Session) begin(span kvcache.Span, actions []int) (end place, err error) {
+	return s.beginBy(s.cache.Begin, span, actions)
+}
+
+// beginBy is begin with another way to make room.
+func (s *Session) beginBy(room func(compute.Queue, kvcache.Span) error, span kvcache.Span, actions []int) (end place, err error) {
 	end, err = s.follow(span, actions)
 	if err != nil {
 		return end, err
@@ -29,7 +35,7 @@ func (s *Session) begin(span kvcache.Span, actions []int) (end place, err error)
 	if posed, ok := s.cache.(kvcache.Posed); ok && s.engine.Advance != nil {
 		posed.SetPoses(s.poses[:span.Frames])
 	}
-	if err := s.cache.Begin(s.dq, span); err != nil {
+	if err := room(s.dq, span); err != nil {
 		return end, err
 	}
 	if len(s.engine.Turns) > 0 {

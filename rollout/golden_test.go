@@ -93,40 +93,38 @@ func TestRolloutEqualsSelfForcing(t *testing.T) {
 			"self_forcing.safetensors":       {Recent: kvcache.Full},
 			"self_forcing_local.safetensors": {Anchor: 1, Recent: 2}, // upstream: window 6, sink 1
 		} {
-			t.Run(fmt.Sprint("kernel=", kernel, " ", policy), func(t *testing.T) {
-				e := wanEngine(t, g, kernel)
-				start, again, want := g.Floats(t, file, "in.noise"), g.Floats(t, file, "in.renoise"), g.Floats(t, file, "latents")
-				noise := func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey) {
-					from := start[int(key.Chunk)*each:]
-					if key.Step > 0 {
-						from = again[(int(key.Chunk)*3+int(key.Step)-1)*each:]
+			for _, loop := range []rollout.Loop{rollout.Blockwise, rollout.Overlapping} {
+				t.Run(fmt.Sprint("kernel=", kernel, " ", policy, " ", loop), func(t *testing.T) {
+					e := wanEngine(t, g, kernel)
+					start, again, want := g.Floats(t, file, "in.noise"), g.Floats(t, file, "in.renoise"), g.Floats(t, file, "latents")
+					noise := func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey) {
+						from := start[int(key.Chunk)*each:]
+						if key.Step > 0 {
+							from = again[(int(key.Chunk)*3+int(key.Step)-1)*each:]
+						}
+						dq.Upload(dst, bytes(tokens(from[:each])))
 					}
-					dq.Upload(dst, bytes(tokens(from[:each])))
-				}
-				s, err := e.NewSession(t.Context(), rollout.Request{Cache: policy, Noise: noise})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer s.Close()
-				tolerance := 5e-5
-				if e.Device.Types().Cache == compute.BF16 {
-					tolerance = 1.5e-2
-				}
-				dq, _ := e.Device.NewQueue()
-				defer dq.Close()
-				for chunk := range len(want) / each {
-					if _, err := s.Next(t.Context()); err != nil {
+					s, err := e.Open(t.Context(), rollout.Request{Cache: policy, Noise: noise, Loop: loop})
+					if err != nil {
 						t.Fatal(err)
 					}
-					b := make([]byte, s.Latent().Bytes())
-					dq.Download(b, s.Latent())
-					got := make([]float32, each)
-					for i := range got {
-						got[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+					defer s.Close()
+					tolerance := 5e-5
+					if e.Device.Types().Cache == compute.BF16 {
+						tolerance = 1.5e-2
 					}
-					golden.Near(t, fmt.Sprint("chunk ", chunk), got, tokens(want[chunk*each:(chunk+1)*each]), tolerance)
-				}
-			})
+					for chunk := range len(want) / each {
+						if _, err := s.Next(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+						got, err := s.Latents()
+						if err != nil {
+							t.Fatal(err)
+						}
+						golden.Near(t, fmt.Sprint("chunk ", chunk), got, tokens(want[chunk*each:(chunk+1)*each]), tolerance)
+					}
+				})
+			}
 		}
 	}
 }

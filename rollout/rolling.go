@@ -95,7 +95,7 @@ func (s *Rolling) allocate(e *Engine, a compute.Arena) (err error) {
 	c := e.Network.Config
 	frames := c.ChunkFrames * len(s.solver.Steps)
 	n := frames * c.Tokens()
-	s.work = e.Network.NewWork(a, e.Device.Types(), frames, 2, e.Text.MaxTokens())
+	s.work = e.Network.NewWork(a, e.Device.Types(), dit.Size{Frames: frames, Passes: 2, PromptTokens: e.Text.MaxTokens()})
 	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
 	s.vae, err = e.NewDecoder(a, false)
 	return err

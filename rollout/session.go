@@ -30,6 +30,7 @@ type Session struct {
 	self, cross attention.Policy
 
 	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
+	both                  compute.Tensor // the chunk before, then latent, of an Overlapped
 
 	// Controls of the chunk in work, frame by frame.
 	actions, headings []int
@@ -47,37 +48,42 @@ type Session struct {
 type Times struct{ Denoise, Commit, Decode time.Duration }
 
 // NewSession allocates a timeline, encodes the prompt and runs the start frames through the network.
-func (e *Engine) NewSession(ctx context.Context, r Request) (s *Session, err error) {
+func (e *Engine) NewSession(ctx context.Context, r Request) (*Session, error) {
 	if err := e.check(r); err != nil {
 		return nil, err
 	}
 	r = e.defaults(r)
-	s = &Session{engine: e, seed: r.Seed, place: startPlace(e, r.Heading)}
-	defer func() {
-		if err != nil {
-			s.Close()
-			s = nil
-		}
-	}()
+	r.Loop = Blockwise
+	s := new(Session)
+	if err := s.init(ctx, e, r); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// init makes s a timeline of e.
+func (s *Session) init(ctx context.Context, e *Engine, r Request) (err error) {
+	s.engine, s.seed, s.place = e, r.Seed, startPlace(e, r.Heading)
 	defer s.guard(&err)
 	if s.solver, err = e.NewSolver(r.Steps); err != nil {
-		return s, fmt.Errorf("%w: %w", ErrRequest, err)
+		return fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	s.solver.Draw = r.Noise
 	if s.dq, err = e.Device.NewQueue(); err != nil {
-		return s, err
+		return err
 	}
 	if s.arena, err = e.arena(func(a compute.Arena) error { return s.allocate(e, a, r, len(s.solver.Steps)) }); err != nil {
-		return s, fmt.Errorf("session: %w", err)
+		return fmt.Errorf("session: %w", err)
 	}
 	if err := s.policies(r); err != nil {
-		return s, err
+		return err
 	}
 	s.work.Schedule(s.dq, s.timesteps())
 	if err := s.SetPrompt(ctx, r.Prompt); err != nil {
-		return s, err
+		return err
 	}
-	return s, s.start(ctx, r)
+	return s.start(ctx, r)
 }
 
 // policies makes the cache and the attention policies.
@@ -99,10 +105,16 @@ func (s *Session) policies(r Request) (err error) {
 // allocate takes the session's tensors from a: an arena, or a meter that only counts.
 func (s *Session) allocate(e *Engine, a compute.Arena, r Request, steps int) (err error) {
 	c := e.Network.Config
-	n := c.ChunkFrames * c.Tokens()
+	n, pair := c.ChunkFrames*c.Tokens(), r.Loop == Overlapping
 	s.actions, s.headings, s.poses = make([]int, c.ChunkFrames), make([]int, c.ChunkFrames), make([]kvcache.Pose, c.ChunkFrames)
-	s.work = e.Network.NewWork(a, e.Device.Types(), c.ChunkFrames, steps+1, e.Text.MaxTokens())
-	s.latent, s.pred, s.scratch = a.Tensor(compute.F32, n, c.In), a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
+	s.work = e.Network.NewWork(a, e.Device.Types(), dit.Size{Frames: c.ChunkFrames, Passes: steps + 1, PromptTokens: e.Text.MaxTokens(), Pair: pair})
+	s.pred, s.scratch = a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
+	if pair {
+		s.both = a.Tensor(compute.F32, 2*n, c.In)
+		s.latent = s.both.Slice(0, n, 2*n)
+	} else {
+		s.latent = a.Tensor(compute.F32, n, c.In)
+	}
 	s.vae, err = e.NewDecoder(a, r.Peek)
 	return err
 }
@@ -123,6 +135,9 @@ func (s *Session) timesteps() [][]float32 {
 // SetPrompt encodes a prompt and uses it from the next chunk on.
 func (s *Session) SetPrompt(ctx context.Context, prompt string) (err error) {
 	defer s.guard(&err)
+	if s.closed {
+		return ErrClosed
+	}
 	s.unknown, err = s.engine.setPrompt(ctx, s.dq, s.work, prompt)
 	return err
 }

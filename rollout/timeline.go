@@ -36,8 +36,8 @@ const (
 	ModelLoop Loop = iota
 	// Blockwise makes a chunk step by step, then stores its clean keys (Session).
 	Blockwise
-	// Overlapped is Blockwise with the clean pass of a chunk inside the first step of the next.
-	Overlapped
+	// Overlapping is Blockwise with the clean pass of a chunk inside the first step of the next (Overlapped).
+	Overlapping
 	// RollingWindow denoises several chunks at falling levels together (Rolling).
 	RollingWindow
 )
@@ -92,6 +92,8 @@ func (e *Engine) Open(ctx context.Context, r Request) (Timeline, error) {
 	switch r = e.defaults(r); r.Loop {
 	case Blockwise:
 		return timeline(e.NewSession(ctx, r))
+	case Overlapping:
+		return timeline(e.NewOverlapped(ctx, r))
 	case RollingWindow:
 		return timeline(e.NewRolling(ctx, r))
 	}

@@ -79,7 +79,11 @@ func (r *rig) floats(t compute.Tensor) []float32 {
 	b, out := make([]byte, t.Bytes()), make([]float32, t.Elems())
 	r.dq.Download(b, t)
 	for i := range out {
-		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		if t.DType == compute.BF16 {
+			out[i] = compute.F32FromBF16(binary.LittleEndian.Uint16(b[2*i:]))
+		} else {
+			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+		}
 	}
 	return out
 }

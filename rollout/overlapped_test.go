@@ -1,0 +1,217 @@
+package rollout_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"longtake/accel/annca"
+	"longtake/accel/annsa"
+	"longtake/accel/tempcache"
+	"longtake/compute"
+	"longtake/compute/cpu"
+	"longtake/internal/golden"
+	"longtake/kvcache"
+	"longtake/model"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/world"
+)
+
+func overlapped(t *testing.T, e *rollout.Engine, r rollout.Request) *rollout.Overlapped {
+	t.Helper()
+	s, err := e.NewOverlapped(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// equalChunks makes n chunks by both and compares their latents.
+func equalChunks(t *testing.T, a, b rollout.Timeline, n int, tolerance float64, actions ...int) {
+	t.Helper()
+	for i := range n {
+		for _, s := range []rollout.Timeline{a, b} {
+			var action []int
+			if len(actions) > 0 {
+				action = actions[i%len(actions) : i%len(actions)+1]
+			}
+			if _, err := s.Next(t.Context(), action...); err != nil {
+				t.Fatalf("chunk %d of %T: %v", i, s, err)
+			}
+		}
+		want, _ := a.Latents()
+		got, _ := b.Latents()
+		golden.Near(t, fmt.Sprint("chunk ", i), got, want, tolerance)
+	}
+}
+
+func TestOverlappedEqualsSession(t *testing.T) {
+	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
+	defer g.Close()
+	for _, kernel := range kernels() {
+		for _, policy := range []kvcache.Window{{Recent: kvcache.Full}, {Anchor: 1, Recent: 2}, {Recent: 0}, {Anchor: 3, Recent: 6, Near: true}} {
+			t.Run(fmt.Sprint("kernel=", kernel, " ", policy), func(t *testing.T) {
+				e := wanEngine(t, g, kernel)
+				tolerance := 1e-5
+				if e.Device.Types().Cache == compute.BF16 {
+					tolerance = 1.5e-2
+				}
+				r := rollout.Request{Seed: 4, Cache: policy}
+				equalChunks(t, session(t, e, r), overlapped(t, e, r), 6, tolerance)
+			})
+		}
+	}
+}
+
+// The embedded model has actions, start frames and a clamp.
+func TestOverlappedEqualsSessionInTheWorld(t *testing.T) {
+	e := openWorld(t)
+	r := walk(t, e)
+	window := kvcache.Window{Anchor: 1, Recent: 9}
+	for name, c := range map[string]struct {
+		change    func(*rollout.Request)
+		tolerance float64
+	}{
+		"window": {func(r *rollout.Request) { r.Cache = kvcache.Window{Anchor: 1, Recent: 3} }, 1e-4},
+		"full":   {func(r *rollout.Request) { r.Cache = kvcache.Window{Recent: kvcache.Full} }, 1e-4},
+		"annsa":  {func(r *rollout.Request) { r.Cache, r.Self = window, annsa.Default() }, 1e-4},
+		"annca":  {func(r *rollout.Request) { r.Cache, r.Cross = window, annca.Default() }, 1e-4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r
+			c.change(&r)
+			a, b := session(t, e, r), overlapped(t, e, r)
+			equalChunks(t, a, b, 10, c.tolerance, 1, 2, 3, 1, 0)
+			if a.Heading() != b.Heading() {
+				t.Errorf("heading %d, want %d", b.Heading(), a.Heading())
+			}
+		})
+	}
+}
+
+// openWorld opens the embedded model on the CPU's best kernels that compute in float32.
+func openWorld(t *testing.T) *rollout.Engine {
+	t.Helper()
+	for _, kernel := range cpu.Kernels() {
+		dev := openDevice(t, kernel)
+		if dev.Types().Cache != compute.F32 {
+			dev.Close()
+			continue
+		}
+		e, err := model.OpenTinyWorld(dev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { e.Close(); dev.Close() })
+		return e
+	}
+	t.Fatal("no kernels in float32")
+	return nil
+}
+
+// walk is a request for the embedded model with two start frames.
+func walk(t *testing.T, e *rollout.Engine) rollout.Request {
+	t.Helper()
+	episode, err := world.NewEpisode(7, 3, world.Mixed, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rollout.Request{Prompt: episode.Prompt(), Seed: 7, Heading: episode.Poses[0].Heading, StartActions: []int{0, 1}, Steps: 2}
+	for i := range 2 {
+		f := video.NewFrame(e.Width, e.Height)
+		episode.World.Render(f.Pix, episode.Poses[i], f.Width, f.Height)
+		r.Start = append(r.Start, f)
+	}
+	return r
+}
+
+func TestOverlappedIsOnlyLate(t *testing.T) {
+	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
+	defer g.Close()
+	e := wanEngine(t, g, "generic")
+	r := rollout.Request{Seed: 4, Cache: kvcache.Window{Anchor: 1, Recent: 2}}
+	a, b := session(t, e, r), overlapped(t, e, r)
+	equalChunks(t, a, b, 2, 1e-5)
+
+	// A cancelled chunk is made again.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Next(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("a cancelled context gave %v", err)
+	}
+	equalChunks(t, a, b, 1, 1e-5)
+	// A prompt is for the next chunk, not for the clean pass that is still open.
+	for _, s := range []rollout.Timeline{a, b} {
+		if err := s.SetPrompt(t.Context(), "another"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	equalChunks(t, a, b, 2, 1e-5)
+	// Peek and Force.
+	if _, err := b.Peek(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	equalChunks(t, a, b, 2, 1e-5)
+	forced, _ := a.Latents()
+	for _, s := range []interface {
+		Force(context.Context, []float32, ...int) error
+	}{a, b} {
+		if err := s.Force(t.Context(), forced); err != nil {
+			t.Fatal(err)
+		}
+	}
+	equalChunks(t, a, b, 2, 1e-5)
+
+	r.Loop = rollout.Overlapping
+	want, err := e.SessionBytes(r)
+	if err != nil || b.Bytes() > want || b.Bytes() < want*9/10 {
+		t.Errorf("takes %d bytes, arithmetic said %d, %v", b.Bytes(), want, err)
+	}
+	b.Close()
+	for _, err := range []error{b.SetPrompt(t.Context(), ""), b.Force(t.Context(), nil)} {
+		if !errors.Is(err, rollout.ErrClosed) {
+			t.Errorf("after close: %v", err)
+		}
+	}
+	r.Cache = tempcache.Default()
+	if _, err := e.Open(t.Context(), r); !errors.Is(err, rollout.ErrRequest) || !strings.Contains(err.Error(), "two chunks open") {
+		t.Errorf("overlapped on a cache that cannot: %v", err)
+	}
+}
+
+// One chunk of the embedded model by both loops, window 32.
+func BenchmarkLoops(b *testing.B) {
+	dev, err := cpu.New(cpu.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dev.Close()
+	e, err := model.OpenTinyWorld(dev)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	for _, loop := range []rollout.Loop{rollout.Blockwise, rollout.Overlapping} {
+		b.Run("loop="+loop.String(), func(b *testing.B) {
+			s, err := e.Open(b.Context(), rollout.Request{Prompt: "you start in the north .", Loop: loop})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			for range 34 {
+				if _, err := s.Next(b.Context(), 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if _, err := s.Next(b.Context(), 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
