@@ -43,10 +43,10 @@ type t5Layer struct {
 }
 
 // LoadT5 reads the encoder's tensors by their official names. Faults are kept by the placer's Audit and Arena. The embedding is
-// not copied: the source must stay open as long as the encoder is used. Its name is looked up without the placer's prefix.
+// not copied: the source must stay open as long as the encoder is used.
 func LoadT5(p weights.Placer, c T5Config) *T5 {
 	t := &T5{T5Config: c, norm: p.Table("norm.weight", c.Dim)}
-	t.embedding, _ = p.Audit.Want("token_embedding.weight", c.Vocabulary, c.Dim)
+	t.embedding = p.Mapped("token_embedding.weight", c.Vocabulary, c.Dim)
 	inner := c.Heads * c.HeadDim
 	for i := range c.Layers {
 		l := p.At(fmt.Sprintf("blocks.%d.", i))

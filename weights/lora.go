@@ -68,7 +68,7 @@ func adapterStem(stem string) string {
 }
 
 func (a *Adapted) fit(f *File, name string, down, up compute.Host) error {
-	w, err := a.source.Tensor(name)
+	w, err := a.Plain(name)
 	if err != nil {
 		return fmt.Errorf("read adapter %s: it adapts %s: %w", f.Path(), clip(name), err)
 	}
@@ -87,6 +87,14 @@ func (a *Adapted) Tensor(name string) (compute.Host, error) {
 		return w, err
 	}
 	return merge(w, pair, a.scale)
+}
+
+// Plain returns a tensor without its adapter.
+func (a *Adapted) Plain(name string) (compute.Host, error) {
+	if below, ok := a.source.(*Adapted); ok {
+		return below.Plain(name)
+	}
+	return a.source.Tensor(name)
 }
 
 // Names returns the source's names, if it lists them.

@@ -70,6 +70,13 @@ func (p Placer) turn(h compute.Host, parts, channels, taps int) compute.Host {
 	return to
 }
 
+// Mapped returns a parameter where it lies in the file, which must stay open; nothing is taken from the arena. It is empty when
+// the audit has found fault with it.
+func (p Placer) Mapped(name string, dims ...int) compute.Host {
+	h, _ := p.Audit.Want(p.prefix+name, dims...)
+	return h
+}
+
 // Table loads a parameter as F32 with the given dimensions.
 func (p Placer) Table(name string, dims ...int) compute.Tensor { return p.Scaled(1, name, dims...) }
 

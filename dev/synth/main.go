@@ -1,0 +1,66 @@
+// Command synth writes checkpoints of the Wan families with random weights in the official layouts, for timing at full size
+// where the real weights cannot be had: "go run ./dev/synth -o DIR -size 1.3b".
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"time"
+
+	"longtake/compute"
+	"longtake/internal/synth"
+)
+
+func main() {
+	dir := flag.String("o", "", "folder to write")
+	size := flag.String("size", "tiny", "tiny, 1.3b or 14b")
+	layout := flag.String("family", "self-forcing", "self-forcing, rolling-forcing, longlive or wan-causal-14b")
+	half := flag.Bool("bf16", false, "store the network as bfloat16 (the published files are float32)")
+	seed := flag.Uint64("seed", 1, "seed of the numbers")
+	noText := flag.Bool("no-text", false, "leave umT5 and the tokenizer out")
+	flag.Parse()
+	if err := write(*dir, *size, *layout, *half, *noText, *seed); err != nil {
+		fmt.Fprintln(os.Stderr, "synth:", err)
+		os.Exit(1)
+	}
+}
+
+func write(dir, size, layout string, half, noText bool, seed uint64) error {
+	if dir == "" {
+		return fmt.Errorf("-o names the folder to write")
+	}
+	var s synth.Set
+	switch size {
+	case "tiny":
+		s = synth.TinySet()
+	case "1.3b":
+		s = synth.SelfForcing(synth.Net1B3, synth.T5XXL)
+	case "14b":
+		s = synth.SelfForcing(synth.Net14B, synth.T5XXL)
+		s.Wan = "wan_models/Wan2.1-T2V-14B"
+	default:
+		return fmt.Errorf("-size %q: tiny, 1.3b or 14b", size)
+	}
+	switch layout {
+	case "self-forcing":
+	case "rolling-forcing":
+		s.Checkpoint = "checkpoints/rolling_forcing_dmd.pt"
+	case "longlive":
+		s.Checkpoint, s.Root = "models/longlive_base.pt", "generator"
+	case "wan-causal-14b":
+		s.Checkpoint, s.Root, s.Prefix = "krea-realtime-video-14b.safetensors", "", ""
+	default:
+		return fmt.Errorf("-family %q", layout)
+	}
+	if half {
+		s.Store = compute.BF16
+	}
+	s.Seed, s.NoText = seed, noText
+	began := time.Now()
+	if err := s.Write(dir); err != nil {
+		return err
+	}
+	fmt.Printf("%s: %s, %s in %.1f s\n", dir, layout, size, time.Since(began).Seconds())
+	return nil
+}
