@@ -118,3 +118,43 @@ func (t *Torch) Noise() Noise {
 		dq.Upload(dst, b)
 	}
 }
+
+// Latent is the shape of a latent frame, in latents; a token is 2x2 of them.
+type Latent struct{ Channels, Rows, Columns int }
+
+// Video returns a source that draws as Self-Forcing's program does: at first torch.randn([1, frames, channels, rows, columns])
+// for all chunks together, then torch.randn([chunk frames, ...]) for every step between two levels. Destinations are tokens
+// (row, column, channel) of 2x2 patches; chunks must come in order.
+func (t *Torch) Video(frames int, l Latent) Noise {
+	var all, values []float32
+	var host []byte
+	return func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey) {
+		n := dst.Elems()
+		if all == nil {
+			all = make([]float32, frames*l.Channels*l.Rows*l.Columns)
+			t.Randn(all)
+		}
+		if cap(values) < n {
+			values, host = make([]float32, n), make([]byte, 4*n)
+		}
+		from := values[:n]
+		if key.Step == 0 && len(all) >= n {
+			from, all = all[:n], all[n:]
+		} else {
+			t.Randn(from)
+		}
+		for i, v := range from {
+			binary.LittleEndian.PutUint32(host[4*l.place(i):], math.Float32bits(v))
+		}
+		dq.Upload(dst, host[:4*n])
+	}
+}
+
+// place is where element i of [frames, channels, rows, columns] lies among tokens.
+func (l Latent) place(i int) int {
+	column, i := i%l.Columns, i/l.Columns
+	row, i := i%l.Rows, i/l.Rows
+	channel, frame := i%l.Channels, i/l.Channels
+	token := (frame*l.Rows/2+row/2)*(l.Columns/2) + column/2
+	return (token*4+row%2*2+column%2)*l.Channels + channel
+}

@@ -116,7 +116,7 @@ func (c *compareCommand) ceiling(l *lab) (ceiling *compare.Ceiling, closed func(
 	if err != nil {
 		return nil, nil, usagef("--ceiling: %w (other than a kernel class: order, none)", err)
 	}
-	model, err := modelNamed(c.Model)
+	model, err := modelNamed(&c.modelFlags)
 	if err == nil {
 		engine, openErr := model.open(dev)
 		if openErr == nil {

@@ -181,8 +181,9 @@ func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, floa
 		return nil, 0, err
 	}
 	defer engine.Close()
-	g := generateCommand{Frames: count + 1, Seed: 7, Start: "sim", Actions: "auto"}
-	plan, err := g.makePlan(nil)
+	length := count + 1
+	g := generateCommand{Frames: &length, Seed: 7, Start: "sim", Actions: "auto"}
+	plan, err := g.makePlan(nil, models[model.TinyWorld])
 	if err != nil {
 		return nil, 0, err
 	}

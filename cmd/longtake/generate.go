@@ -19,15 +19,19 @@ import (
 // generateCommand holds the flags of "generate".
 type generateCommand struct {
 	Output string `short:"o" default:"video.webm" aliases:"output-path,save-file" placeholder:"PATH" help:"Video to write, format by extension: ${formats}. Default ${default}."`
-	Frames int    `short:"n" default:"240" aliases:"num-frames,frame-num,num-output-frames" help:"Frames of the video, the start frame included. Default ${default}."`
+	Frames *int   `short:"n" aliases:"num-frames,frame-num" placeholder:"N" help:"Frames of the video, the start frame included; models on Wan-2.1 make 1+4n. Default: 240, and 81 of models on Wan-2.1."`
+	Latent *int   `name:"latent-frames" aliases:"num-output-frames" placeholder:"N" help:"Length in latent frames instead: 21 are 81 frames of models on Wan-2.1."`
 	Seed   uint64 `default:"0" aliases:"base-seed" help:"Seed of the noise and, in its lower 32 bits, of the simulator. Default ${default}."`
-	Start  string `default:"sim" aliases:"image" placeholder:"WHAT" help:"First frame: sim (the simulator's view in the world of --seed), sim:SEED, none (from the text alone), or an image file (cut to the model's shape and resized)."`
+	Start  string `aliases:"image" placeholder:"WHAT" help:"First frame: sim (the simulator's view in the world of --seed), sim:SEED, none (from the text alone), or an image file (cut to the model's shape and resized). Default: sim, none of models without a simulator."`
 
-	Prompt  *string `placeholder:"TEXT" help:"Description of the world; @FILE reads it. Default: the simulator's own for the seed."`
-	Actions string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, z/c a step to the left/right (not every model knows it), . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
-	Steps   int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
-	Model   string  `default:"tinyworld" help:"Model: ${models}, or a .safetensors file of such a model (config.json beside it is used)."`
+	Prompt     *string `placeholder:"TEXT" help:"Description of the video; @FILE reads it. Default: the simulator's own for the seed."`
+	PromptFile string  ` aliases:"data-path,prompt-path" placeholder:"FILE" help:"A video for each line: .txt, a prompt a line; .jsonl, {\"prompt\": \"...\"} or {\"prompts\": [\"...\", ...]}, whose prompts take turns. Outputs are numbered: a.mp4 becomes a-0001.mp4."`
+	Config     string  `aliases:"config-path" placeholder:"FILE" help:"Settings of a .yaml file as Self-Forcing and LongLive have them; flags come first."`
+	Noise      string  `default:"native" help:"Noise: native, or torch-cpu (the stream of torch.randn after torch.manual_seed, drawn as Self-Forcing draws it). Default ${default}."`
+	Actions    string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, z/c a step to the left/right (not every model knows it), . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
+	Steps      int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
 
+	modelFlags
 	policyFlags
 
 	Scale int    `placeholder:"N" help:"Enlarge every pixel to NxN. Default: what makes the shorter side at least 256."`
@@ -51,21 +55,31 @@ func (*generateCommand) Help() string {
   longtake generate --start photo.jpg --scale 4 -o dream.mp4
   longtake generate --start none --prompt 'you start in the south . the sky is night .' -o night.y4m
   longtake generate --cache window --window 16 --anchor 2 --json -o a.webm
+  longtake generate --model self-forcing --prompt 'a cat walks along a beach' -o cat.mp4
+  longtake generate --model ~/Self-Forcing --vae tiny --frames 321 --preset fast --prompt @cat.txt -o cat.webm
 
 Beside the video lies a record of how it was made (walk.webm.json). The same seed and kernel class give the same frames, whatever the number of threads. Nothing is left behind after an error or Ctrl-C. Flags may be written with "_" for "-".`
 }
 
 // settings are the checked flags that need no model.
 type settings struct {
-	fps    video.Rate // zero for the model's own
-	record string     // path of the sidecar, "" for none
-	model  catalogued
+	fps     video.Rate // zero for the model's own
+	loading time.Duration
+	model   catalogued
 }
 
 // check finds what is wrong with the flags before anything is loaded.
 func (g *generateCommand) check() (s settings, err error) {
-	if g.Frames < 1 || g.Frames > maxFrames {
-		return s, usagef("--frames %d: must be between 1 and %d", g.Frames, maxFrames)
+	for flag, n := range map[string]*int{"frames": g.Frames, "latent-frames": g.Latent} {
+		if n != nil && (*n < 1 || *n > maxFrames) {
+			return s, usagef("--%s %d: must be between 1 and %d", flag, *n, maxFrames)
+		}
+	}
+	if g.Frames != nil && g.Latent != nil {
+		return s, usagef("--frames and --latent-frames exclude each other")
+	}
+	if g.Noise != "native" && g.Noise != "torch-cpu" {
+		return s, usagef("--noise %q: known are native, torch-cpu", g.Noise)
 	}
 	if g.Scale < 0 {
 		return s, usagef("--scale %d: must not be negative", g.Scale)
@@ -84,10 +98,12 @@ func (g *generateCommand) check() (s settings, err error) {
 			return s, usagef("--fps: %w", err)
 		}
 	}
-	if s.model, err = modelNamed(g.Model); err != nil {
-		return s, err
+	if g.Config != "" {
+		if err := g.readConfig(); err != nil {
+			return s, err
+		}
 	}
-	s.record, err = sidecarPath(g.Output)
+	s.model, err = modelNamed(&g.modelFlags)
 	return s, err
 }
 
@@ -100,9 +116,16 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 	if _, ok := terminal(out.err); g.Preview && !ok {
 		return usagef("--preview draws on standard error, which is not a terminal")
 	}
-	plan, err := g.makePlan(out.in)
+	plans, err := g.makePlans(out.in, set.model)
 	if err != nil {
 		return err
+	}
+	g.Encode = plans[0].begin.kind == startImage
+	for _, p := range plans {
+		g.Prompts = append(g.Prompts, p.script...)
+	}
+	if !g.Quiet {
+		g.Note = func(line string) { fmt.Fprintln(out.err, line) }
 	}
 	dev, err := openDevice(g.Device, deviceFlags{
 		Options:  cpu.Options{Kernel: g.CPUKernel, Threads: g.Threads},
@@ -112,29 +135,42 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 		return err
 	}
 	defer dev.Close()
+	began := time.Now()
 	engine, err := set.model.open(dev)
 	if err != nil {
 		return fmt.Errorf("model %s: %w", g.Model, err)
 	}
 	defer engine.Close()
+	set.loading = time.Since(began)
 	if set.fps == (video.Rate{}) {
 		if set.fps, err = video.RateOf(engine.FPS); err != nil {
 			return err
 		}
 	}
-	if err := plan.known(len(engine.Turns)); err != nil {
-		return err
+	for _, p := range plans {
+		if err := g.make(ctx, out, dev, engine, set, p); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// make makes one video.
+func (g *generateCommand) make(ctx context.Context, out *streams, dev processor, engine *rollout.Engine, set settings, plan *plan) error {
 	plan.setStart(engine.Width, engine.Height)
 	kept, err := g.resolve(engine)
 	if err != nil {
 		return err
 	}
 	plan.request = kept.Request(plan.request)
+	if err := plan.setLength(engine, kept, g.Noise); err != nil {
+		return err
+	}
 	r, err := newRecord(g, dev, engine, plan, kept)
 	if err != nil {
 		return err
 	}
+	r.setModel(set)
 	if err := fits(dev, r.Memory); err != nil {
 		return err
 	}
@@ -143,7 +179,7 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 		options.Scale = max(1, (255+min(options.Width, options.Height))/min(options.Width, options.Height))
 	}
 	r.setVideo(options)
-	shot := &shot{flags: g, settings: set, plan: plan, record: r, out: out}
+	shot := &shot{flags: g, settings: set, plan: plan, record: r, out: out, dev: dev}
 	return shot.run(ctx, engine, options)
 }
 
@@ -163,6 +199,7 @@ type shot struct {
 	plan   *plan
 	record *record
 	out    *streams
+	dev    processor
 
 	hash     hash.Hash // over the raw frames
 	encoding time.Duration
@@ -172,14 +209,14 @@ type shot struct {
 }
 
 func (s *shot) run(ctx context.Context, engine *rollout.Engine, o video.Options) (err error) {
-	if s.writer, err = createOutput(s.flags.Output, o, s.out.out); err != nil {
+	if s.writer, err = createOutput(s.plan.output, o, s.out.out); err != nil {
 		return usageError{err}
 	}
 	defer s.writer.Abort()
 	if !s.flags.Quiet {
 		s.record.announce(s.out.err)
 	}
-	session, err := engine.NewSession(ctx, s.plan.request)
+	session, err := engine.Open(ctx, s.plan.request)
 	if err != nil {
 		return err
 	}
@@ -223,7 +260,7 @@ func (s *stages) add(t rollout.Times) {
 }
 
 // film makes the frames.
-func (s *shot) film(d *delivery, session *rollout.Session) error {
+func (s *shot) film(d *delivery, session rollout.Timeline) error {
 	n := 0
 	for _, f := range s.plan.request.Start {
 		if n == s.plan.frames {
@@ -235,10 +272,21 @@ func (s *shot) film(d *delivery, session *rollout.Session) error {
 		n++
 	}
 	began, t := time.Now(), &s.record.Timings
-	for first := true; n < s.plan.frames; first = false {
+	prompt := s.plan.request.Prompt
+	for i, first := 0, true; n < s.plan.frames; i, first = i+1, false {
+		if next := s.plan.script.at(i, s.plan.chunks); next != prompt {
+			if err := session.SetPrompt(d.ctx, next); err != nil {
+				return err
+			}
+			prompt = next
+			s.record.Request.Prompts = append(s.record.Request.Prompts, promptRecord{n, next})
+		}
 		frames, err := session.Next(d.ctx, s.plan.action(n))
 		if err != nil {
 			return err
+		}
+		if len(frames) == 0 {
+			return fmt.Errorf("the video ended at frame %d of %d", n, s.plan.frames)
 		}
 		if first {
 			t.FirstFrame = seconds(time.Since(s.out.began))
@@ -273,13 +321,14 @@ func (s *shot) write(ctx context.Context, f video.Frame) error {
 
 // publish gives the finished video and its record their names. The record is on the disk before the video takes its place, so
 // that what can fail fails first.
-func (s *shot) publish(session *rollout.Session) error {
+func (s *shot) publish(session rollout.Timeline) error {
 	t := &s.record.Timings
 	t.Denoise, t.Commit, t.Decode = seconds(s.times.Denoise), seconds(s.times.Commit), seconds(s.times.Decode)
 	t.Encode, t.Total = seconds(s.encoding), seconds(time.Since(s.out.began))
 	s.record.FramesHash = fmt.Sprintf("%x", s.hash.Sum(nil))
 	s.record.Memory.Session = session.Bytes()
-	card, err := prepareSidecar(s.settings.record, s.record)
+	s.record.Memory.Peak = s.dev.Memory().Peak
+	card, err := prepareSidecar(s.plan.record, s.record)
 	if err != nil {
 		return err
 	}

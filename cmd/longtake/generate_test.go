@@ -233,8 +233,8 @@ func TestActionsComeFromScriptsFilesAndStandardInput(t *testing.T) {
 		t.Fatal(err)
 	}
 	for value, want := range map[string]string{"w2 d": "w2 d w2 d w", "@" + file: "a3 w a3", file: "a3 w a3", "@-": "w2 d w2 d w", "": ".7", "s100": "s7"} {
-		g := generateCommand{Frames: 8, Actions: value}
-		p, err := g.makePlan(strings.NewReader("w2 d"))
+		g := generateCommand{Frames: new(8), Actions: value}
+		p, err := g.makePlan(strings.NewReader("w2 d"), models["tinyworld"])
 		if err != nil {
 			t.Errorf("%q: %v", value, err)
 			continue
@@ -243,11 +243,11 @@ func TestActionsComeFromScriptsFilesAndStandardInput(t *testing.T) {
 			t.Errorf("%q became %q, want %q", value, got, want)
 		}
 	}
-	a, err := (&generateCommand{Frames: 90, Actions: "auto", Seed: 3}).makePlan(nil)
+	a, err := (&generateCommand{Frames: new(90), Actions: "auto", Seed: 3}).makePlan(nil, models["tinyworld"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := (&generateCommand{Frames: 90, Actions: "auto", Seed: 9, Start: "sim:3"}).makePlan(nil)
+	b, err := (&generateCommand{Frames: new(90), Actions: "auto", Seed: 9, Start: "sim:3"}).makePlan(nil, models["tinyworld"])
 	if err != nil || !slices.Equal(a.actions, b.actions) || len(a.actions) != 89 || a.request.Prompt != b.request.Prompt {
 		t.Errorf("the walker of a world's seed differs: %v", err)
 	}
@@ -348,7 +348,7 @@ func TestAnInterruptedProcessLeavesNothing(t *testing.T) {
 }
 
 func TestActionsThatTheModelLacksAreRefused(t *testing.T) {
-	p, err := (&generateCommand{Frames: 4, Actions: "w z", Seed: 3}).makePlan(nil)
+	p, err := (&generateCommand{Frames: new(4), Actions: "w z", Seed: 3}).makePlan(nil, models["tinyworld"])
 	if err != nil {
 		t.Fatal(err)
 	}

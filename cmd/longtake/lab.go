@@ -21,7 +21,7 @@ import (
 
 // machineFlags choose model and device.
 type machineFlags struct {
-	Model     string `default:"tinyworld" help:"Model: ${models}, or a .safetensors file of such a model."`
+	modelFlags
 	Device    string `default:"auto" help:"Device: ${devices}."`
 	CPUKernel string `name:"cpu-kernel" placeholder:"CLASS" help:"Kernel class of the CPU; this machine has ${kernels}. Default: the first."`
 	Threads   int    `placeholder:"N" help:"CPU threads. Default: all cores."`
@@ -33,7 +33,7 @@ type machineFlags struct {
 type sceneFlags struct {
 	Frames  int     `short:"n" default:"240" aliases:"num-frames" help:"Frames of each video, given ones included. Default ${default}."`
 	Seed    uint64  `default:"0" help:"Seed of the noise and, in its lower 32 bits, of the simulator. Default ${default}."`
-	Start   string  `default:"sim" placeholder:"WHAT" help:"First frame: sim, sim:SEED, none, or an image file."`
+	Start   string  `default:"" placeholder:"WHAT" help:"First frame: sim, sim:SEED, none, or an image file. Default: sim, none of models without a simulator."`
 	Given   int     `default:"1" placeholder:"N" help:"Frames of the simulator that the videos start with. Default ${default}."`
 	Prompt  *string `placeholder:"TEXT" help:"Description of the world; @FILE reads it. Default: the simulator's own."`
 	Actions string  `default:"auto" placeholder:"SCRIPT" help:"What the walker does, as generate takes it."`
@@ -87,6 +87,7 @@ type lab struct {
 	flags  *machineFlags
 	dev    processor
 	engine *rollout.Engine
+	model  catalogued
 	screen *screen
 }
 
@@ -94,11 +95,12 @@ func (m *machineFlags) open(out *streams) (*lab, error) {
 	if m.Steps < 0 {
 		return nil, usagef("--steps %d: must not be negative", m.Steps)
 	}
-	catalogued, err := modelNamed(m.Model)
+	m.Takes = true
+	catalogued, err := modelNamed(&m.modelFlags)
 	if err != nil {
 		return nil, err
 	}
-	l := &lab{flags: m, screen: newScreen(out, m.Quiet)}
+	l := &lab{flags: m, model: catalogued, screen: newScreen(out, m.Quiet)}
 	l.dev, err = openDevice(m.Device, deviceFlags{
 		Options:  cpu.Options{Kernel: m.CPUKernel, Threads: m.Threads},
 		progress: func(line string) { fmt.Fprintln(out.err, line) },
@@ -155,8 +157,8 @@ func (f *sceneFlags) open(out *streams, l *lab) (*scene, error) {
 	if f.Given < 1 || f.Given >= f.Frames {
 		return nil, usagef("--given %d: must be at least 1 and less than --frames %d", f.Given, f.Frames)
 	}
-	g := generateCommand{Frames: f.Frames, Seed: f.Seed, Start: f.Start, Prompt: f.Prompt, Actions: f.Actions, Steps: l.flags.Steps}
-	p, err := g.makePlan(out.in)
+	g := generateCommand{Frames: &f.Frames, Seed: f.Seed, Start: f.Start, Prompt: f.Prompt, Actions: f.Actions, Steps: l.flags.Steps}
+	p, err := g.makePlan(out.in, l.model)
 	if err != nil {
 		return nil, err
 	}

@@ -105,7 +105,7 @@ var badInput = []struct {
 	{"generate --threads 99999", "--threads 99999"},
 	{"generate --device tpu", `--device "tpu": known are auto, cpu`},
 	{"generate --cpu-kernel mmx", `kernel class "mmx" cannot run`},
-	{"generate --model big", `--model "big": known are tinyworld`},
+	{"generate --model big", "model big: no such file or folder, and not a name: known are tinyworld"},
 	{"generate --cache lru", `--cache "lru": known are full, pose, tempcache, window`},
 	{"generate --cache full --window 3", "--window has no meaning with --cache full, only with window or tempcache or pose"},
 	{"generate --preset bold", `--preset "bold": known are balanced, exact, fast, paper`},

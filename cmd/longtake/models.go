@@ -44,7 +44,7 @@ func (c *listCommand) Run(out *streams) error {
 		if err != nil {
 			return fmt.Errorf("model %s: %w", name, err)
 		}
-		list = append(list, modelInfo{modelRecord{e.Name, e.Hash, e.Parameters}, m.licence, e.Width, e.Height, e.FPS, e.WeightBytes(), m.about})
+		list = append(list, modelInfo{modelRecord{Name: e.Name, Hash: e.Hash, Parameters: e.Parameters}, m.licence, e.Width, e.Height, e.FPS, e.WeightBytes(), m.about})
 		e.Close()
 	}
 	if c.JSON {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"longtake/rollout"
+	"longtake/sampler"
 	"longtake/video"
 	"longtake/world"
 )
@@ -23,27 +24,88 @@ const (
 type plan struct {
 	request rollout.Request
 	frames  int // of the whole video, start frames included
+	chunks  int // that are generated
 	begin   start
-	episode *world.Episode // the simulator's, of begin.seed
+	episode *world.Episode // the simulator's, of begin.seed; nil of models without
 	actions []world.Action // that lead to the frames after the first
+	script  script         // the prompts; request has the first
+	output  string
+	record  string // path of the sidecar, "" for none
 }
 
-// makePlan checks and reads everything that the flags and the files they name say.
-func (g *generateCommand) makePlan(stdin io.Reader) (*plan, error) {
-	p := &plan{frames: g.Frames}
+// makePlans checks and reads everything that the flags and the files they name say: a plan for each video.
+func (g *generateCommand) makePlans(stdin io.Reader, m catalogued) (out []*plan, err error) {
+	scripts := []script{nil}
+	if g.PromptFile != "" {
+		if g.Prompt != nil {
+			return nil, usagef("--prompt and --prompt-file exclude each other")
+		}
+		if scripts, err = readPrompts(g.PromptFile); err != nil {
+			return nil, err
+		}
+		if len(scripts) > 1 && g.Output == "-" {
+			return nil, usagef("--prompt-file %s asks for %d videos: standard output takes one", g.PromptFile, len(scripts))
+		}
+	}
+	for i, s := range scripts {
+		one := *g
+		if s != nil {
+			one.Prompt = &s[0]
+		}
+		p, err := one.makePlan(stdin, m)
+		if err != nil {
+			return nil, err
+		}
+		if p.script = s; s == nil {
+			p.script = script{p.request.Prompt}
+		}
+		p.output = numbered(g.Output, i, len(scripts))
+		if p.record, err = sidecarPath(p.output); err != nil {
+			return nil, err
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+// length is the video's frames.
+func (g *generateCommand) length(m catalogued) int {
+	switch {
+	case g.Frames != nil:
+		return *g.Frames
+	case g.Latent != nil:
+		return min(1+(*g.Latent-1)*m.stride, maxFrames)
+	case m.world:
+		return 240
+	}
+	return 81
+}
+
+// makePlan checks and reads what one video needs.
+func (g *generateCommand) makePlan(stdin io.Reader, m catalogued) (*plan, error) {
+	p := &plan{frames: g.length(m)}
 	p.request.Seed, p.request.Steps = g.Seed, g.Steps
+	from := g.Start
+	if from == "" && !m.world {
+		from = "none"
+	}
 	var err error
-	if p.begin, err = parseStart(g.Start, uint32(g.Seed)); err != nil {
+	if p.begin, err = parseStart(from, uint32(g.Seed)); err != nil {
 		return nil, err
 	}
-	if p.episode, err = world.NewEpisode(p.begin.seed, g.Frames, world.Mixed, 0); err != nil {
-		return nil, usageError{err}
-	}
-	p.request.Prompt = p.episode.Prompt()
 	if g.Prompt != nil {
 		if p.request.Prompt, err = textFlag(*g.Prompt, "--prompt", maxPromptBytes, stdin); err != nil {
 			return nil, err
 		}
+	}
+	if !m.world {
+		return p, p.withoutWorld(g)
+	}
+	if p.episode, err = world.NewEpisode(p.begin.seed, p.frames, world.Mixed, 0); err != nil {
+		return nil, usageError{err}
+	}
+	if g.Prompt == nil {
+		p.request.Prompt = p.episode.Prompt()
 	}
 	if g.Actions == "auto" {
 		p.actions = p.episode.Actions[1:]
@@ -53,13 +115,49 @@ func (g *generateCommand) makePlan(stdin io.Reader) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.actions = fit(script, g.Frames-1)
+	p.actions = fit(script, p.frames-1)
 	return p, nil
+}
+
+// withoutWorld refuses what only models of the simulator's world know.
+func (p *plan) withoutWorld(g *generateCommand) error {
+	switch {
+	case g.Prompt == nil:
+		return usagef("--model %s needs a --prompt: what the video shows", g.Model)
+	case p.begin.kind == startSim:
+		return usagef("--start %s: model %s knows no simulator; none, or an image file", p.begin.name, g.Model)
+	case g.Actions != "auto" && g.Actions != "":
+		return usagef("--actions: model %s follows none", g.Model)
+	}
+	return nil
+}
+
+// setLength says how many chunks there are, and draws PyTorch's noise for them where that is asked for.
+func (p *plan) setLength(e *rollout.Engine, kept chosen, noise string) error {
+	c := e.Network.Config
+	given := e.LatentFrames(len(p.request.Start))
+	left := e.LatentFrames(p.frames) - given
+	p.chunks = max((left+c.ChunkFrames-1)/c.ChunkFrames, 0)
+	p.request.Chunks = p.chunks
+	if noise != "torch-cpu" {
+		return nil
+	}
+	switch {
+	case c.Conv == [3]int{}:
+		return usagef("--noise torch-cpu is for models on Wan-2.1")
+	case kept.rolls(e):
+		return usagef("--noise torch-cpu is for loops that make a chunk at a time; this model's is rolling")
+	}
+	p.request.Noise = sampler.NewTorch(p.request.Seed).Video(p.chunks*c.ChunkFrames, sampler.Latent{Channels: c.Conv[0], Rows: 2 * c.Rows, Columns: 2 * c.Columns})
+	return nil
 }
 
 // setStart makes the first frame, width x height as the model wants it.
 func (p *plan) setStart(width, height int) {
-	pose := p.episode.Poses[0]
+	var pose world.Pose
+	if p.episode != nil {
+		pose = p.episode.Poses[0]
+	}
 	switch p.begin.kind {
 	case startSim:
 		frame := video.NewFrame(width, height)
@@ -84,7 +182,7 @@ func (p *plan) known(actions int) error {
 
 // action returns what leads to frame i of the video.
 func (p *plan) action(i int) int {
-	if i == 0 {
+	if i == 0 || i > len(p.actions) {
 		return int(world.Noop)
 	}
 	return int(p.actions[i-1])

@@ -70,6 +70,9 @@ type chosen struct {
 	spent func(frames int) kvcache.Policy
 }
 
+// rolls reports whether the engine's own loop is the rolling one, which has a cache of its own.
+func (c chosen) rolls(e *rollout.Engine) bool { return e.Loop == rollout.RollingWindow }
+
 // overlay fills what is nil in f with under's, save for what belongs to another choice than f's.
 func (f policyFlags) overlay(under policyFlags) policyFlags {
 	chosen := map[string]*string{"cache": f.Cache, "self": f.Self, "cross": f.Cross}
@@ -211,6 +214,15 @@ func (f policyFlags) resolve(e *rollout.Engine) (c chosen, err error) {
 		return c, err
 	}
 	c.kind = kinds["cache"]
+	if c.rolls(e) {
+		if f.given() {
+			return c, usagef("model %s makes its chunks in a rolling window with a cache of its own: policies (%s) have no meaning for it", e.Name, f.text())
+		}
+		c.kind, c.Keeps = "rolling", e.Cache
+		c.describe(e)
+		c.Policy.Cache = "rolling window of 21 latent frames"
+		return c, nil
+	}
 	if err := make(f, e, &c); err != nil {
 		return c, err
 	}

@@ -172,8 +172,8 @@ func TestPresetExactIsThePlainDenseEngineBitByBit(t *testing.T) {
 		t.Errorf("the record says %+v", q)
 	}
 	e := openWorld(t)
-	g := generateCommand{Frames: 5, Seed: 7, Steps: 1, Start: "sim", Actions: "auto"}
-	p, err := g.makePlan(nil)
+	g := generateCommand{Frames: new(5), Seed: 7, Steps: 1, Start: "sim", Actions: "auto"}
+	p, err := g.makePlan(nil, models["tinyworld"])
 	if err != nil {
 		t.Fatal(err)
 	}

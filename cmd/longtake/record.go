@@ -45,6 +45,10 @@ type modelRecord struct {
 	Name       string `json:"name"`
 	Hash       string `json:"sha256"`
 	Parameters int    `json:"parameters"`
+
+	// Of models that come from several files.
+	Family string            `json:"family,omitempty"`
+	Files  map[string]string `json:"files,omitempty"`
 }
 
 type deviceRecord struct {
@@ -55,23 +59,31 @@ type deviceRecord struct {
 }
 
 type requestRecord struct {
-	Prompt  string        `json:"prompt"`
-	Unknown []unknownWord `json:"unknown_words,omitempty"`
-	Seed    uint64        `json:"seed"`
-	Frames  int           `json:"frames"`
-	Start   startRecord   `json:"start"`
-	Actions string        `json:"actions"` // one for each frame but the first, as a script
-	Steps   int           `json:"steps"`
-	Flags   string        `json:"policy_flags,omitempty"` // those given, as an item of --policies
-	Preset  string        `json:"preset,omitempty"`
-	Policy  string        `json:"policy"` // kind of cache
-	Window  int           `json:"window,omitempty"`
-	Anchor  int           `json:"anchor,omitempty"`
+	Prompt  string         `json:"prompt"`
+	Prompts []promptRecord `json:"prompts,omitempty"` // that followed, each from its frame on
+	Noise   string         `json:"noise,omitempty"`   // if it is not the native one
+	Loop    string         `json:"loop,omitempty"`    // if it is not blockwise
+	Unknown []unknownWord  `json:"unknown_words,omitempty"`
+	Seed    uint64         `json:"seed"`
+	Frames  int            `json:"frames"`
+	Start   startRecord    `json:"start"`
+	Actions string         `json:"actions"` // one for each frame but the first, as a script
+	Steps   int            `json:"steps"`
+	Flags   string         `json:"policy_flags,omitempty"` // those given, as an item of --policies
+	Preset  string         `json:"preset,omitempty"`
+	Policy  string         `json:"policy"` // kind of cache
+	Window  int            `json:"window,omitempty"`
+	Anchor  int            `json:"anchor,omitempty"`
 
 	// The policies in words.
 	Cache string `json:"cache"`
 	Self  string `json:"self"`
 	Cross string `json:"cross"`
+}
+
+type promptRecord struct {
+	Frame  int    `json:"frame"`
+	Prompt string `json:"prompt"`
 }
 
 type unknownWord struct {
@@ -100,9 +112,13 @@ type memoryRecord struct {
 	Cache   int64 `json:"cache"`
 	// PeakSession is what the session may take at most, known beforehand; a full cache is copied when it grows.
 	PeakSession int64 `json:"-"`
+	// Predicted is what weights and session were expected to take at most, Peak what the device counted.
+	Predicted int64 `json:"predicted_peak,omitempty"`
+	Peak      int64 `json:"peak,omitempty"`
 }
 
 type timingRecord struct {
+	Loading    float64 `json:"loading,omitempty"`     // of the weights, part of start_up
 	StartUp    float64 `json:"start_up"`              // from the start of the program to a session that is ready
 	FirstFrame float64 `json:"first_frame,omitempty"` // from the start of the program to the first generated frame
 	Total      float64 `json:"total"`
@@ -126,7 +142,7 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 	r := &record{
 		Tool:   tool(),
 		Host:   hostRecord{runtime.GOOS, runtime.GOARCH, runtime.NumCPU()},
-		Model:  modelRecord{e.Name, e.Hash, e.Parameters},
+		Model:  modelRecord{Name: e.Name, Hash: e.Hash, Parameters: e.Parameters},
 		Device: deviceRecord{dev.kind, dev.kernel, dev.Name(), dev.why},
 		Request: requestRecord{
 			Prompt: p.request.Prompt, Seed: p.request.Seed, Frames: p.frames, Steps: len(solver.Steps),
@@ -135,7 +151,13 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 			Flags:   g.text(), Preset: kept.Policy.Preset, Policy: kept.kind, Window: kept.window, Anchor: kept.anchor,
 			Cache: kept.Policy.Cache, Self: kept.Policy.Self, Cross: kept.Policy.Cross,
 		},
-		Video: videoRecord{File: g.Output},
+		Video: videoRecord{File: p.output},
+	}
+	if g.Noise != "native" {
+		r.Request.Noise = g.Noise
+	}
+	if kept.rolls(e) {
+		r.Request.Loop = rollout.RollingWindow.String()
 	}
 	r.Memory.Weights, r.Memory.Session, r.Memory.PeakSession = e.WeightBytes(), session, session
 	if kept.spent != nil {
@@ -144,6 +166,26 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 		r.Memory.PeakSession = session - first + max(first, most+most/2)
 	}
 	return r, nil
+}
+
+// setModel adds what is known of the model's files and memory.
+func (r *record) setModel(s settings) {
+	r.Timings.Loading = seconds(s.loading)
+	r.Memory.Predicted = r.Memory.Weights + r.Memory.PeakSession
+	b, f := s.model.budget, s.model.files
+	if b == nil {
+		return
+	}
+	if b.TextLeaves {
+		r.Memory.Predicted = max(r.Memory.Predicted, b.Text)
+	}
+	r.Model.Family = f.Family.Name
+	r.Model.Files = map[string]string{}
+	for what, path := range map[string]string{"network": f.Network, "adapter": f.Adapter, "text": f.Text, "tokenizer": f.Tokenizer, "vae": f.VAE, "tiny_vae": f.TinyVAE} {
+		if path != "" {
+			r.Model.Files[what] = path
+		}
+	}
 }
 
 func (r *record) setVideo(o video.Options) {
@@ -180,6 +222,9 @@ func (r *record) summarize(w io.Writer) {
 	fmt.Fprintf(w, "%s: %d frames, %dx%d at %.4g fps", v.File, r.Request.Frames, v.Width*v.Scale, v.Height*v.Scale, v.FPS)
 	if t.MeanFPS > 0 {
 		fmt.Fprintf(w, "; made at %.1f fps, first frame after %.2f s", t.MeanFPS, t.FirstFrame)
+	}
+	if m := r.Memory; m.Peak > 0 && r.Model.Family != "" {
+		fmt.Fprintf(w, "; memory %s at most, predicted %s", bytesText(m.Peak), bytesText(m.Predicted))
 	}
 	fmt.Fprintln(w)
 }

@@ -1,48 +1,18 @@
 package main
 
 import (
-	"errors"
 	"io"
 	"maps"
 	"slices"
 	"strings"
 
-	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/model"
-	"longtake/rollout"
 	"longtake/video"
 	"longtake/video/file"
 )
 
 // This file is the only place where kinds of things meet their names.
-
-// catalogued is a model that the program knows by name.
-type catalogued struct {
-	open    func(compute.Device) (*rollout.Engine, error)
-	licence string
-	about   string
-}
-
-// models are the models by name.
-var models = map[string]catalogued{
-	model.TinyWorld: {model.OpenTinyWorld, "Apache-2.0", "embedded; first-person walks through a maze, steered by 7 actions"},
-}
-
-// modelNamed returns the model of a name, or of the path of a weight file.
-func modelNamed(name string) (catalogued, error) {
-	if strings.HasSuffix(name, ".safetensors") {
-		open := func(d compute.Device) (*rollout.Engine, error) {
-			e, err := model.OpenWorld(d, name)
-			if err != nil && !errors.Is(err, compute.ErrNoMemory) {
-				err = usageError{err}
-			}
-			return e, err
-		}
-		return catalogued{open, "", "world model from a file"}, nil
-	}
-	return named("model", name, models)
-}
 
 // createOutput opens the writer of path's format; "-" is y4m on standard output.
 func createOutput(path string, o video.Options, stdout io.Writer) (video.AtomicWriter, error) {
@@ -57,7 +27,8 @@ func names() map[string]string {
 	return map[string]string{
 		"devices":  listed(devices) + ", cuda:N",
 		"kernels":  strings.Join(cpu.Kernels(), ", "),
-		"models":   listed(models),
+		"models":   listed(models) + ", " + familyNames(),
+		"families": familyNames(),
 		"policies": listed(policies),
 		"selves":   listed(selves),
 		"crosses":  listed(crosses),
@@ -65,6 +36,15 @@ func names() map[string]string {
 		"formats":  file.Known,
 		"served":   served,
 	}
+}
+
+// familyNames lists the models that need files.
+func familyNames() string {
+	var out []string
+	for _, f := range model.Families() {
+		out = append(out, f.Name)
+	}
+	return strings.Join(out, ", ")
 }
 
 func listed[T any](m map[string]T) string {

@@ -43,6 +43,8 @@ var arrows = []struct {
 	{"kvcache/kvcachetest", []string{"attention", "kvcache", "internal/golden", "compute"}},
 	{"attention", []string{"kvcache", "compute"}},
 	{"kvcache", []string{"compute"}},
+	{"dev/*", []string{"internal/synth", "compute"}},
+	{"internal/synth", []string{"compute"}},
 	{"compute/computetest", []string{"internal/golden", "compute"}},
 	{"internal/golden", []string{"weights", "compute"}},
 	{"internal/*", nil},
@@ -202,10 +204,10 @@ func suites(t *tree) (faults []string) {
 
 // worldly are the packages of the standard library that touch the world outside the process, and who may.
 var worldly = map[string][]string{
-	"os":            {"cmd/*", "serve", "analyze", "report", "compare", "model", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
+	"os":            {"cmd/*", "dev/*", "serve", "analyze", "report", "compare", "model", "weights", "video", "video/*", "internal/*", "compute/computetest", "compute/cpu", "compute/cuda"},
 	"os/exec":       {"cmd/*", "video"},
 	"os/signal":     {"cmd/*"},
-	"flag":          {"cmd/*", "internal/*"},
+	"flag":          {"cmd/*", "dev/*", "internal/*"},
 	"net":           {"cmd/*", "serve"},
 	"net/http":      {"cmd/*", "serve", "client"},
 	"log":           {"cmd/*"},
