@@ -10,7 +10,8 @@ type Pose struct {
 	Period  float64
 }
 
-// Posed is a Cache that looks at poses. SetPoses gives the pose of every frame of the next chunk; call it before Begin.
+// Posed is a Cache that looks at poses. SetPoses gives the pose of every frame of the next chunk; call it before Begin, and
+// again before End where the frames turned out to have been made elsewhere.
 type Posed interface{ SetPoses(p []Pose) }
 
 // Distances returns the squared distance of two poses and the difference of their headings, at most half a turn.

@@ -71,6 +71,8 @@ type Parts struct {
 	Refresh Refresh
 	// Advance returns the pose that an action leads to, by dead reckoning; nil for models whose actions give none.
 	Advance func(p kvcache.Pose, action int) kvcache.Pose
+	// Still says when a step that Advance counts has failed at a wall.
+	Still Still
 	// FPS is the frame rate that the model was trained at.
 	FPS float64
 	// Cache is the policy that the model is used with when a request names none.

@@ -36,6 +36,9 @@ type Session struct {
 	actions, headings []int
 	poses             []kvcache.Pose
 
+	seen    []float32 // latent values of the last frame, where it matters whether the picture changes
+	stopped bool      // the last step failed at a wall
+
 	chunk   int // chunks done
 	place   place
 	unknown []text.Unknown
@@ -249,7 +252,10 @@ func (s *Session) denoise(ctx context.Context, actions []int) (end place, err er
 }
 
 // commit runs the clean pass on latent, whose keys then stay, and closes the chunk.
-func (s *Session) commit(latent compute.Tensor, end place) error {
+func (s *Session) commit(latent compute.Tensor, end place) (err error) {
+	if end, err = s.settle(latent, end, latent.Dim(0)/s.engine.Network.Tokens()); err != nil {
+		return fmt.Errorf("chunk %d: %w", s.chunk, err)
+	}
 	s.work.Predict(s.dq, compute.Tensor{}, latent, dit.Pass{Index: len(s.solver.Steps), Clean: true, Chunk: s.chunk}, s.cache)
 	if err := s.dq.Err(); err != nil {
 		return fmt.Errorf("chunk %d: %w", s.chunk, err)

@@ -30,6 +30,7 @@ type cache struct {
 	parts  []kvcache.Part
 	poses  []kvcache.Pose // of the chunk in work
 	span   kvcache.Span
+	guard  kvcache.Guard
 	done   int
 	host   []byte
 	best   []match
@@ -38,6 +39,7 @@ type cache struct {
 // layer is one block's storage, each [heads, frames*tokens, headDim].
 type layer struct {
 	c            *cache
+	index        int
 	keys, values compute.Tensor // the view
 	raw, kept    compute.Tensor // the store: unrotated keys, values
 }
@@ -61,9 +63,9 @@ func (c *cache) allocate(a compute.Arena, dq compute.Queue, s kvcache.Shape, p P
 	places := p.Window + s.ChunkFrames + p.Top
 	c.at = a.Tensor(compute.I32, n, 3)
 	c.bias = a.Tensor(compute.F32, 1, places*n)
-	for range s.Layers {
+	for i := range s.Layers {
 		c.layers = append(c.layers, layer{
-			c:    c,
+			c: c, index: i,
 			keys: a.Tensor(s.DType, s.Heads, places*n, s.HeadDim), values: a.Tensor(s.DType, s.Heads, places*n, s.HeadDim),
 			raw: a.Tensor(s.DType, s.Heads, p.slots(s)*n, s.HeadDim), kept: a.Tensor(s.DType, s.Heads, p.slots(s)*n, s.HeadDim),
 		})
@@ -84,7 +86,8 @@ func (c *cache) Reset() {
 			places[i] = dated{frame: -1}
 		}
 	}
-	c.done, c.span, c.poses = 0, kvcache.Span{}, c.poses[:0]
+	c.done, c.span, c.poses, c.parts = 0, kvcache.Span{}, c.poses[:0], c.parts[:0]
+	c.guard = kvcache.Guard{}
 	c.pos.Reset()
 }
 
@@ -93,6 +96,9 @@ func (c *cache) SetPoses(p []kvcache.Pose) { c.poses = append(c.poses[:0], p...)
 
 // Begin chooses what the chunk sees, by the pose of its last frame.
 func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
+	if err := c.guard.Take(); err != nil {
+		return err
+	}
 	if span.Start != c.done || span.Frames <= 0 || span.Frames > c.shape.ChunkFrames {
 		return fmt.Errorf("chunk of %d latent frames at %d: the cache holds %d and takes up to %d", span.Frames, span.Start, c.done, c.shape.ChunkFrames)
 	}
@@ -212,6 +218,8 @@ func (c *cache) publish(dq compute.Queue) {
 		}
 		kind := kvcache.Recent
 		switch {
+		case d.frame >= chunk.Start+chunk.Frames: // drafted by a longer chunk that was interrupted
+			d.bias = math.Inf(-1)
 		case d.frame >= chunk.Start:
 			kind = kvcache.Current
 		case place >= len(c.window):
@@ -253,6 +261,10 @@ func (c *cache) find(frame int) int {
 
 // End counts the chunk as history and forgets what is superfluous.
 func (c *cache) End() {
+	if c.guard.Bad() {
+		c.span, c.poses = kvcache.Span{}, c.poses[:0]
+		return // the slots are given back when the chunk begins anew
+	}
 	for f := range c.span.Frames {
 		place := &c.window[c.ring(c.span.Start+f)]
 		c.stored = append(c.stored, stored{place.frame, place.slot, c.poses[f]})
@@ -321,6 +333,7 @@ func (l *layer) Draft(dq compute.Queue, keys, values compute.Tensor) { l.write(d
 
 // Commit writes them into the view and the store.
 func (l *layer) Commit(dq compute.Queue, keys, values compute.Tensor) {
+	l.c.guard.Check(dq, keys, l.index, l.index == l.c.shape.Layers-1, l.c.span)
 	l.write(dq, keys, values)
 	c, n := l.c, l.c.shape.Tokens()
 	for f := range c.span.Frames {

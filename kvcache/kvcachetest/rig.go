@@ -20,6 +20,8 @@ type Exam struct {
 	Anchor, Recent int
 	// Fixed says that the memory never grows; Complete that every token of the past is in view, itself or as part of another.
 	Fixed, Complete bool
+	// Poses says where a frame was made, for caches that want to know; nil: no two frames at one place.
+	Poses func(frame int) kvcache.Pose
 	// Shape is the model; the zero value takes Shapes in turn. F32 keys become the device's own type.
 	Shape kvcache.Shape
 }
@@ -47,7 +49,9 @@ type rig struct {
 	dq                  compute.Queue
 	shape               kvcache.Shape
 	policy              kvcache.Policy
+	poses               func(frame int) kvcache.Pose
 	cache               kvcache.Cache
+	at                  []kvcache.Pose // of the chunk in work
 	content             content
 	keys, values, query compute.Tensor // F32 [tokens, heads*headDim]
 	frames              int            // fed so far
@@ -58,8 +62,9 @@ type rig struct {
 // frame is the keys and values of a latent frame, [tokens, heads, headDim].
 type frame struct{ keys, values []float32 }
 
-func newRig(t testing.TB, dev compute.Device, p kvcache.Policy, s kvcache.Shape, kind content) *rig {
+func newRig(t testing.TB, dev compute.Device, e Exam, kind content) *rig {
 	t.Helper()
+	p, s := e.Policy, e.Shape
 	dq, err := dev.NewQueue()
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +82,7 @@ func newRig(t testing.TB, dev compute.Device, p kvcache.Policy, s kvcache.Shape,
 	}
 	t.Cleanup(func() { cache.Close(); arena.Free(); dq.Close() })
 	n, d := s.ChunkFrames*s.Tokens(), s.Heads*s.HeadDim
-	r := &rig{TB: t, dev: dev, dq: dq, shape: s, policy: p, cache: cache, content: kind, history: make([][]frame, s.Layers)}
+	r := &rig{TB: t, dev: dev, dq: dq, shape: s, policy: p, poses: e.Poses, cache: cache, content: kind, history: make([][]frame, s.Layers)}
 	r.keys, r.values = arena.Tensor(compute.F32, n, d), arena.Tensor(compute.F32, n, d)
 	r.query, r.out = arena.Tensor(compute.F32, n, d), arena.Tensor(compute.F32, n, d)
 	if err := arena.Err(); err != nil {
@@ -158,9 +163,27 @@ func (r *rig) pass(span kvcache.Span, pass int) {
 
 func (r *rig) begin(span kvcache.Span) {
 	r.Helper()
+	r.setPoses(span)
 	if err := r.cache.Begin(r.dq, span); err != nil {
 		r.Fatalf("begin %+v: %v", span, err)
 	}
+}
+
+// setPoses tells a cache that wants to know where the frames of span are made.
+func (r *rig) setPoses(span kvcache.Span) {
+	posed, ok := r.cache.(kvcache.Posed)
+	if !ok {
+		return
+	}
+	r.at = r.at[:0]
+	for f := span.Start; f < span.Start+span.Frames; f++ {
+		if r.poses != nil {
+			r.at = append(r.at, r.poses(f))
+		} else {
+			r.at = append(r.at, kvcache.Pose{X: 10 * float64(f)})
+		}
+	}
+	posed.SetPoses(r.at)
 }
 
 // chunk runs a whole chunk.

@@ -50,7 +50,7 @@ func Run(t *testing.T, dev compute.Device, e Exam) {
 var kinds = map[string]content{"motion": motion, "rest": rest, "still": still}
 
 func drafts(t *testing.T, dev compute.Device, e Exam) {
-	a, b := newRig(t, dev, e.Policy, e.Shape, rest), newRig(t, dev, e.Policy, e.Shape, rest)
+	a, b := newRig(t, dev, e, rest), newRig(t, dev, e, rest)
 	a.feed(20)
 	b.feed(20)
 	span := a.next()
@@ -65,7 +65,7 @@ func drafts(t *testing.T, dev compute.Device, e Exam) {
 
 func interruptions(t *testing.T, dev compute.Device, e Exam) {
 	for name, kind := range kinds {
-		a, b := newRig(t, dev, e.Policy, e.Shape, kind), newRig(t, dev, e.Policy, e.Shape, kind)
+		a, b := newRig(t, dev, e, kind), newRig(t, dev, e, kind)
 		for a.frames < 20 {
 			span := a.next()
 			a.begin(span)
@@ -82,7 +82,7 @@ func interruptions(t *testing.T, dev compute.Device, e Exam) {
 }
 
 func shorter(t *testing.T, dev compute.Device, e Exam) {
-	r := newRig(t, dev, e.Policy, e.Shape, motion)
+	r := newRig(t, dev, e, motion)
 	r.feed(21)
 	r.begin(r.next())
 	r.pass(r.next(), 1)
@@ -122,7 +122,7 @@ func mass(v visible) float64 {
 }
 
 func resets(t *testing.T, dev compute.Device, e Exam) {
-	a, b := newRig(t, dev, e.Policy, e.Shape, rest), newRig(t, dev, e.Policy, e.Shape, rest)
+	a, b := newRig(t, dev, e, rest), newRig(t, dev, e, rest)
 	a.feed(20)
 	a.begin(a.next())
 	a.cache.Reset()
@@ -153,7 +153,7 @@ func same(t *testing.T, what string, a, b *rig) {
 
 func bytesKnown(t *testing.T, dev compute.Device, e Exam) {
 	for name, kind := range kinds {
-		r := newRig(t, dev, e.Policy, e.Shape, kind)
+		r := newRig(t, dev, e, kind)
 		known, first := e.Policy.Bytes(dev, r.shape), r.cache.Stats().Bytes
 		if first > known || first < known*9/10 {
 			t.Errorf("%s: the cache takes %d bytes, Bytes says %d", name, first, known)
@@ -169,7 +169,7 @@ func bytesKnown(t *testing.T, dev compute.Device, e Exam) {
 
 func notFinite(t *testing.T, dev compute.Device, e Exam) {
 	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1))} {
-		a, b := newRig(t, dev, e.Policy, e.Shape, motion), newRig(t, dev, e.Policy, e.Shape, motion)
+		a, b := newRig(t, dev, e, motion), newRig(t, dev, e, motion)
 		a.feed(12)
 		b.feed(12)
 		span := a.next()
@@ -187,6 +187,7 @@ func notFinite(t *testing.T, dev compute.Device, e Exam) {
 		if got := a.cache.Stats().Frames; got != span.Start {
 			t.Errorf("%v became history: %d frames, want %d", bad, got, span.Start)
 		}
+		a.setPoses(span)
 		err := a.cache.Begin(a.dq, span)
 		if !errors.Is(err, kvcache.ErrNotFinite) {
 			t.Fatalf("%v in a key: Begin returned %v", bad, err)
@@ -209,7 +210,7 @@ func notFinite(t *testing.T, dev compute.Device, e Exam) {
 
 func recentFrames(t *testing.T, dev compute.Device, e Exam) {
 	for name, kind := range kinds {
-		r := newRig(t, dev, e.Policy, e.Shape, kind)
+		r := newRig(t, dev, e, kind)
 		for r.frames < long {
 			span := r.next()
 			r.begin(span)
@@ -298,7 +299,7 @@ func (r *rig) checkFrame(span kvcache.Span, layer int, v visible, p kvcache.Part
 
 // dense compares attention over the view with attention over all frames, as long as the policy has them all.
 func dense(t *testing.T, dev compute.Device, e Exam) {
-	r := newRig(t, dev, e.Policy, e.Shape, motion)
+	r := newRig(t, dev, e, motion)
 	for r.frames <= min(e.Anchor+e.Recent, 40) {
 		span := r.next()
 		r.begin(span)
@@ -377,7 +378,7 @@ func (r *rig) attend(query []float64, span kvcache.Span, layer, head int) []floa
 // conserved counts what became of every token that left the dense frames.
 func conserved(t *testing.T, dev compute.Device, e Exam) {
 	for name, kind := range kinds {
-		r := newRig(t, dev, e.Policy, e.Shape, kind)
+		r := newRig(t, dev, e, kind)
 		for r.frames < long {
 			r.chunk()
 			r.begin(r.next())
@@ -406,7 +407,7 @@ func conserved(t *testing.T, dev compute.Device, e Exam) {
 }
 
 func gaps(t *testing.T, dev compute.Device, e Exam) {
-	r := newRig(t, dev, e.Policy, e.Shape, motion)
+	r := newRig(t, dev, e, motion)
 	r.feed(9)
 	for _, span := range []kvcache.Span{{Start: r.frames + 1, Frames: 1}, {Start: r.frames - 1, Frames: 1}, {Start: r.frames}, {Start: r.frames, Frames: r.shape.ChunkFrames + 1}} {
 		if err := r.cache.Begin(r.dq, span); err == nil {
@@ -419,7 +420,7 @@ func gaps(t *testing.T, dev compute.Device, e Exam) {
 // steady counts the allocations of a chunk's way through the cache, once its memory is fixed. Queues without host memory make
 // copies, which are not counted.
 func steady(t *testing.T, dev compute.Device, e Exam) {
-	r := newRig(t, dev, e.Policy, e.Shape, motion)
+	r := newRig(t, dev, e, motion)
 	if _, ok := r.dq.(compute.Mapper); !ok || !e.Fixed {
 		t.Skip("not promised")
 	}
@@ -428,9 +429,7 @@ func steady(t *testing.T, dev compute.Device, e Exam) {
 	k, v := r.keys.Slice(0, 0, n).Heads(r.shape.Heads), r.values.Slice(0, 0, n).Heads(r.shape.Heads)
 	got := testing.AllocsPerRun(20, func() {
 		span := r.next()
-		if err := r.cache.Begin(r.dq, span); err != nil {
-			t.Fatal(err)
-		}
+		r.begin(span)
 		for l := range r.shape.Layers {
 			r.cache.Layer(l).Draft(r.dq, k, v)
 			r.cache.Layer(l).View()

@@ -1,0 +1,128 @@
+package pose
+
+import (
+	"math"
+	"testing"
+
+	"longtake/compute"
+	"longtake/compute/cpu"
+	"longtake/kvcache"
+	"longtake/kvcache/kvcachetest"
+)
+
+// walk feeds a frame for each pose and returns the cache as it is before the frame after them.
+func walk(t *testing.T, p Policy, poses []kvcache.Pose) (*cache, compute.Queue) {
+	t.Helper()
+	dev, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dq, err := dev.NewQueue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := kvcachetest.Shapes[0]
+	s.DType = compute.F32
+	made, err := p.New(dev, dq, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	arena, err := dev.NewArena(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { made.Close(); arena.Free(); dq.Close(); dev.Close() })
+	keys := arena.Tensor(compute.F32, s.Heads, s.Tokens(), s.HeadDim)
+	c := made.(*cache)
+	for i, at := range poses {
+		c.SetPoses([]kvcache.Pose{at})
+		if err := c.Begin(dq, kvcache.Span{Start: i, Frames: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if i == len(poses)-1 {
+			break
+		}
+		for l := range s.Layers {
+			c.Layer(l).Commit(dq, keys, keys)
+		}
+		c.End()
+	}
+	return c, dq
+}
+
+// store is a memory of so many frames of the suite's first shape.
+func store(window, slots int) Policy {
+	p, s := Default, kvcachetest.Shapes[0]
+	p.Window, p.Budget = window, int64(slots)*2*int64(s.Layers*s.Heads*s.Tokens()*s.HeadDim)*4
+	return p
+}
+
+func line(from, to int) (out []kvcache.Pose) {
+	for x := from; x != to; {
+		out = append(out, kvcache.Pose{X: float64(x)})
+		if x < to {
+			x++
+		} else {
+			x--
+		}
+	}
+	return out
+}
+
+func TestAFrameOfTheSamePlaceIsReadAsIfItWereRecent(t *testing.T) {
+	p := store(4, 40)
+	c, _ := walk(t, p, append(line(0, 12), kvcache.Pose{X: 3})) // frame 12 is made where frame 3 was
+	d := c.top[0]
+	if d.frame != 3 || d.date != 12-p.Move || math.Abs(d.bias-p.Gamma) > 1e-9 || c.top[1].frame >= 0 {
+		t.Errorf("retrieved %+v, want frame 3 alone, dated %d, with a bonus of %v", c.top, 12-p.Move, p.Gamma)
+	}
+	last := c.parts[len(c.parts)-1]
+	if last.Kind != kvcache.History || last.Frame != 3 {
+		t.Errorf("the last part is %+v", last)
+	}
+}
+
+func TestPlacesSeenBeforeTakeNoMoreRoom(t *testing.T) {
+	var there []kvcache.Pose
+	for range 10 {
+		there = append(append(there, line(0, 6)...), line(6, 0)...)
+	}
+	c, _ := walk(t, store(4, 40), there)
+	if n := len(c.stored); n > 7+4 {
+		t.Errorf("%d frames are stored of 7 places and a window of 4", n)
+	}
+	for i, s := range c.stored[:7] {
+		if s.pose.X != float64(i) || s.frame != i {
+			t.Errorf("place %d is stored as %+v", i, s)
+		}
+	}
+}
+
+// A full store gives up what another frame covers best: of two places that are close the older frame.
+func TestAFullStoreForgetsWhatIsCovered(t *testing.T) {
+	poses := line(0, 30)
+	poses[9].X = 8.1
+	c, _ := walk(t, store(3, 12), poses)
+	for _, s := range c.stored {
+		if s.frame == 8 {
+			t.Errorf("frame 8, a tenth of a cell from frame 9, is still stored: %+v", c.stored)
+		}
+	}
+	if len(c.stored) > 12 || len(c.free) < 1 {
+		t.Errorf("%d frames are stored in 12 slots, %d are free", len(c.stored), len(c.free))
+	}
+}
+
+// Where a wall was in the way the session says so before End.
+func TestTheLastPosesBeforeEndCount(t *testing.T) {
+	c, dq := walk(t, store(4, 40), line(0, 3))
+	c.SetPoses([]kvcache.Pose{{X: 1}})
+	keys := c.layers[0].raw.Slice(1, 0, c.shape.Tokens())
+	for l := range c.layers {
+		c.Layer(l).Commit(dq, keys, keys)
+	}
+	c.End()
+	if s := c.stored[len(c.stored)-1]; s.frame != 2 || s.pose.X != 1 {
+		t.Errorf("stored %+v, want frame 2 at 1", s)
+	}
+}
