@@ -16,8 +16,8 @@ import (
 type MemoryOptions struct {
 	Engine *rollout.Engine
 	// Kind is how the player leaves and comes back: world.LookAround turns Span frames and back, world.WalkAndUndo walks away
-	// and undoes it, world.Circles turns a full circle and then Span frames more. The frames up to the turning point are
-	// the simulator's, those of the way back are generated.
+	// and undoes it, world.WalkAndReturn turns round and walks back, world.Circles turns a full circle and then Span frames more.
+	// The frames up to the turning point are the simulator's, those of the way back are generated.
 	Kind world.Kind
 	Span int
 	// Clips is the number of worlds; their seeds are Seed and the next ones, those left out where the player touches a wall
@@ -87,8 +87,10 @@ func (m *MemoryOptions) clips() ([]clip, error) {
 	case world.Circles:
 		given = world.Headings + 1
 		frames = given + m.Span
+	case world.WalkAndReturn: // given until the player has turned round
+		given, frames = m.Span+world.Headings/2+1, 2*m.Span+world.Headings+1
 	default:
-		return nil, fmt.Errorf("memory test %v: known are look-around, walk-and-undo and circles", m.Kind)
+		return nil, fmt.Errorf("memory test %v: known are look-around, walk-and-undo, walk-and-return and circles", m.Kind)
 	}
 	var out []clip
 	for seed := m.Seed; len(out) < m.Clips; seed++ {

@@ -230,10 +230,41 @@ type BenchRun struct {
 	Frontiers  []Speed `json:"frontiers"`
 }
 
-// MemoryReport is what Memory measures: pictures of places that were seen before, against the truth.
+// MemoryReport is what Memory and Play measure: pictures of places that were seen before, and play, against the truth.
 type MemoryReport struct {
 	Setup Setup        `json:"setup"`
 	Tests []MemoryTest `json:"tests"`
+	Play  []PlayTest   `json:"play,omitempty"`
+}
+
+// PlayTest is one measure of play.
+type PlayTest struct {
+	Measure string `json:"measure"`
+	// Frames of a clip, Given of them true ones (of a stroll; other measures begin as they need).
+	Frames int       `json:"frames"`
+	Given  int       `json:"given"`
+	Seeds  []uint32  `json:"seeds"`
+	Rows   []PlayRow `json:"rows"`
+	// TruthStrip shows the simulator's walk in the first world.
+	TruthStrip Strip `json:"truth_strip,omitempty"`
+}
+
+// PlayRow is what one policy did. Tokens and CacheBytes are those at the end of a clip, mean and most.
+type PlayRow struct {
+	Policy     Policy    `json:"policy"`
+	Tokens     float64   `json:"tokens"`
+	CacheBytes int64     `json:"cache_bytes"`
+	Findings   []Finding `json:"findings"`
+	Strip      Strip     `json:"strip,omitempty"`
+}
+
+// Finding is a number that was measured in N clips: mean, standard error of the mean, and each clip's.
+type Finding struct {
+	Name  string     `json:"name"`
+	N     int        `json:"n"`
+	Mean  Fraction   `json:"mean"`
+	SE    Fraction   `json:"se"`
+	Clips []Fraction `json:"clips"`
 }
 
 // MemoryTest is one way of leaving and coming back.

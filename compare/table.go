@@ -106,5 +106,18 @@ func (r *MemoryReport) Table(w io.Writer) error {
 			return err
 		}
 	}
+	for _, test := range r.Play {
+		fmt.Fprintf(w, "%s: clips of %d frames in %d worlds, seeds %d to %d\n", test.Measure, test.Frames, len(test.Seeds), test.Seeds[0], test.Seeds[len(test.Seeds)-1])
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		for _, row := range test.Rows {
+			for _, f := range row.Findings {
+				fmt.Fprintf(t, "%s\t%s\t%.3f\t± %.3f\t%d clips\t\n", row.Policy.Name, f.Name, float64(f.Mean), float64(f.SE), f.N)
+			}
+			fmt.Fprintf(t, "%s\tkeys a head sees, cache at most\t%.0f\t%.1f MiB\t\t\n", row.Policy.Name, row.Tokens, float64(row.CacheBytes)/(1<<20))
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -25,8 +25,44 @@ func Memory(w io.Writer, r *compare.MemoryReport) error {
 			}
 		}
 	}
+	for i, t := range r.Play {
+		p.Sections = append(p.Sections, playSection(t))
+		for _, row := range t.Rows {
+			if i == 0 && len(r.Tests) == 0 {
+				list = append(list, row.Policy)
+			}
+		}
+	}
 	p.Sections = append(p.Sections, Section{Title: "Policies", Tables: []Table{policyTable(list)}})
 	return p.Write(w)
+}
+
+// playText says what a measure of play is.
+var playText = map[string]string{
+	compare.NextFrame: "Every frame is made after the true ones before it and compared with the true one.",
+	compare.Actions:   "From a true frame every action is asked for; it is obeyed where the simulator's picture of that action is nearest to the one made.",
+	compare.Walls:     "From one true frame the player walks straight into what is there, then back. A dream is locked where the way back neither moves nor shows anything.",
+	compare.Stroll:    "After the given true frames the walk goes on in the dream, beside the same walk in the simulator.",
+}
+
+func playSection(t compare.PlayTest) Section {
+	s := Section{Title: fmt.Sprintf("%s, %d frames", t.Measure, t.Frames), Text: []string{playText[t.Measure], fmt.Sprintf("%d worlds.", len(t.Seeds))}}
+	table := Table{Caption: "Mean and standard error over the worlds", Head: []string{"policy", "measure", "mean", "standard error", "worlds"}}
+	rows := []namedStrip{{"simulator", t.TruthStrip}}
+	for _, row := range t.Rows {
+		for _, f := range row.Findings {
+			table.Rows = append(table.Rows, []string{row.Policy.Name, f.Name, plot.Number(float64(f.Mean)), plot.Number(float64(f.SE)), strconv.Itoa(f.N)})
+		}
+		table.Rows = append(table.Rows, []string{row.Policy.Name, "keys a head sees at the end", plot.Number(row.Tokens), "", ""},
+			[]string{row.Policy.Name, "cache at most, MiB", mebibytes(float64(row.CacheBytes)), "", ""})
+		rows = append(rows, namedStrip{row.Policy.Name, row.Strip})
+	}
+	s.Tables = []Table{table}
+	if st, ok := strips(rows); ok {
+		st.Caption = "World " + strconv.FormatUint(uint64(first(t.Seeds)), 10)
+		s.Strips = []Strips{st}
+	}
+	return s
 }
 
 func memorySection(t compare.MemoryTest) Section {

@@ -199,7 +199,7 @@ func (s *Rolling) advance(first, last int) error {
 func (s *Rolling) Latent() compute.Tensor { return s.chunk(s.scratch, 0) }
 
 // Latents downloads Latent.
-func (s *Rolling) Latents() ([]float32, error) { return download(s.dq, s.Latent()) }
+func (s *Rolling) Latents() ([]float32, error) { return Download(s.dq, s.Latent()) }
 
 // Stats returns the cache's sizes; of a closed timeline the last ones.
 func (s *Rolling) Stats() kvcache.Stats {

@@ -278,9 +278,10 @@ func (s *Session) Stats() kvcache.Stats {
 func (s *Session) Latent() compute.Tensor { return s.latent }
 
 // Latents downloads Latent.
-func (s *Session) Latents() ([]float32, error) { return download(s.dq, s.latent) }
+func (s *Session) Latents() ([]float32, error) { return Download(s.dq, s.latent) }
 
-func download(dq compute.Queue, t compute.Tensor) ([]float32, error) {
+// Download copies an F32 tensor to the host.
+func Download(dq compute.Queue, t compute.Tensor) ([]float32, error) {
 	if dq == nil {
 		return nil, ErrClosed
 	}

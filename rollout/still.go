@@ -25,7 +25,7 @@ func (s *Session) settle(latent compute.Tensor, end place, frames int) (place, e
 	if !ok || s.engine.Advance == nil || s.engine.Still == (Still{}) {
 		return end, nil
 	}
-	values, err := download(s.dq, latent)
+	values, err := Download(s.dq, latent)
 	if err != nil {
 		return end, err
 	}

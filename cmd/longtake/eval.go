@@ -9,6 +9,7 @@ import (
 	"image/draw"
 	"image/png"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -19,15 +20,17 @@ import (
 
 // evalCommand tests a model's videos.
 type evalCommand struct {
-	World evalWorldCommand `cmd:"" help:"What policies remember of places that were seen before, against the simulator."`
+	World evalWorldCommand `cmd:"" help:"What policies remember of places that were seen before, and how the model plays, against the simulator."`
 }
 
 // evalWorldCommand holds the flags of "eval world".
 type evalWorldCommand struct {
-	Tests string `default:"look-around,walk-and-undo,circles" help:"Ways of leaving and coming back: ${default}."`
-	Span  int    `default:"30" help:"Frames one way (of circles: generated ones after a full circle). Default ${default}."`
-	Clips int    `default:"4" help:"Worlds of each test. Default ${default}."`
-	Seed  uint32 `default:"3000" help:"Seed of the first world; worlds in which the walker touches a wall are left out. Default ${default}."`
+	Tests  string `default:"look-around,walk-and-undo,circles" help:"Ways of leaving and coming back (look-around, walk-and-undo, walk-and-return, circles) and measures of play (next-frame, actions, walls, stroll). Default ${default}."`
+	Span   int    `default:"30" help:"Frames one way (of circles: generated ones after a full circle). Default ${default}."`
+	Frames int    `default:"49" help:"Frames of a clip of play. Default ${default}."`
+	Given  int    `default:"1" help:"True frames that a stroll begins with; of actions the least. Default ${default}."`
+	Clips  int    `default:"4" help:"Worlds of each test. Default ${default}."`
+	Seed   uint32 `default:"3000" help:"Seed of the first world; worlds in which the walker touches a wall are left out. Default ${default}."`
 
 	machineFlags `embed:""`
 	Tokens       int `default:"16" placeholder:"N" help:"Latent frames' worth of tokens that window and tempcache get where no policies are given. Default ${default}."`
@@ -46,33 +49,40 @@ func (*evalWorldCommand) Help() string {
   longtake eval world --tests look-around --span 30 --clips 8
   longtake eval world --policies 'full; window:window=15; tempcache:budget=16f; pose' -o memory.json -o memory.png
 
+Measures of play: next-frame makes each frame after the true ones before it; actions asks whether a picture is the one that its
+action leads to; walls walks into what is there, then back, and counts dreams that lock up; stroll walks on after --given frames:
+
+  longtake eval world --tests next-frame,actions,walls --clips 8
+  longtake eval world --tests stroll --frames 300 --given 48 --policies 'window; pose' -o stroll.html
+
 Without policies: full, and window, tempcache and pose with --tokens latent frames each.`
 }
 
 // kinds are the tests by name.
 var kinds = map[string]world.Kind{
-	world.LookAround.String():  world.LookAround,
-	world.WalkAndUndo.String(): world.WalkAndUndo,
-	world.Circles.String():     world.Circles,
+	world.LookAround.String():    world.LookAround,
+	world.WalkAndUndo.String():   world.WalkAndUndo,
+	world.WalkAndReturn.String(): world.WalkAndReturn,
+	world.Circles.String():       world.Circles,
 }
+
+// measures are the tests of play by name.
+var measures = map[string]string{compare.NextFrame: compare.NextFrame, compare.Actions: compare.Actions, compare.Walls: compare.Walls, compare.Stroll: compare.Stroll}
 
 // Run tests.
 func (c *evalWorldCommand) Run(ctx context.Context, out *streams) error {
 	if err := checkResults(c.Output, ".json", ".html", ".png"); err != nil {
 		return err
 	}
-	var tests []world.Kind
-	for name := range strings.SplitSeq(c.Tests, ",") {
-		kind, err := named("tests", strings.TrimSpace(name), kinds)
-		if err != nil {
-			return err
-		}
-		if !slices.Contains(tests, kind) {
-			tests = append(tests, kind)
-		}
+	tests, err := c.tests()
+	if err != nil {
+		return err
 	}
 	if c.Span < 1 || c.Span > 10_000 || c.Clips < 1 || c.Clips > 1000 || c.Tokens < 4 || c.Stills < 0 || c.Stills > 1000 || c.Parallel < 1 {
 		return usagef("--span %d --clips %d --tokens %d --stills %d --parallel %d: must be 1 to 10000, 1 to 1000, at least 4, 0 to 1000, and at least 1", c.Span, c.Clips, c.Tokens, c.Stills, c.Parallel)
+	}
+	if c.Frames < 25 || c.Frames > maxFrames || c.Given < 1 || c.Given >= c.Frames {
+		return usagef("--frames %d --given %d: must be between 25 and %d, and at least 1 and fewer", c.Frames, c.Given, maxFrames)
 	}
 	l, err := c.machineFlags.open(out)
 	if err != nil {
@@ -86,16 +96,10 @@ func (c *evalWorldCommand) Run(ctx context.Context, out *streams) error {
 	}
 	describe(out.err, l, entries)
 	r := &compare.MemoryReport{}
-	for _, kind := range tests {
-		t, err := compare.Memory(ctx, compare.MemoryOptions{Engine: l.engine, Kind: kind, Span: c.Span, Clips: c.Clips, Seed: c.Seed,
-			Steps: c.Steps, Entries: entries, Stills: c.Stills, Parallel: c.Parallel, Progress: func(what string, done, total int) {
-				l.screen.hear(kind.String()+", "+what, done, total)
-			}})
-		l.screen.end()
-		if err != nil {
+	for _, name := range tests {
+		if err := c.test(ctx, name, l, entries, r); err != nil {
 			return err
 		}
-		r.Tests = append(r.Tests, *t)
 	}
 	l.setup(&r.Setup)
 	r.Setup.Seed, r.Setup.ChunkFrames = uint64(c.Seed), l.engine.Network.ChunkFrames
@@ -109,6 +113,44 @@ func (c *evalWorldCommand) Run(ctx context.Context, out *streams) error {
 		return jsonForm(r)(out.out)
 	}
 	return r.Table(out.out)
+}
+
+// tests reads --tests.
+func (c *evalWorldCommand) tests() (list []string, err error) {
+	for name := range strings.SplitSeq(c.Tests, ",") {
+		name = strings.TrimSpace(name)
+		if _, ok := measures[name]; !ok {
+			if _, err := named("tests", name, kinds); err != nil {
+				return nil, usagef("%w, and %s", err, strings.Join(slices.Sorted(maps.Keys(measures)), ", "))
+			}
+		}
+		if !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list, nil
+}
+
+// test runs one test under all policies.
+func (c *evalWorldCommand) test(ctx context.Context, name string, l *lab, entries []compare.Entry, r *compare.MemoryReport) error {
+	defer l.screen.end()
+	progress := func(what string, done, total int) { l.screen.hear(name+", "+what, done, total) }
+	if measure, ok := measures[name]; ok {
+		t, err := compare.Play(ctx, compare.PlayOptions{Engine: l.engine, Measure: measure, Frames: c.Frames, Given: c.Given, Clips: c.Clips, Seed: c.Seed,
+			Steps: c.Steps, Entries: entries, Stills: c.Stills, Progress: progress})
+		if err != nil {
+			return err
+		}
+		r.Play = append(r.Play, *t)
+		return nil
+	}
+	t, err := compare.Memory(ctx, compare.MemoryOptions{Engine: l.engine, Kind: kinds[name], Span: c.Span, Clips: c.Clips, Seed: c.Seed,
+		Steps: c.Steps, Entries: entries, Stills: c.Stills, Parallel: c.Parallel, Progress: progress})
+	if err != nil {
+		return err
+	}
+	r.Tests = append(r.Tests, *t)
+	return nil
 }
 
 // gap is the space between the rows of different tests on a contact sheet, in pixels.
@@ -125,7 +167,15 @@ func contactSheet(w io.Writer, r *compare.MemoryReport) error {
 		}
 		groups, rows, columns = append(groups, strips), rows+len(strips), max(columns, len(t.TruthStrip))
 	}
-	if columns == 0 {
+	for _, t := range r.Play {
+		strips := []compare.Strip{t.TruthStrip}
+		for _, row := range t.Rows {
+			strips = append(strips, row.Strip)
+			columns = max(columns, len(row.Strip))
+		}
+		groups, rows = append(groups, strips), rows+len(strips)
+	}
+	if columns == 0 || len(groups[0][0]) == 0 {
 		return usagef("a contact sheet needs pictures: --stills is 0")
 	}
 	first, err := png.Decode(bytes.NewReader(groups[0][0][0].PNG))
