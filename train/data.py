@@ -5,7 +5,7 @@ from simulator import LOOK, MIXED, RETURN, STROLL, UNDO
 from tw import stride
 
 # Of 16 clips: strolls, the older walk (with collisions), look-arounds, walks undone, walks with a turn and the way back.
-MIX = ((STROLL, 9), (MIXED, 2), (LOOK, 1), (UNDO, 2), (RETURN, 2))
+MIX = ((STROLL, 6), (MIXED, 2), (LOOK, 1), (UNDO, 3), (RETURN, 4))
 
 
 def spans(kind, frames, draw):

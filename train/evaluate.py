@@ -13,6 +13,7 @@ import zlib
 import torch
 
 import checkpoint
+import classify
 from batch import rollout
 from simulator import LOOK, MIXED, RETURN, STROLL, UNDO, Sim
 from tw import CFG, PLACED, TinyWorld, load, patchify, stride, unpatchify
@@ -74,6 +75,7 @@ class Evaluation:
         i = good.nonzero()[:b, 0] if clean else torch.arange(b, device=act.device)
         return dict(x=patchify(self.sim.render(w[i], pose[i])), tok=tok[i], act=act[i], head=head[i]), xy[i]
 
+    @torch.no_grad()
     def strip(self, frames, count=16):
         """Rows of the contact sheet: `count` frames of clips 0 and 1; frames [B,F,64,192]."""
         for b in range(min(2, len(frames))):
@@ -88,6 +90,7 @@ class Evaluation:
     def roll(self, c, ctx, policy, **k):
         return rollout(self.m, **c, ctx=ctx, policy=policy, steps=self.a.steps, shift=self.a.shift, **k)
 
+    @torch.no_grad()
     def forced(self, name, kind, frames):
         c, xy = self.clips(1000, kind, frames, clean=False)
         made = self.roll(c, 1, "full", places=xy, forced=True)
@@ -95,6 +98,7 @@ class Evaluation:
         self.note(name, dict(score(se), bins=[round(psnr(se[:, i:i + 16].mean()).item(), 2) for i in range(0, se.shape[1], 16)],
                              sharp=round((gradient(made[:, 1:]).mean() / gradient(c["x"][:, 1:]).mean()).item(), 3)))
 
+    @torch.no_grad()
     def memory(self, name, kind, span, ctx, frames, policies, parts):
         c, _ = self.clips(3000, kind, frames, span)
         self.strip(c["x"][:, ctx:])
@@ -108,6 +112,7 @@ class Evaluation:
             self.note(f"{name} {policy}", d)
             self.strip(made[:, ctx:])
 
+    @torch.no_grad()
     def dream(self, frames, policy):
         """From one true frame: sharpness against the truth of the same walk, frames that hardly change, colours."""
         c, _ = self.clips(7000, STROLL if self.m.c["n_act"] > 7 else MIXED, frames, clean=False)
@@ -125,6 +130,7 @@ class Evaluation:
         if policy != "full":
             self.strip(made)
 
+    @torch.no_grad()
     def press(self, policy):
         """From one true frame 30 steps forward into whatever is there, then half a turn, then 10 steps."""
         frames = 1 + 30 + HALF_TURN + 10
@@ -140,6 +146,25 @@ class Evaluation:
             pressed=round((g[:, 26:31].mean() / usual).item(), 3), turned=round((g[:, 42:46].mean() / usual).item(), 3),
             walked=round((g[:, -4:].mean() / usual).item(), 3), turning_change=round(turn.mean().item(), 4),
             locked=int(((turn < 0.03) | (g[:, -4:].mean(1) < 0.35 * usual)).sum()), clips=len(made)))
+        self.strip(made)
+
+    def obey(self):
+        """A turn on the spot from text alone: are wall, floor and sky of the start room those of the prompt?"""
+        a, dev = self.a, self.a.device
+        net = classify.train(self.sim, dev, a.classifier)
+        x, want, _ = classify.turns(self.sim, 20000, 512 if dev == "cuda" else 4)
+        x1, want1 = x[:, 0], want
+        truth, first = classify.right(classify.judge(net, x), want), classify.right(net(x1), want1)
+        x, want, (tok, act, head) = classify.turns(self.sim, 30000, a.clips)
+        made = rollout(self.m, patchify(torch.zeros(a.clips, classify.VIEWS, 64, 64, 3, dtype=torch.uint8, device=dev)), tok, act, head, 0,
+                       "full", steps=a.steps, shift=a.shift)
+        u = unpatchify(made.float()).permute(0, 1, 4, 2, 3)
+        whole, one = classify.right(classify.judge(net, u), want), classify.right(net(u[:, 0]), want)
+        def shares(r):
+            return dict({k: round(r[:, i].float().mean().item(), 4) for i, k in enumerate(classify.GROUPS)},
+                        all=round(r.all(1).float().mean().item(), 4), clips=len(r))
+        self.note("obey", dict(truth_turn=shares(truth), truth_view=shares(first), made_turn=shares(whole), made_view=shares(one)))
+        self.out["classifier"] = classify.packed(net)
         self.strip(made)
 
     def all(self):
@@ -164,7 +189,10 @@ class Evaluation:
         if "press" in tests:
             for policy in ("window:32", "pose"):
                 self.press(policy)
+        if "obey" in tests:
+            self.obey()
         self.sheet()
+        self.note("seconds", round(time.time() - self.start))
 
 
 def model(a):
@@ -187,13 +215,13 @@ def main():
     ap.add_argument("--shift", type=float, default=1.0)
     ap.add_argument("--blocked", type=float, default=0.02)
     ap.add_argument("--scale", type=float, default=1, help="of the lengths, for a dry run")
-    ap.add_argument("--tests", default="next,look,undo,return,dream,press")
+    ap.add_argument("--classifier", type=int, default=1500, help="training steps of the judge of prompts")
+    ap.add_argument("--tests", default="next,look,undo,return,dream,press,obey")
     ap.add_argument("--device", default="cuda")
     a = ap.parse_args()
     torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
-    with torch.no_grad():
-        Evaluation(a).all()
+    Evaluation(a).all()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 
 import checkpoint
 import data
+from sharpen import Sharpener
 from simulator import Sim
 from tw import PLACED, TinyWorld, load, patchify, train_mask, widened
 
@@ -23,7 +24,12 @@ def arguments():
     ap.add_argument("--batch", type=int, default=16)
     ap.add_argument("--seconds", type=float, default=60)
     ap.add_argument("--start", type=float, default=0, help="time.time() from which the seconds count; 0: when training begins")
+    ap.add_argument("--sharpen", type=float, default=0, help="of the seconds, those at the end that sharpen (sharpen.py)")
+    ap.add_argument("--sharp_out", default="", help="stem for the sharpened weights; empty: the same as before")
+    ap.add_argument("--share", type=float, default=0.5, help="norm of the adversarial gradient, of the usual one's")
+    ap.add_argument("--sharp_rate", type=float, default=0.15, help="rate while sharpening, of the full one")
     ap.add_argument("--steps", type=int, default=10 ** 9)
+    ap.add_argument("--sharp_steps", type=int, default=0, help="of the steps, for a dry run")
     ap.add_argument("--init", default="", help="where to start; empty: random weights")
     ap.add_argument("--mlr", type=float, default=0.02, help="learning rate of Muon")
     ap.add_argument("--alr", type=float, default=1.5e-3, help="learning rate of AdamW")
@@ -221,12 +227,12 @@ def main():
     dev = next(m.parameters()).device
     opt, bm = Optimiser(m, a.alr, a.mlr, a.average, a.device == "cuda"), train_mask(a.frames, a.device)
     print(f"{sum(p.numel() for p in m.parameters())} parameters, ready after {time.time() - began:.0f} s", flush=True)
-    log, step, seed = Log(dev), 0, a.sitting * 100_000_000 + 10_000_000
+    sharpener, log, step, seed = None, Log(dev), 0, a.sitting * 100_000_000 + 10_000_000
     start = a.start or log.start
     saved, many, clips, at = time.time(), max(a.batch, (256 // a.batch) * a.batch), None, 0
 
     def save():
-        checkpoint.save(opt.ema, f"{out}/{a.name}")
+        checkpoint.save(opt.ema, a.sharp_out if sharpener and a.sharp_out else f"{out}/{a.name}")
         checkpoint.write(f"{out}/{a.name}-log.json", json.dumps(
             {"log": log.lines, "args": vars(a), "frames": log.frames, "steps": step, "seconds": round(time.time() - log.start)}).encode())
 
@@ -234,10 +240,18 @@ def main():
         if clips is None or at + a.batch > many:
             clips, at = data.clips(sim, seed, many, a.frames, generator), 0
             seed += many
-        loss, se, tn = clip_loss(m, [c[at:at + a.batch] for c in clips], step, bm)
+        batch, spent = [c[at:at + a.batch] for c in clips], time.time() - start
         at += a.batch
-        loss.backward()
-        factor = rate_factor(a, step, (time.time() - start) / a.seconds)
+        if spent < a.seconds - a.sharpen and step < a.steps - a.sharp_steps:
+            loss, se, tn = clip_loss(m, batch, step, bm)
+            loss.backward()
+            factor = rate_factor(a, step, spent / (a.seconds - a.sharpen))
+        else:
+            if sharpener is None:
+                save()
+                sharpener, opt.average = Sharpener(m, dev, a.share), min(a.average, 0.99)
+            loss, se, tn = sharpener.step(batch, step, bm, noise_levels, noisy_context)
+            factor = a.sharp_rate * max(0.05, min(1, (a.seconds - spent) / max(a.sharpen, 1) * 2, sharpener.n / 20))
         opt.step(factor, step)
         step += 1
         log.add(loss, se, tn)
