@@ -189,9 +189,10 @@ class Evaluation:
         if "press" in tests:
             for policy in ("window:32", "pose"):
                 self.press(policy)
+        self.sheet()
         if "obey" in tests:
             self.obey()
-        self.sheet()
+            self.sheet()
         self.note("seconds", round(time.time() - self.start))
 
 
