@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"sync"
 
 	"longtake/rollout"
 	"longtake/video"
@@ -31,7 +32,9 @@ type PlayOptions struct {
 	Steps   int
 	Entries []Entry
 	// Stills is the number of pictures of the first clip, 0 for none.
-	Stills   int
+	Stills int
+	// Parallel is how many clips share the machine, 0 and 1 for one after the other.
+	Parallel int
 	Progress func(what string, done, total int)
 }
 
@@ -101,24 +104,33 @@ func Play(ctx context.Context, o PlayOptions) (*PlayTest, error) {
 // row runs one entry in all worlds.
 func (o *PlayOptions) row(ctx context.Context, entry Entry, seeds []uint32, measure func(context.Context, Entry, scene) (*found, error)) (*PlayRow, error) {
 	row := &PlayRow{Policy: entry.Policy}
-	for i, seed := range seeds {
-		s, err := o.scene(seed)
+	clips := make([]*found, len(seeds))
+	var mu sync.Mutex
+	done := 0
+	err := parallel(max(o.Parallel, 1), 0, len(seeds), func(i int) error {
+		s, err := o.scene(seeds[i])
 		if err != nil {
-			return nil, err
+			return err
 		}
-		f, err := measure(ctx, entry, s)
-		if err != nil {
-			return nil, fmt.Errorf("policy %s, world %d: %w", entry.Name, seed, err)
+		if clips[i], err = measure(ctx, entry, s); err != nil {
+			return fmt.Errorf("policy %s, world %d: %w", entry.Name, seeds[i], err)
 		}
+		mu.Lock()
+		defer mu.Unlock()
+		done++
+		o.Progress(entry.Name, done, len(seeds))
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range clips {
 		row.add(f)
 		row.Tokens += f.last.tokens / float64(len(seeds))
 		row.CacheBytes = max(row.CacheBytes, f.last.cacheBytes)
-		if i == 0 {
-			if row.Strip, err = stills(func(k int) video.Frame { return f.frames[k] }, 0, len(f.frames), o.Stills); err != nil {
-				return nil, err
-			}
-		}
-		o.Progress(entry.Name, i+1, len(seeds))
+	}
+	if row.Strip, err = stills(func(k int) video.Frame { return clips[0].frames[k] }, 0, len(clips[0].frames), o.Stills); err != nil {
+		return nil, err
 	}
 	for i := range row.Findings {
 		row.Findings[i].close()

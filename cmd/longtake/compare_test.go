@@ -88,6 +88,32 @@ func TestEvalWorldDrawsAContactSheet(t *testing.T) {
 	}
 }
 
+func TestEvalWorldMeasuresPlay(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "a.html")
+	r := succeed(t, "eval", "world", "--tests", "next-frame,actions,walls,stroll", "--frames", "25", "--clips", "2", "--steps", "1", "--stills", "2",
+		"--parallel", "2", "--device", "cpu", "--policies", "window", "-o", page, "--json", "--quiet")
+	report := parse[compare.MemoryReport](t, r.out)
+	if len(report.Play) != 4 {
+		t.Fatalf("report %+v", report)
+	}
+	least := map[string]float64{"PSNR to the truth, dB": 27, "obeyed": 0.6, "locked": 0, "other places, dB to the truth": 9}
+	for _, test := range report.Play {
+		for _, f := range test.Rows[0].Findings {
+			if want, ok := least[f.Name]; ok {
+				if delete(least, f.Name); f.N != 2 || float64(f.Mean) < want {
+					t.Errorf("%s: %s is %v in %d clips, want at least %v in 2", test.Measure, f.Name, f.Mean, f.N, want)
+				}
+			}
+		}
+	}
+	if len(least) > 0 {
+		t.Errorf("not measured: %v", least)
+	}
+	if b, err := os.ReadFile(page); err != nil || !strings.Contains(string(b), "dream") {
+		t.Errorf("page of %d bytes, %v", len(b), err)
+	}
+}
+
 func TestCalibrateWritesAProfileThatGenerateReads(t *testing.T) {
 	if raceEnabled {
 		t.Skip("takes long under the race detector")

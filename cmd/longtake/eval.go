@@ -137,7 +137,7 @@ func (c *evalWorldCommand) test(ctx context.Context, name string, l *lab, entrie
 	progress := func(what string, done, total int) { l.screen.hear(name+", "+what, done, total) }
 	if measure, ok := measures[name]; ok {
 		t, err := compare.Play(ctx, compare.PlayOptions{Engine: l.engine, Measure: measure, Frames: c.Frames, Given: c.Given, Clips: c.Clips, Seed: c.Seed,
-			Steps: c.Steps, Entries: entries, Stills: c.Stills, Progress: progress})
+			Steps: c.Steps, Entries: entries, Stills: c.Stills, Parallel: c.Parallel, Progress: progress})
 		if err != nil {
 			return err
 		}
