@@ -63,6 +63,7 @@ func (c *cache) allocate(a compute.Arena, dq compute.Queue, s kvcache.Shape, p P
 	places := p.Window + s.ChunkFrames + p.Top
 	c.at = a.Tensor(compute.I32, n, 3)
 	c.bias = a.Tensor(compute.F32, 1, places*n)
+	c.guard.Allocate(a, s)
 	for i := range s.Layers {
 		c.layers = append(c.layers, layer{
 			c: c, index: i,
@@ -87,7 +88,7 @@ func (c *cache) Reset() {
 		}
 	}
 	c.done, c.span, c.poses, c.parts = 0, kvcache.Span{}, c.poses[:0], c.parts[:0]
-	c.guard = kvcache.Guard{}
+	c.guard.Take()
 	c.pos.Reset()
 }
 
