@@ -59,30 +59,37 @@ func (w *Work) forward(dq compute.Queue, dst, x compute.Tensor, pass Pass, parts
 		lo := pass.Skip * m.Tokens()
 		dq.AddGated(h, h, w.added.Slice(0, lo, lo+n), compute.Tensor{})
 	}
+	y := w.normed.Slice(0, 0, n)
+	dq.Norm(y, h, w.entry(pass, 0, 0, n))
 	for i := range m.blocks {
-		w.block(dq, h, i, pass, parts)
+		w.block(dq, h, y, i, pass, parts)
 	}
-	if dst.IsZero() {
-		return
+	if !dst.IsZero() { // before its tokens are parts of which only keys were wanted
+		m.head.apply(dq, dst, y.Slice(0, n-dst.Dim(0), n), compute.None)
 	}
-	lo := n - dst.Dim(0) // before are parts of which only keys were wanted
-	y, frames := w.normed.Slice(0, lo, n), (n-lo)/m.Tokens()
-	first := (pass.Index*w.frames + pass.Skip + lo/m.Tokens()) * 2
-	head := w.headModulation.Slice(0, first, first+2*frames).Reshape(frames, 2*m.Dim)
-	dq.Norm(y, h.Slice(0, lo, n), compute.Norm{Eps: m.Eps, Shift: head.Slice(1, 0, m.Dim), Scale: head.Slice(1, m.Dim, 2*m.Dim)})
-	m.head.apply(dq, dst, y, compute.None)
 }
 
-// block runs block i on the residual h in place: self attention, cross attention, feed-forward.
-func (w *Work) block(dq compute.Queue, h compute.Tensor, i int, pass Pass, parts []part) {
+// entry is the norm by which block i takes the residual of tokens lo to hi; behind the last block, the head.
+func (w *Work) entry(pass Pass, i, lo, hi int) compute.Norm {
+	m := w.m
+	if i < len(m.blocks) {
+		return compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 0, lo, hi), Scale: w.mod(pass, i, 1, lo, hi)}
+	}
+	frames := (hi - lo) / m.Tokens()
+	first := (pass.Index*w.frames + pass.Skip + lo/m.Tokens()) * 2
+	head := w.headModulation.Slice(0, first, first+2*frames).Reshape(frames, 2*m.Dim)
+	return compute.Norm{Eps: m.Eps, Shift: head.Slice(1, 0, m.Dim), Scale: head.Slice(1, m.Dim, 2*m.Dim)}
+}
+
+// block runs block i on the residual h in place: self attention, cross attention, feed-forward. y is h after the block's
+// norm, and afterwards after that of what comes next.
+func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, parts []part) {
 	m, b, n, d := w.m, &w.m.blocks[i], h.Dim(0), w.m.Dim
-	y, attn := w.normed.Slice(0, 0, n), w.attn.Slice(0, 0, n)
+	attn := w.attn.Slice(0, 0, n)
 	qkv := w.qkv.Slice(0, 0, n)
 	q, k, v := qkv.Slice(1, 0, d), qkv.Slice(1, d, 2*d), qkv.Slice(1, 2*d, 3*d)
 
-	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 0, 0, n), Scale: w.mod(pass, i, 1, 0, n)})
 	b.qkv.apply(dq, qkv, y, compute.None)
-	dq.Norm(k, k, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.normK})
 	lo := 0 // the first token that goes on behind the keys
 	for _, p := range parts {
 		if w.store(dq, i, p, k, v); p.keysOnly && i == m.Layers-1 {
@@ -96,9 +103,8 @@ func (w *Work) block(dq compute.Queue, h compute.Tensor, i int, pass Pass, parts
 	}
 	h, y, attn = h.Slice(0, lo, n), y.Slice(0, lo, n), attn.Slice(0, lo, n)
 	b.selfOut.apply(dq, y, attn, compute.None)
-	dq.AddGated(h, h, y, w.mod(pass, i, 2, lo, n))
+	compute.AddNorm(dq, y, h, h, y, w.mod(pass, i, 2, lo, n), compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross})
 
-	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross})
 	b.crossQ.apply(dq, attn, y, compute.None)
 	dq.Norm(attn, attn, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.crossNormQ})
 	for _, p := range parts {
@@ -109,19 +115,24 @@ func (w *Work) block(dq compute.Queue, h compute.Tensor, i int, pass Pass, parts
 		w.cross.Attend(dq, at, y.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), attn.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), w.prompt(i))
 	}
 	b.crossOut.apply(dq, attn, y, compute.None)
-	dq.AddGated(h, h, attn, compute.Tensor{})
+	compute.AddNorm(dq, y, h, h, attn, compute.Tensor{}, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n)})
 
-	dq.Norm(y, h, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n)})
 	hidden := w.hidden.Slice(0, lo, n)
 	b.ffn1.apply(dq, hidden, y, compute.GELU)
 	b.ffn2.apply(dq, y, hidden, compute.None)
-	dq.AddGated(h, h, y, w.mod(pass, i, 5, lo, n))
+	compute.AddNorm(dq, y, h, h, y, w.mod(pass, i, 5, lo, n), w.entry(pass, i+1, lo, n))
 }
 
-// store gives a part's keys and values [tokens, dim] to its cache.
+// store normalises a part's keys and gives them and its values, [tokens, dim], to its cache.
 func (w *Work) store(dq compute.Queue, layer int, p part, k, v compute.Tensor) {
-	keys, values := k.Slice(0, p.lo, p.hi).Heads(w.m.Heads), v.Slice(0, p.lo, p.hi).Heads(w.m.Heads)
-	if l := p.cache.Layer(layer); p.pass.Clean {
+	k, n := k.Slice(0, p.lo, p.hi), compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normK}
+	keys, values, l := k.Heads(w.m.Heads), v.Slice(0, p.lo, p.hi).Heads(w.m.Heads), p.cache.Layer(layer)
+	if f, ok := l.(kvcache.NormDrafter); ok && !p.pass.Clean {
+		f.DraftNorm(dq, k, n, values)
+		return
+	}
+	dq.Norm(k, k, n)
+	if p.pass.Clean {
 		l.Commit(dq, keys, values)
 	} else {
 		l.Draft(dq, keys, values)
@@ -132,9 +143,8 @@ func (w *Work) store(dq compute.Queue, layer int, p part, k, v compute.Tensor) {
 func (w *Work) selfAttend(dq compute.Queue, layer int, p part, dst, q compute.Tensor) {
 	heads := w.m.Heads
 	dst, q = dst.Slice(0, p.lo, p.hi), q.Slice(0, p.lo, p.hi)
-	dq.Norm(q, q, compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normQ})
 	at := w.site(attention.Self, layer, p)
-	dq.Rope(q.Heads(heads), q.Heads(heads), at.Pos, at.Rope)
+	compute.NormRope(dq, q.Heads(heads), q, compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normQ}, at.Pos, at.Rope)
 	w.self.Attend(dq, at, dst.Heads(heads), q.Heads(heads), p.cache.Layer(layer).View())
 }
 

@@ -69,6 +69,12 @@ type Layer interface {
 	View() View
 }
 
+// NormDrafter is a Layer that can normalise keys as it stores them.
+type NormDrafter interface {
+	// DraftNorm is Draft of keys [tokens, heads*headDim] that n normalises; keys is work space (compute.NormRoper).
+	DraftNorm(dq compute.Queue, keys compute.Tensor, n compute.Norm, values compute.Tensor)
+}
+
 // Layers is all that package dit sees of a cache.
 type Layers interface {
 	Layer(i int) Layer

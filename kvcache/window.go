@@ -394,10 +394,15 @@ func (c *frames) Close() {
 
 // Draft writes the chunk's keys into its slots.
 func (l *frameLayer) Draft(dq compute.Queue, keys, values compute.Tensor) {
-	if l.side.late { // the chunk before has seen them
+	l.settle(dq)
+	l.write(dq, keys, values, false)
+}
+
+// settle turns keys that the chunk before had to see first.
+func (l *frameLayer) settle(dq compute.Queue) {
+	if l.side.late {
 		l.side.cache.turn(dq, l.side, l.index)
 	}
-	l.write(dq, keys, values, false)
 }
 
 // Commit writes the clean chunk's keys into its slots.
@@ -411,16 +416,44 @@ func (l *frameLayer) write(dq compute.Queue, keys, values compute.Tensor, clean 
 	x, c := l.side, l.side.cache
 	n, to := c.shape.Tokens(), &c.layers[l.index]
 	rope, _ := x.Rope()
+	for f := 0; f < x.span.Frames; {
+		at, lo, hi := x.run(f)
+		dq.Rope(to.keys.Slice(1, at, at+hi-lo), keys.Slice(1, lo, hi), x.at.Slice(0, lo, hi), rope)
+		dq.Copy(to.values.Slice(1, at, at+hi-lo), values.Slice(1, lo, hi))
+		f = hi / n
+	}
+	if !clean {
+		return
+	}
 	for f := range x.span.Frames {
-		slot := c.slot(x.span.Start + f)
-		at := slot * n
-		k, p := keys.Slice(1, f*n, (f+1)*n), x.at.Slice(0, f*n, (f+1)*n)
-		dq.Rope(to.keys.Slice(1, at, at+n), k, p, rope)
-		dq.Copy(to.values.Slice(1, at, at+n), values.Slice(1, f*n, (f+1)*n))
-		if clean && slot < c.raws(c.slots) {
-			dq.Copy(to.raw.Slice(1, at, at+n), k)
+		if slot := c.slot(x.span.Start + f); slot < c.raws(c.slots) {
+			dq.Copy(to.raw.Slice(1, slot*n, (slot+1)*n), keys.Slice(1, f*n, (f+1)*n))
 		}
 	}
+}
+
+// DraftNorm normalises, rotates and writes the chunk's keys into its slots.
+func (l *frameLayer) DraftNorm(dq compute.Queue, keys compute.Tensor, n compute.Norm, values compute.Tensor) {
+	l.settle(dq)
+	x, to := l.side, &l.side.cache.layers[l.index]
+	rope, _ := x.Rope()
+	for f := 0; f < x.span.Frames; {
+		at, lo, hi := x.run(f)
+		compute.NormRope(dq, to.keys.Slice(1, at, at+hi-lo), keys.Slice(0, lo, hi), n, x.at.Slice(0, lo, hi), rope)
+		dq.Copy(to.values.Slice(1, at, at+hi-lo), values.Slice(1, lo, hi))
+		f = hi / x.cache.shape.Tokens()
+	}
+}
+
+// run returns the token at which frame f of the chunk is stored, and which of the chunk's tokens [lo, hi) lie together from
+// there on.
+func (x *side) run(f int) (at, lo, hi int) {
+	n, first := x.cache.shape.Tokens(), x.cache.slot(x.span.Start+f)
+	last := f + 1
+	for last < x.span.Frames && x.cache.slot(x.span.Start+last) == first+last-f {
+		last++
+	}
+	return first * n, f * n, last * n
 }
 
 // View returns the used slots.

@@ -74,7 +74,7 @@ func (q *queue) Attend(dst, query, keys, values compute.Tensor, a compute.Attent
 		return
 	}
 	if q.device.float32 || !attendFits(dst, query, keys, values, a, s) {
-		q.attendAny(dst, query, keys, values, a, s)
+		q.attendAny(dst, query, keys, values, compute.Tensor{}, a, s)
 		return
 	}
 	q.attendMatrix(dst, query, keys, values, a, s)

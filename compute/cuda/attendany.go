@@ -20,6 +20,8 @@ type attendAnyArgs struct {
 	dstHalf, queryHalf, cacheHalf                 uint32
 	scale                                         float32
 	vec                                           uint32
+	pair                                          uint64
+	pairHead, pairRow                             int64
 }
 
 // attendShape is a checked attention call.
@@ -71,13 +73,28 @@ func checkAttend(dst, query, keys, values compute.Tensor, a compute.Attention) a
 // attendBlock is the number of queries of a thread block.
 const attendBlock = 64
 
-// attendAny runs the kernel that takes every variant, in float32.
-func (q *queue) attendAny(dst, query, keys, values compute.Tensor, a compute.Attention, s attendShape) {
+// AttendBiased computes attention with a bias for every pair of query and key, in float32, see compute.BiasedAttender.
+func (q *queue) AttendBiased(dst, query, keys, values, bias compute.Tensor, scale float32) {
+	if q.err != nil {
+		return
+	}
+	a := compute.Attention{Scale: scale}
+	s := checkAttend(dst, query, keys, values, a)
+	if !(bias.Rank == 3 && bias.DType == compute.F32 && bias.Shape[0] == s.heads && bias.Shape[1] == s.queries && bias.Shape[2] == s.keys) {
+		mismatch("biased attend", query, keys, bias)
+	}
+	if s.heads > 0 && s.queries > 0 {
+		q.attendAny(dst, query, keys, values, bias, a, s)
+	}
+}
+
+// attendAny runs the kernel that takes every variant, in float32; bias may be absent.
+func (q *queue) attendAny(dst, query, keys, values, bias compute.Tensor, a compute.Attention, s attendShape) {
 	if s.headDim > 128 {
 		q.fail("attend", fmt.Errorf("head dimension %d: %w", s.headDim, compute.ErrUnsupported))
 		return
 	}
-	fn, shared, err := q.device.attendKernel(s.headDim)
+	fn, shared, err := q.device.attendKernel(s.headDim, !bias.IsZero())
 	if err != nil {
 		q.fail("attend", err)
 		return
@@ -91,6 +108,9 @@ func (q *queue) attendAny(dst, query, keys, values compute.Tensor, a compute.Att
 		cacheHalf: half("attend", keys), scale: a.Scale}
 	if aligned(query) && aligned(keys) && aligned(values) {
 		g.vec = 1
+	}
+	if !bias.IsZero() {
+		g.pair, g.pairHead, g.pairRow = biasAddress(bias), int64(bias.Stride[0]), int64(bias.Stride[1])
 	}
 	if !a.LogCount.IsZero() {
 		g.logCount, g.logHead = address(a.LogCount), int64(a.LogCount.Stride[0])
@@ -114,16 +134,41 @@ func (q *queue) attendAny(dst, query, keys, values compute.Tensor, a compute.Att
 	q.launch("attend", fn, grid, [3]uint32{256, 1, 1}, shared, argument(g))
 }
 
+// biasAddress is address for a bias, whose strides may be negative: it checks the views of the first and last query.
+func biasAddress(t compute.Tensor) uint64 {
+	if t.Elems() == 0 {
+		return address(t)
+	}
+	at := t
+	for i := range 2 {
+		if t.Stride[i] < 0 {
+			at.Offset += (t.Shape[i] - 1) * t.Stride[i]
+			at.Stride[i] = -t.Stride[i]
+		}
+	}
+	return address(at) + uint64(int64(t.Offset-at.Offset)*int64(t.DType.Size()))
+}
+
+// attendAnyVariant is what attendany is compiled for.
+type attendAnyVariant struct {
+	headDim int
+	biased  bool
+}
+
 // attendKernel returns the kernel compiled for a head dimension and its shared memory.
-func (d *Device) attendKernel(headDim int) (fn uintptr, shared int, err error) {
+func (d *Device) attendKernel(headDim int, biased bool) (fn uintptr, shared int, err error) {
 	const row = attendBlock + 4
 	shared = 4 * (headDim*row + max(headDim*row, 64*(headDim+1)) + 64*row)
 	d.attendMu.Lock()
 	defer d.attendMu.Unlock()
-	if fn, ok := d.attends[headDim]; ok {
+	v, pair := attendAnyVariant{headDim, biased}, 0
+	if biased {
+		pair = 1
+	}
+	if fn, ok := d.attends[v]; ok {
 		return fn, shared, nil
 	}
-	module, err := d.modules.load("attendany", define("HEAD_DIM", headDim))
+	module, err := d.modules.load("attendany", define("HEAD_DIM", headDim), define("PAIR", pair))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -133,6 +178,6 @@ func (d *Device) attendKernel(headDim int) (fn uintptr, shared int, err error) {
 	if err := d.drv.SetShared(fn, shared); err != nil {
 		return 0, 0, err
 	}
-	d.attends[headDim] = fn
+	d.attends[v] = fn
 	return fn, shared, nil
 }

@@ -44,9 +44,9 @@ func newFakeGPU() *fakeGPU {
 const poisoned = 64 << 10
 
 // argSizes are the bytes of each kernel's argument, by the first part of its name.
-var argSizes = map[string]uintptr{"map": unsafe.Sizeof(mapArgs{}), "norm": unsafe.Sizeof(normArgs{}), "rope": unsafe.Sizeof(ropeArgs{}),
+var argSizes = map[string]uintptr{"map": unsafe.Sizeof(mapArgs{}), "norm": unsafe.Sizeof(normArgs{}), "addnorm": unsafe.Sizeof(normArgs{}), "normrope": unsafe.Sizeof(normArgs{}), "rope": unsafe.Sizeof(ropeArgs{}),
 	"gather": unsafe.Sizeof(gatherArgs{}), "timeembed": unsafe.Sizeof(timeEmbedArgs{}), "noise": unsafe.Sizeof(noiseArgs{}),
-	"linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{})}
+	"unfold": unsafe.Sizeof(unfoldArgs{}), "linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{})}
 
 func (f *fakeGPU) fail(call string) error {
 	err := f.failNext[call]

@@ -38,6 +38,10 @@ func TestConformanceOnGPU(t *testing.T) {
 	computetest.Run(t, func(t *testing.T) compute.Device { return openForTest(t) }, computetest.BF16)
 }
 
+func TestImagesOnGPU(t *testing.T) {
+	computetest.RunImages(t, func(t *testing.T) compute.Device { return openForTest(t) }, computetest.BF16)
+}
+
 func TestConformanceOnGPUInFloat32(t *testing.T) {
 	openForTest(t).Close()
 	computetest.Run(t, func(t *testing.T) compute.Device {
@@ -325,7 +329,7 @@ func TestKernelResources(t *testing.T) {
 		}
 	}
 	for dim := 16; dim <= 128; dim += 16 {
-		fn, shared, err := b.attendKernel(dim)
+		fn, shared, err := b.attendKernel(dim, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
-//go:embed kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
+//go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -20,11 +20,14 @@ type kernels struct {
 	two       [8]uintptr // dst, x, y
 	norm      [4]uintptr // dst, x
 	normWide  [4]uintptr
+	addNorm   [4]uintptr // dst, y
+	normRope  [4]uintptr // dst, x
 	rope      [4]uintptr // dst, x
 	gather    [2]uintptr // dst
 	timeembed [2]uintptr
 	noise     [2]uintptr
 	linear    [1]uintptr
+	unfold    [3]uintptr // units of 16, 4, 2 bytes
 }
 
 // kernelFile is one .cu file, the options it is compiled with, and where its functions go.
@@ -40,11 +43,14 @@ func (k *kernels) files() []kernelFile {
 		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_ff", "map_fb", "map_bf", "map_bb"}, k.one[:]},
 		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.two[:]},
 		{"norm", normOptions(normHeld), []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:]},
+		{"norm", normOptions(normHeld), []string{"addnorm_ff", "addnorm_fb", "addnorm_bf", "addnorm_bb"}, k.addNorm[:]},
+		{"norm", normOptions(normHeld), []string{"normrope_ff", "normrope_fb", "normrope_bf", "normrope_bb"}, k.normRope[:]},
 		{"norm", normOptions(normWideHeld), []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:]},
 		{"rope", nil, []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:]},
 		{"gather", nil, []string{"gather_f", "gather_b"}, k.gather[:]},
 		{"timeembed", nil, []string{"timeembed_f", "timeembed_b"}, k.timeembed[:]},
 		{"noise", nil, []string{"noise_f", "noise_b"}, k.noise[:]},
+		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:]},
 		{"linear", nil, []string{"linear"}, k.linear[:]},
 	}
 }

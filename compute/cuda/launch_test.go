@@ -226,8 +226,8 @@ func TestAttentionVariantsArePacked(t *testing.T) {
 	d, f := fakeDevice(t)
 	opened, _ := d.NewQueue()
 	q := opened.(*queue)
-	d.attends[32] = f.new()
-	f.names[d.attends[32]] = "attendany"
+	d.attends[attendAnyVariant{headDim: 32}] = f.new()
+	f.names[d.attends[attendAnyVariant{headDim: 32}]] = "attendany"
 	a, _ := d.NewArena(0)
 	query, keys := a.Tensor(compute.F32, 130, 96).Heads(3), a.Tensor(compute.BF16, 3, 200, 32)
 	dst := a.Tensor(compute.BF16, 3, 130, 32)
@@ -291,8 +291,8 @@ func TestMatrixAttentionIsChosenAndCut(t *testing.T) {
 			q.Attend(dst, query, keys, keys, compute.Attention{Scale: 1, Tiles: compute.Tiles{QueryTile: 64, KeyTile: 64, Keys: a.Tensor(compute.I32, 9), Ends: a.Tensor(compute.I32, 888)}})
 		},
 	} {
-		d.attends[128] = f.new()
-		f.names[d.attends[128]] = "attendany"
+		d.attends[attendAnyVariant{headDim: 128}] = f.new()
+		f.names[d.attends[attendAnyVariant{headDim: 128}]] = "attendany"
 		f.launches = nil
 		if run(); q.Err() != nil || strings.Join(f.launches, " ") != "attendany" {
 			t.Errorf("%s: %v, %v", name, q.Err(), f.launches)

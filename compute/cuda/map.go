@@ -39,6 +39,7 @@ const (
 	opClamp
 	opAddGated
 	opBias
+	opSquash
 )
 
 // Threads of a block and chunks of a thread, with one operand to read and with two: the fastest of BenchmarkSweep.

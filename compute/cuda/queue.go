@@ -47,11 +47,14 @@ type queue struct {
 	// The kernels' arguments. They live here because a launch needs them at a fixed place for the time of the call.
 	elementArgs   mapArgs
 	normArgs      normArgs
+	addArgs       addArgs
+	turnArgs      turnArgs
 	ropeArgs      ropeArgs
 	gatherArgs    gatherArgs
 	timeEmbedArgs timeEmbedArgs
 	noiseArgs     noiseArgs
 	linearArgs    linearArgs
+	unfoldArgs    unfoldArgs
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
 	operands      attendOperands

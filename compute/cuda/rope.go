@@ -6,17 +6,24 @@ import (
 	"longtake/compute"
 )
 
-// ropeArgs mirrors RopeArgs in kernels/rope/rope.cu.
-type ropeArgs struct {
-	dst, x, pos, time, row, column   uint64
+// turn mirrors Turn in kernels/types.cuh.
+type turn struct {
+	pos, time, row, column           uint64
 	fault                            uint64
-	dstHead, dstToken, xHead, xToken int64
 	posHead, posToken                int64
-	heads, tokens, headDim           uint32
 	timePairs, rowPairs, columnPairs uint32
 	times, rows, columns             uint32
 	minTime                          int32
-	inverse, vec                     uint32
+	inverse                          uint32
+}
+
+// ropeArgs mirrors RopeArgs in kernels/rope/rope.cu.
+type ropeArgs struct {
+	dst, x                           uint64
+	dstHead, dstToken, xHead, xToken int64
+	heads, tokens, vec               uint32
+	_                                uint32
+	turn                             turn
 }
 
 // Rope rotates pairs of adjacent elements by their token's position, see compute.Rope. A row or column position outside its
@@ -29,29 +36,13 @@ func (q *queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
 		mismatch("rope", dst, x)
 	}
 	heads, tokens, headDim := x.Shape[0], x.Shape[1], x.Shape[2]
-	if !(pos.DType == compute.I32 && (pos.Rank == 2 || pos.Rank == 3 && pos.Shape[0] == heads) &&
-		pos.Dim(-2) == tokens && pos.Dim(-1) == 3) {
-		mismatch("rope", pos, x)
-	}
+	turn := q.turn("rope", x, pos, r)
 	if x.Elems() == 0 {
 		return
 	}
 	a := &q.ropeArgs
-	*a = ropeArgs{dst: address(dst), x: address(x), pos: address(pos), fault: q.faultAt,
-		dstHead: int64(dst.Stride[0]), dstToken: int64(dst.Stride[1]), xHead: int64(x.Stride[0]), xToken: int64(x.Stride[1]),
-		posToken: int64(pos.Stride[pos.Rank-2]), heads: uint32(heads), tokens: uint32(tokens), headDim: uint32(headDim), minTime: int32(r.MinTime)}
-	if pos.Rank == 3 {
-		a.posHead = int64(pos.Stride[0])
-	}
-	if r.Inverse {
-		a.inverse = 1
-	}
-	a.time, a.times, a.timePairs = ropeTable(r.Time)
-	a.row, a.rows, a.rowPairs = ropeTable(r.Row)
-	a.column, a.columns, a.columnPairs = ropeTable(r.Column)
-	if !(int(a.timePairs+a.rowPairs+a.columnPairs)*2 == headDim) {
-		mismatch("rope", r.Time, r.Row, r.Column, x)
-	}
+	*a = ropeArgs{dst: address(dst), x: address(x), dstHead: int64(dst.Stride[0]), dstToken: int64(dst.Stride[1]), xHead: int64(x.Stride[0]),
+		xToken: int64(x.Stride[1]), heads: uint32(heads), tokens: uint32(tokens), turn: turn}
 	chunk := 2
 	if headDim%8 == 0 && aligned(dst) && aligned(x) {
 		chunk, a.vec = 8, 1
@@ -66,6 +57,29 @@ func (q *queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
 	grid := [3]uint32{uint32((tokens + tz - 1) / tz), 1, 1}
 	kernel := half("rope", dst)<<1 | half("rope", x)
 	q.launch("rope", q.device.kernels.rope[kernel], grid, [3]uint32{uint32(tx), uint32(ty), uint32(tz)}, 0, argument(a))
+}
+
+// turn checks positions and tables for x [heads, tokens, headDim] and packs them.
+func (q *queue) turn(op string, x, pos compute.Tensor, r compute.Rope) turn {
+	heads, tokens, headDim := x.Shape[0], x.Shape[1], x.Shape[2]
+	if !(pos.DType == compute.I32 && (pos.Rank == 2 || pos.Rank == 3 && pos.Shape[0] == heads) &&
+		pos.Dim(-2) == tokens && pos.Dim(-1) == 3) {
+		mismatch(op, pos, x)
+	}
+	t := turn{pos: address(pos), fault: q.faultAt, posToken: int64(pos.Stride[pos.Rank-2]), minTime: int32(r.MinTime)}
+	if pos.Rank == 3 {
+		t.posHead = int64(pos.Stride[0])
+	}
+	if r.Inverse {
+		t.inverse = 1
+	}
+	t.time, t.times, t.timePairs = ropeTable(r.Time)
+	t.row, t.rows, t.rowPairs = ropeTable(r.Row)
+	t.column, t.columns, t.columnPairs = ropeTable(r.Column)
+	if !(int(t.timePairs+t.rowPairs+t.columnPairs)*2 == headDim) {
+		mismatch(op, r.Time, r.Row, r.Column, x)
+	}
+	return t
 }
 
 // ropeTable checks one axis, F32 [positions, pairs, 2] contiguous, or absent.

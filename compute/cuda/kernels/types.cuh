@@ -4,6 +4,7 @@
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
+typedef int i32;
 typedef long long i64;
 
 struct bf16 {
@@ -79,3 +80,55 @@ __device__ __forceinline__ u32 over(u32 n, const Divisor& by) { return by.d == 1
 #define FAULT_INDEX 1u     // Gather: an index outside the table
 #define FAULT_POSITION 2u  // Rope: a row or column position outside its table
 #define FAULT_TILES 3u     // Attend: a tile list that leaves its tensor
+
+// Turn rotates pairs of adjacent elements by three-dimensional positions; see kernels/rope. turn in rope.go has the same layout.
+struct Turn {
+  const int* pos;
+  const float2 *time, *row, *column;  // (cos, sin) tables [positions, pairs]
+  u32* fault;
+  i64 posHead, posToken;
+  u32 timePairs, rowPairs, columnPairs;
+  u32 times, rows, columns;  // positions in each table
+  i32 minTime;
+  u32 inverse;
+};
+
+// Angles are the rows of the tables for one token.
+struct Angles {
+  const float2 *time, *row, *column;
+};
+
+__device__ __forceinline__ Angles angles(const Turn& a, u32 head, u32 token) {
+  const int* pos = a.pos + head * a.posHead + token * a.posToken;
+  Angles t = {nullptr, nullptr, nullptr};
+  bool outside = false;
+  if (a.timePairs) {
+    int p = max(pos[0], a.minTime) % (int)a.times;
+    if (p < 0) p += a.times;
+    t.time = a.time + (i64)p * a.timePairs;
+  }
+  if (a.rowPairs) {
+    u32 p = (u32)pos[1];
+    if (p >= a.rows) outside = true, p = 0;
+    t.row = a.row + (i64)p * a.rowPairs - a.timePairs;
+  }
+  if (a.columnPairs) {
+    u32 p = (u32)pos[2];
+    if (p >= a.columns) outside = true, p = 0;
+    t.column = a.column + (i64)p * a.columnPairs - (a.timePairs + a.rowPairs);
+  }
+  if (outside) *a.fault = FAULT_POSITION;
+  return t;
+}
+
+// rotate turns a chunk of V elements whose first pair in its head is pair.
+template <int V>
+__device__ __forceinline__ void rotate(float (&v)[V], const Turn& a, const Angles& t, u32 pair) {
+#pragma unroll
+  for (int j = 0; j < V / 2; j++, pair++) {
+    float2 cs = (pair < a.timePairs ? t.time : pair < a.timePairs + a.rowPairs ? t.row : t.column)[pair];
+    float s = a.inverse ? -cs.y : cs.y, p = v[2 * j], q = v[2 * j + 1];
+    v[2 * j] = p * cs.x - q * s;
+    v[2 * j + 1] = p * s + q * cs.x;
+  }
+}

@@ -1,4 +1,5 @@
-// Softmax attention in float for every variant of compute.Attention, see README.md. HEAD_DIM is defined by the launch side.
+// Softmax attention in float for every variant of compute.Attention, see README.md. HEAD_DIM and PAIR, whether there is a bias for
+// each pair of query and key, are defined by the launch side.
 struct AttendAnyArgs {
   void* dst;
   const void *query, *keys, *values;
@@ -13,8 +14,10 @@ struct AttendAnyArgs {
   u32 dstHalf, queryHalf, cacheHalf;  // 1: bf16
   float scale;
   u32 vec;  // rows of query, keys and values may be read 16 bytes at a time
+  const float* pair;  // with PAIR: a bias [heads, queries, keys]
+  i64 pairHead, pairRow;
 };
-static_assert(sizeof(AttendAnyArgs) == 208, "AttendAnyArgs is mirrored by attendAnyArgs in attendany.go");
+static_assert(sizeof(AttendAnyArgs) == 232, "AttendAnyArgs is mirrored by attendAnyArgs in attendany.go");
 
 #define BQ 64                // queries of a thread block
 #define BK 64                // keys of a step
@@ -124,7 +127,13 @@ extern "C" __global__ void __launch_bounds__(256) attendany(const __grid_constan
 #pragma unroll
         for (int j = 0; j < 4; j++) {
           // A hidden key stays hidden whatever its dot product is (an infinite or absent one would give NaN).
-          s[i][j] = bias[j] == -INF ? -INF : s[i][j] * a.scale + bias[j];
+#if PAIR
+          u32 row = min(q0 + ty * 4 + i, qEnd - 1), key = min(k0 + tx * 4 + j, hi - 1);
+          float b = bias[j] + a.pair[head * a.pairHead + (i64)row * a.pairRow + key];
+#else
+          float b = bias[j];
+#endif
+          s[i][j] = b == -INF ? -INF : s[i][j] * a.scale + b;
           m = fmaxf(m, s[i][j]);
         }
 #pragma unroll

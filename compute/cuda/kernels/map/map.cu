@@ -15,7 +15,7 @@ struct MapArgs {
 };
 static_assert(sizeof(MapArgs) == 184, "MapArgs is mirrored by mapArgs in map.go");
 
-enum { ACTIVATE, MIX, CLAMP, ADDGATED, BIAS };
+enum { ACTIVATE, MIX, CLAMP, ADDGATED, BIAS, SQUASH };
 
 // Place is where a chunk's row lies in the three outer dimensions.
 struct Place {
@@ -53,6 +53,9 @@ __device__ __forceinline__ void apply(const MapArgs& a, float (&x)[V], const flo
   } else if (a.op == CLAMP) {
 #pragma unroll
     for (int j = 0; j < V; j++) x[j] = x[j] < a.a ? a.a : (x[j] > a.b ? a.b : x[j]);
+  } else if (a.op == SQUASH) {
+#pragma unroll
+    for (int j = 0; j < V; j++) x[j] = a.a * tanhf(x[j] / a.a);
   } else {
     if (param != nullptr) {
       float g[V];

@@ -1,0 +1,34 @@
+package compute
+
+// AddNormer is a Queue that adds and normalises in one pass over the rows.
+type AddNormer interface {
+	// AddNorm is AddGated(sum, x, y, gate), then Norm(dst, sum, n). sum may be x, and dst y.
+	AddNorm(dst, sum, x, y, gate Tensor, n Norm)
+}
+
+// AddNorm runs dq's AddNorm, or the two operations that it stands for.
+func AddNorm(dq Queue, dst, sum, x, y, gate Tensor, n Norm) {
+	if f, ok := dq.(AddNormer); ok {
+		f.AddNorm(dst, sum, x, y, gate, n)
+		return
+	}
+	dq.AddGated(sum, x, y, gate)
+	dq.Norm(dst, sum, n)
+}
+
+// NormRoper is a Queue that normalises rows and rotates their heads in one pass.
+type NormRoper interface {
+	// NormRope is Norm(x, x, n), then Rope(dst, x.Heads(heads), pos, r): x [tokens, heads*headDim], dst [heads, tokens,
+	// headDim] with any strides, also the heads of x. Where dst is elsewhere, x afterwards holds what it held or its norm.
+	NormRope(dst, x Tensor, n Norm, pos Tensor, r Rope)
+}
+
+// NormRope runs dq's NormRope, or the two operations that it stands for.
+func NormRope(dq Queue, dst, x Tensor, n Norm, pos Tensor, r Rope) {
+	if f, ok := dq.(NormRoper); ok {
+		f.NormRope(dst, x, n, pos, r)
+		return
+	}
+	dq.Norm(x, x, n)
+	dq.Rope(dst, x.Heads(dst.Shape[0]), pos, r)
+}
