@@ -33,6 +33,11 @@ type network struct {
 
 func load(t *testing.T, g *golden.Case, kernel string, passes int) *network {
 	t.Helper()
+	return loadSize(t, g, kernel, tiny, dit.Size{Frames: tiny.ChunkFrames, Passes: passes, PromptTokens: tiny.TextTokens})
+}
+
+func loadSize(t *testing.T, g *golden.Case, kernel string, config dit.Config, size dit.Size) *network {
+	t.Helper()
 	dev := openDevice(t, kernel)
 	dq, _ := dev.NewQueue()
 	arena, _ := dev.NewArena(0)
@@ -43,23 +48,26 @@ func load(t *testing.T, g *golden.Case, kernel string, passes int) *network {
 	}
 	t.Cleanup(func() { file.Close() })
 	audit := weights.NewAudit(file)
-	m := dit.Load(weights.Placer{Audit: audit, Arena: arena, Queue: dq}, tiny, dit.WanNames)
+	m := dit.Load(weights.Placer{Audit: audit, Arena: arena, Queue: dq}, config, dit.WanNames)
 	if err := audit.Err(); err != nil {
 		t.Fatal(err)
 	}
-	n := tiny.ChunkFrames * tiny.Tokens()
-	net := &network{dev, dq, arena, m.NewWork(arena, dev.Types(), dit.Size{Frames: tiny.ChunkFrames, Passes: passes, PromptTokens: tiny.TextTokens}), arena.Tensor(compute.F32, n, 64), arena.Tensor(compute.F32, n, 64)}
+	n := max(size.Frames, size.Wide) * tiny.Tokens()
+	net := &network{dev, dq, arena, m.NewWork(arena, dev.Types(), size), arena.Tensor(compute.F32, n, 64), arena.Tensor(compute.F32, n, 64)}
 
 	// The prompt: its rows and one zero row for all the padding.
 	rows := g.Floats(t, "global.safetensors", "in.context")[:(promptTokens+1)*tiny.TextDim]
 	encoded := arena.Tensor(compute.F32, promptTokens+1, tiny.TextDim)
 	dq.Upload(encoded, bytes(rows))
-	net.work.Prompt(dq, encoded, tiny.TextTokens-promptTokens)
+	net.work.Prompt(dq, encoded, config.TextTokens-promptTokens)
 	return net
 }
 
 func (n *network) cache(t *testing.T, w kvcache.Window) kvcache.Cache {
-	s := tiny.CacheShape()
+	return n.cacheOf(t, w, tiny.CacheShape())
+}
+
+func (n *network) cacheOf(t *testing.T, w kvcache.Window, s kvcache.Shape) kvcache.Cache {
 	s.DType = n.dev.Types().Cache
 	c, err := w.New(n.dev, n.dq, s)
 	if err != nil {

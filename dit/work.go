@@ -54,13 +54,15 @@ type Size struct {
 	Frames, Passes, PromptTokens int
 	// Pair makes room for PredictPair, a forward of twice as many frames.
 	Pair bool
+	// Wide, if more than Frames, is how many frames some other forwards have.
+	Wide int
 }
 
 // NewWork allocates a session's memory. Faults are kept by the arena.
 func (m *Model) NewWork(a compute.Arena, types compute.Types, s Size) *Work {
-	frames, passes, skip, promptTokens := s.Frames, s.Passes, 0, s.PromptTokens
+	frames, passes, skip, promptTokens := max(s.Frames, s.Wide), s.Passes, 0, s.PromptTokens
 	if s.Pair {
-		frames, passes, skip = 2*frames, passes+1, frames
+		frames, passes, skip = s.Frames+frames, passes+1, s.Frames
 	}
 	n, d, act := frames*m.Tokens(), m.Dim, types.Activation
 	rows := passes * frames
@@ -99,23 +101,22 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, s Size) *Work {
 func (w *Work) Attend(self, cross attention.Policy) { w.self, w.cross = self, cross }
 
 // Schedule sets the timesteps (0 to 1000) of every pass, Size.Frames each, the clean pass last, and computes what depends on
-// them alone. Call it once before the first chunk.
+// them alone. Wide forwards go on with the last one. Call it once before the first chunk.
 func (w *Work) Schedule(dq compute.Queue, timesteps [][]float32) {
 	m, frames := w.m, w.frames
 	var t []byte
-	row := func(parts ...[]float32) {
-		for _, part := range parts {
-			for _, v := range part {
-				t = binary.LittleEndian.AppendUint32(t, math.Float32bits(v))
+	row := func(before, pass []float32) {
+		for i := range frames {
+			v := pass[max(0, min(i-w.skip, len(pass)-1))]
+			if i < w.skip { // the chunk before, which only the pair's forward has
+				v = before[i]
 			}
+			t = binary.LittleEndian.AppendUint32(t, math.Float32bits(v))
 		}
 	}
 	clean := timesteps[len(timesteps)-1]
 	for _, pass := range timesteps {
-		if w.size.Pair { // the first half belongs to the chunk before, which only the pair's forward has
-			row(clean)
-		}
-		row(pass)
+		row(clean, pass)
 	}
 	if w.size.Pair {
 		row(clean, timesteps[0])
@@ -156,7 +157,7 @@ func (w *Work) Control(dq compute.Queue, actions, headings []int) {
 	}
 	last := len(actions) - 1
 	w.controls[0], w.controls[1] = w.controls[1], w.controls[0][:0]
-	for i := range w.size.Frames {
+	for i := range w.frames - w.skip {
 		w.controls[1] = append(w.controls[1], [2]int{actions[min(i, last)], headings[min(i, last)]})
 	}
 	of := func(frame int) [2]int { // a frame of a forward

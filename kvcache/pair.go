@@ -51,7 +51,7 @@ func (c *frames) Before() Layers { return &c.before }
 // endPair counts the first chunk as history.
 func (c *frames) endPair() {
 	if c.guard.Bad() {
-		c.work.span = Span{}
+		c.work.span = Span{Start: c.done}
 	} else {
 		c.done += c.before.span.Frames
 	}

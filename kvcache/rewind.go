@@ -37,7 +37,7 @@ func (c *frames) Rewind(first, keep int) error {
 	}
 	g.kept, g.first, g.high = keep, first, first-keep
 	c.pos.Rewind(first)
-	c.done = first
+	c.done, c.work.span = first, Span{Start: first}
 	return nil
 }
 

@@ -30,6 +30,14 @@ func (w Window) String() string {
 	return fmt.Sprintf("window %d + %d anchor", w.Recent, w.Anchor)
 }
 
+// Frames returns the most frames that are in view, the chunk in work included; 0 without limit.
+func (w Window) Frames(s Shape) int {
+	if w.Recent == Full {
+		return 0
+	}
+	return w.Anchor + w.Recent + s.ChunkFrames
+}
+
 // firstFrames is the capacity that a full cache begins with; it doubles when it is spent.
 const firstFrames = 64
 
@@ -70,6 +78,7 @@ type side struct {
 	parts  []Part
 	rope   compute.Rope
 	at     compute.Tensor // positions
+	near   bool           // anchors are read elsewhere
 	late   bool           // old keys are turned layer by layer, at Draft
 	layers []frameLayer
 }
@@ -272,14 +281,18 @@ func (c *frames) open(dq compute.Queue, span Span) {
 	c.pos.Begin(dq, span)
 	c.work.span, c.work.rope, c.work.at = span, c.pos.Rope(), c.pos.Chunk(span.Frames*c.shape.Tokens())
 	c.partition(&c.work)
-	if c.policy.Near && c.place(span.Start+span.Frames) > c.slots {
-		b := c.host[:0]
-		for f := range c.policy.Anchor {
-			b = c.pos.appendFrame(b, span.Start-c.policy.Recent-c.policy.Anchor+f)
-		}
-		c.host = b
-		dq.Upload(c.near, b)
+	anchors := c.policy.Anchor
+	recent := min(c.place(span.Start+span.Frames), c.slots) - anchors - span.Frames
+	at := span.Start - recent - anchors // where near anchors are read
+	if c.work.near = c.policy.Near && recent >= 0 && at != c.frameAt(0, span.Start); !c.work.near {
+		return
 	}
+	b := c.host[:0]
+	for f := range anchors {
+		b = c.pos.appendFrame(b, at+f)
+	}
+	c.host = b
+	dq.Upload(c.near, b)
 }
 
 // partition lists what lies in the used slots: every kept frame is Recent in a window; a full cache calls what is before the
@@ -307,7 +320,7 @@ func (c *frames) partition(x *side) {
 // anchors directly before the window.
 func (c *frames) turn(dq compute.Queue, x *side, layer int) {
 	n, l := c.shape.Tokens(), &c.layers[layer]
-	if c.policy.Near && c.place(x.span.Start+x.span.Frames) > c.slots {
+	if x.near {
 		a := c.policy.Anchor * n
 		dq.Rope(l.keys.Slice(1, 0, a), l.raw, c.near.Slice(0, 0, a), x.rope)
 	}
@@ -353,7 +366,7 @@ func (c *frames) End() {
 	if !c.guard.Bad() {
 		c.done += c.work.span.Frames
 	}
-	c.work.span = Span{}
+	c.work.span = Span{Start: c.done}
 }
 
 // Layer returns block i's side.

@@ -69,6 +69,8 @@ type Parts struct {
 	Loop Loop
 	// Refresh is what a new prompt does to the history when a request does not say.
 	Refresh Refresh
+	// Restart is how long histories begin anew when a request does not say.
+	Restart Restart
 	// Advance returns the pose that an action leads to, by dead reckoning; nil for models whose actions give none.
 	Advance func(p kvcache.Pose, action int) kvcache.Pose
 	// Still says when a step that Advance counts has failed at a wall.
@@ -137,6 +139,8 @@ type Request struct {
 	Chunks int
 	// Refresh is what SetPrompt does to the history; the zero value is the model's own way.
 	Refresh Refresh
+	// Restart says when the history begins anew; the zero value is the model's own way.
+	Restart Restart
 	// Peek says that Session.Peek will be called; decoders that remember then take memory to go back.
 	Peek bool
 	// Start are frames that the video begins with, 1 + n*Parts.Stride of them; the model goes on from them.
@@ -170,12 +174,6 @@ func (e *Engine) arena(allocate func(a compute.Arena) error) (compute.Arena, err
 
 // defaults fills in the policies that a request leaves out.
 func (e *Engine) defaults(r Request) Request {
-	if r.Loop == ModelLoop {
-		r.Loop = max(e.Loop, Blockwise)
-	}
-	if r.Refresh == ModelRefresh {
-		r.Refresh = max(e.Refresh, NoRefresh)
-	}
 	if r.Cache == nil {
 		r.Cache = e.Cache
 	}
@@ -184,6 +182,15 @@ func (e *Engine) defaults(r Request) Request {
 	}
 	if r.Cross == nil {
 		r.Cross = attention.Dense{}
+	}
+	if r.Loop == ModelLoop {
+		r.Loop = max(e.Loop, Blockwise)
+	}
+	if r.Refresh == ModelRefresh {
+		r.Refresh = e.refreshFor(r)
+	}
+	if r.Restart == (Restart{}) {
+		r.Restart = e.Restart
 	}
 	return r
 }

@@ -81,6 +81,14 @@ func (s *Overlapped) key() compute.NoiseKey {
 // first begins the next chunk. If the one before it is open, its clean pass and the chunk's first step are one forward; rest is
 // the step to go on with.
 func (s *Overlapped) first(actions []int) (end place, rest int, err error) {
+	if s.due() {
+		if err := s.close(); err != nil {
+			return end, 0, err
+		}
+		if err := s.restart(); err != nil {
+			return end, 0, err
+		}
+	}
 	if !s.open {
 		end, err = s.begin(s.span(), actions)
 		if err == nil {
@@ -100,6 +108,7 @@ func (s *Overlapped) first(actions []int) (end place, rest int, err error) {
 	if err := s.dq.Err(); err != nil {
 		return end, 0, fmt.Errorf("chunk %d: %w", s.chunk, err)
 	}
+	s.remember(s.both.Slice(0, 0, s.latent.Dim(0)))
 	if cache.End(); s.done() < next.Start { // left out: the cache says why
 		return end, 0, cache.Begin(s.dq, s.span())
 	}

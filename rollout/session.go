@@ -28,6 +28,7 @@ type Session struct {
 	vae    Decoder
 
 	self, cross attention.Policy
+	renewal     renewal
 
 	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
 	both                  compute.Tensor // the chunk before, then latent, of an Overlapped
@@ -108,9 +109,13 @@ func (s *Session) policies(r Request) (err error) {
 // allocate takes the session's tensors from a: an arena, or a meter that only counts.
 func (s *Session) allocate(e *Engine, a compute.Arena, r Request, steps int) (err error) {
 	c := e.Network.Config
+	if s.renewal, err = newRenewal(e, r); err != nil {
+		return err
+	}
 	n, pair := c.ChunkFrames*c.Tokens(), r.Loop == Overlapping
 	s.actions, s.headings, s.poses = make([]int, c.ChunkFrames), make([]int, c.ChunkFrames), make([]kvcache.Pose, c.ChunkFrames)
-	s.work = e.Network.NewWork(a, e.Device.Types(), dit.Size{Frames: c.ChunkFrames, Passes: steps + 1, PromptTokens: e.Text.MaxTokens(), Pair: pair})
+	s.work = e.Network.NewWork(a, e.Device.Types(), dit.Size{Frames: c.ChunkFrames, Passes: steps + 1, PromptTokens: e.Text.MaxTokens(), Pair: pair, Wide: s.renewal.wide()})
+	s.renewal.allocate(e, a)
 	s.pred, s.scratch = a.Tensor(compute.F32, n, c.Out), a.Tensor(compute.F32, n, c.In)
 	if pair {
 		s.both = a.Tensor(compute.F32, 2*n, c.In)
@@ -135,14 +140,16 @@ func (s *Session) timesteps() [][]float32 {
 	return out
 }
 
-// SetPrompt encodes a prompt and uses it from the next chunk on.
+// SetPrompt encodes a prompt and uses it from the next chunk on, with the history as Request.Refresh says.
 func (s *Session) SetPrompt(ctx context.Context, prompt string) (err error) {
 	defer s.guard(&err)
 	if s.closed {
 		return ErrClosed
 	}
-	s.unknown, err = s.engine.setPrompt(ctx, s.dq, s.work, prompt)
-	return err
+	if s.unknown, err = s.engine.setPrompt(ctx, s.dq, s.work, prompt); err != nil {
+		return err
+	}
+	return s.renew()
 }
 
 // setPrompt encodes a prompt, in turn with other sessions, and gives its keys to work.
@@ -236,6 +243,9 @@ func (s *Session) denoise(ctx context.Context, actions []int) (end place, err er
 	if s.closed {
 		return end, ErrClosed
 	}
+	if err := s.restart(); err != nil {
+		return end, err
+	}
 	if end, err = s.begin(s.span(), actions); err != nil {
 		return end, err
 	}
@@ -260,6 +270,7 @@ func (s *Session) commit(latent compute.Tensor, end place) (err error) {
 	if err := s.dq.Err(); err != nil {
 		return fmt.Errorf("chunk %d: %w", s.chunk, err)
 	}
+	s.remember(latent)
 	s.cache.End()
 	s.place = end
 	s.chunk++
