@@ -128,3 +128,13 @@ func TestRolloutEqualsSelfForcing(t *testing.T) {
 		}
 	}
 }
+
+// floats downloads a tensor.
+func floats(dq compute.Queue, x compute.Tensor) []float32 {
+	b, out := make([]byte, x.Bytes()), make([]float32, x.Elems())
+	dq.Download(b, x)
+	for i := range out {
+		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	return out
+}

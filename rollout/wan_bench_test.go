@@ -1,0 +1,117 @@
+package rollout_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"longtake/compute"
+	"longtake/dit"
+	"longtake/kvcache"
+	"longtake/rollout"
+	"longtake/sampler"
+	"longtake/weights"
+)
+
+// wan13 is Wan-2.1 at 1.3 billion parameters and 832x480.
+var wan13 = dit.Config{
+	Dim: 1536, Heads: 12, Layers: 30, FFN: 8960, In: 64, Out: 64, Rows: 30, Columns: 52, ChunkFrames: 3,
+	Conv: [3]int{16, 2, 2}, TextDim: 4096, TextTokens: 512, FreqDim: 256, MaxPeriod: 10000,
+	Pairs: [3]int{22, 21, 21}, Theta: [3]float64{10000, 10000, 10000}, Eps: 1e-6,
+}
+
+// nothing is a file without tensors.
+type nothing struct{}
+
+func (nothing) Tensor(string) (compute.Host, error) { return compute.Host{}, weights.ErrMissing }
+
+// made is an arena that makes weights of noise.
+type made struct {
+	compute.Arena
+	noise []byte
+}
+
+func (m made) Matrix(h compute.Host) compute.Matrix {
+	h.DType = compute.F32
+	h.Data = m.noise[:4*h.Elems()]
+	return m.Arena.Matrix(h)
+}
+
+// bigEngine is a network of the real size with weights of noise.
+func bigEngine(b *testing.B) *rollout.Engine {
+	b.Helper()
+	dev := openDevice(b, "cuda")
+	dq, _ := dev.NewQueue()
+	arena, err := dev.NewArena(0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { dq.Close(); arena.Free(); dev.Close() })
+	rng := rand.New(rand.NewPCG(1, 2))
+	var noise []byte
+	for range 3 * 1536 * 8960 {
+		noise = binary.LittleEndian.AppendUint32(noise, math.Float32bits(float32(rng.NormFloat64()*0.02)))
+	}
+	p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: made{arena, noise}, Queue: dq}
+	network := dit.Load(p, wan13, dit.WanNames)
+	encoded := arena.Tensor(compute.F32, 22, wan13.TextDim)
+	dq.Noise(encoded, compute.NoiseKey{Seed: 1})
+	if err := dq.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	return rollout.NewEngine(dev, arena, rollout.Parts{
+		Network: network, Text: fixedText{encoded}, CacheShape: wan13.CacheShape(),
+		NewDecoder: func(compute.Arena, bool) (rollout.Decoder, error) { return noFrames{}, nil },
+		NewSolver:  func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 750, 500, 250}, 5) },
+	})
+}
+
+// Chunks of three latent frames of the 1.3B network, both loops in turn; the window is full.
+func BenchmarkWanLoops(b *testing.B) {
+	e := bigEngine(b)
+	for _, window := range []kvcache.Window{{Anchor: 3, Recent: 6}, {Recent: 18}} {
+		loops := []rollout.Loop{rollout.Blockwise, rollout.Overlapping}
+		var sessions []rollout.Timeline
+		for _, loop := range loops {
+			s, err := e.Open(b.Context(), rollout.Request{Cache: window, Loop: loop})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			for range window.Frames(e.CacheShape)/3 + 2 {
+				if _, err := s.Next(b.Context()); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if _, err := s.Latents(); err != nil {
+				b.Fatal(err)
+			}
+			sessions = append(sessions, s)
+		}
+		b.Run(fmt.Sprint("cache=", window), func(b *testing.B) {
+			best := [2]time.Duration{time.Hour, time.Hour}
+			for b.Loop() {
+				for i, s := range sessions {
+					began := time.Now()
+					if _, err := s.Next(b.Context()); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := s.Latents(); err != nil { // waits
+						b.Fatal(err)
+					}
+					best[i] = min(best[i], time.Since(began))
+				}
+			}
+			for i, loop := range loops {
+				b.ReportMetric(float64(best[i].Microseconds())/1e3, loop.String()+"-ms/chunk")
+				b.ReportMetric(float64(sessions[i].Bytes())/1e9, loop.String()+"-GB")
+			}
+		})
+		for _, s := range sessions {
+			s.Close()
+		}
+	}
+}
