@@ -2,6 +2,7 @@ package dit
 
 import (
 	"fmt"
+	"slices"
 
 	"longtake/kvcache"
 )
@@ -34,6 +35,10 @@ type Config struct {
 	Eps float32
 	// Actions and Headings are the sizes of the control tables; 0 for a network without controls.
 	Actions, Headings int
+	// Waves are the wavelengths, in cells, of the features that tell a controlled network where a frame is made; nil: it is not
+	// told. ViewTan is the tangent of half the horizontal angle of view.
+	Waves   []float64
+	ViewTan float64
 }
 
 // Tokens returns the tokens of a latent frame.
@@ -51,6 +56,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("width %d does not divide into %d heads", c.Dim, c.Heads)
 	case 2*(c.Pairs[0]+c.Pairs[1]+c.Pairs[2]) != c.HeadDim():
 		return fmt.Errorf("rotary pairs %v do not fill heads of %d", c.Pairs, c.HeadDim())
+	case len(c.Waves) > 0 && (c.Actions == 0 || c.Headings == 0 || slices.Min(c.Waves) <= 0 || c.ViewTan <= 0):
+		return fmt.Errorf("places with wavelengths %v and tangent %v need actions, headings and positive numbers", c.Waves, c.ViewTan)
 	}
 	return nil
 }

@@ -53,11 +53,11 @@ func (w *Work) forward(dq compute.Queue, dst, x compute.Tensor, pass Pass, parts
 		defer b.EndBatch()
 	}
 	m, n := w.m, x.Dim(0)
+	w.first = pass.Skip * m.Tokens()
 	h := w.residual.Slice(0, 0, n)
 	m.patch.apply(dq, h, x, compute.None)
-	if m.control != nil {
-		lo := pass.Skip * m.Tokens()
-		dq.AddGated(h, h, w.added.Slice(0, lo, lo+n), compute.Tensor{})
+	if m.steered != nil {
+		dq.AddGated(h, h, w.added.Slice(0, w.first, w.first+n), compute.Tensor{})
 	}
 	y := w.normed.Slice(0, 0, n)
 	dq.Norm(y, h, w.entry(pass, 0, 0, n))
@@ -127,11 +127,14 @@ func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, pa
 func (w *Work) store(dq compute.Queue, layer int, p part, k, v compute.Tensor) {
 	k, n := k.Slice(0, p.lo, p.hi), compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normK}
 	keys, values, l := k.Heads(w.m.Heads), v.Slice(0, p.lo, p.hi).Heads(w.m.Heads), p.cache.Layer(layer)
-	if f, ok := l.(kvcache.NormDrafter); ok && !p.pass.Clean {
+	if f, ok := l.(kvcache.NormDrafter); ok && !p.pass.Clean && w.places == nil {
 		f.DraftNorm(dq, k, n, values)
 		return
 	}
 	dq.Norm(k, k, n)
+	if w.places != nil {
+		dq.AddGated(k, k, w.shown(w.places.k[layer], p), compute.Tensor{})
+	}
 	if p.pass.Clean {
 		l.Commit(dq, keys, values)
 	} else {
@@ -144,8 +147,20 @@ func (w *Work) selfAttend(dq compute.Queue, layer int, p part, dst, q compute.Te
 	heads := w.m.Heads
 	dst, q = dst.Slice(0, p.lo, p.hi), q.Slice(0, p.lo, p.hi)
 	at := w.site(attention.Self, layer, p)
-	compute.NormRope(dq, q.Heads(heads), q, compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normQ}, at.Pos, at.Rope)
+	norm := compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normQ}
+	if w.places == nil {
+		compute.NormRope(dq, q.Heads(heads), q, norm, at.Pos, at.Rope)
+	} else {
+		dq.Norm(q, q, norm)
+		dq.AddGated(q, q, w.shown(w.places.q[layer], p), compute.Tensor{})
+		dq.Rope(q.Heads(heads), q.Heads(heads), at.Pos, at.Rope)
+	}
 	w.self.Attend(dq, at, dst.Heads(heads), q.Heads(heads), p.cache.Layer(layer).View())
+}
+
+// shown returns a part's rows of what is added per token of all frames.
+func (w *Work) shown(rows compute.Tensor, p part) compute.Tensor {
+	return rows.Slice(0, w.first+p.lo, w.first+p.hi)
 }
 
 // site tells an attention policy where it is.

@@ -14,7 +14,7 @@ type Model struct {
 	headMod                             compute.Tensor // [2, dim]: shift, scale
 	modulation                          compute.Tensor // [layers, 6*dim]
 	blocks                              []block
-	control                             *control
+	steered                             *control
 	text1, text2                        linear // absent when Config.TextDim is 0
 }
 
@@ -36,6 +36,7 @@ type block struct {
 	crossQ, crossKV, crossOut linear         // k and v stacked
 	crossNormQ, crossNormK    compute.Tensor
 	ffn1, ffn2                linear
+	placeQ, placeK            compute.Matrix // [dim, 8*waves], of Config.Waves
 }
 
 // control holds the additions of the embedded world model: actions and headings. Its position table belongs to the tokens.
@@ -44,6 +45,7 @@ type control struct {
 	action                  compute.Tensor // [actions, dim], added to all tokens of a frame
 	ray                     compute.Tensor // [headings*columns, dim], added to the tokens of a column
 	actionTime, headingTime compute.Tensor // [actions, dim], [headings, dim], added to the time embedding
+	placeIn                 compute.Matrix // [dim, 8*waves], of Config.Waves
 }
 
 // Load reads the network's tensors. Faults are kept by the placer's Loader and Arena.
@@ -70,12 +72,15 @@ func Load(l weights.Placer, c Config, n Names) *Model {
 	}
 	m.modulation = l.Stack(modulation, 6, d).Reshape(c.Layers, 6*d)
 	if c.Actions > 0 {
-		m.control = &control{
+		m.steered = &control{
 			place:       l.Table("pos", c.Tokens(), d),
 			action:      l.Table("act_tok", c.Actions, d),
 			ray:         l.Table("ray_tok", c.Headings, c.Columns, d).Reshape(c.Headings*c.Columns, d),
 			actionTime:  l.Table("act_e", c.Actions, d),
 			headingTime: l.Table("head_e", c.Headings, d),
+		}
+		if n := 8 * len(c.Waves); n > 0 {
+			m.steered.placeIn = l.Matrix(d, n, "place_in")
 		}
 	}
 	return m
@@ -83,7 +88,7 @@ func Load(l weights.Placer, c Config, n Names) *Model {
 
 func loadBlock(l weights.Placer, c Config, n Names) block {
 	d := c.Dim
-	return block{
+	b := block{
 		qkv:        loadLinear(l, 3*d, d, "self_attn.q", "self_attn.k", "self_attn.v"),
 		selfOut:    loadLinear(l, d, d, "self_attn.o"),
 		normQ:      l.Table("self_attn.norm_q"+n.NormSuffix, d),
@@ -98,6 +103,10 @@ func loadBlock(l weights.Placer, c Config, n Names) block {
 		ffn1:       loadLinear(l, c.FFN, d, n.FFN1),
 		ffn2:       loadLinear(l, d, c.FFN, n.FFN2),
 	}
+	if n := 8 * len(c.Waves); n > 0 {
+		b.placeQ, b.placeK = l.Matrix(d, n, "place_q"), l.Matrix(d, n, "place_k")
+	}
+	return b
 }
 
 // loadLinear loads one linear layer, or several of one shape stacked along the outputs.

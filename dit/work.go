@@ -15,10 +15,12 @@ type Work struct {
 	size        Size
 	frames      int // latent frames of a forward at most
 	skip        int // frames of the chunk before, which come first in a pair
+	first       int // token of all frames that the forward in work begins with
 	self, cross attention.Policy
 	host        []byte // of uploads
 	parts       [2]part
-	controls    [2][][2]int // action and heading of each frame: of the chunk before, and of the one in work
+	controls    [2][]spot // of each frame: of the chunk before, and of the one in work
+	places      *places   // of networks that are told them
 
 	// Between operations, for up to that many frames of tokens.
 	residual     compute.Tensor // F32 [tokens, dim]
@@ -37,7 +39,7 @@ type Work struct {
 
 	// Controls of the chunk in work.
 	added                       compute.Tensor // F32 [tokens, dim], added to the patch embedding
-	place, action, ray          compute.Tensor // I32 [tokens]
+	position, action, ray       compute.Tensor // I32 [tokens]
 	actionOfPass, headingOfPass compute.Tensor // I32 [passes*frames]
 
 	// Cross attention.
@@ -79,9 +81,10 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, s Size) *Work {
 		rowOfHead: a.Tensor(compute.I32, rows*2), rowOfPart: a.Tensor(compute.I32, rows*2),
 		promptKV: a.Tensor(act, promptTokens, 2*d),
 	}
-	if m.control != nil {
+	if m.steered != nil {
+		w.places = m.newPlaces(a, act, frames)
 		w.added = a.Tensor(compute.F32, n, d)
-		w.place, w.action, w.ray = a.Tensor(compute.I32, n), a.Tensor(compute.I32, n), a.Tensor(compute.I32, n)
+		w.position, w.action, w.ray = a.Tensor(compute.I32, n), a.Tensor(compute.I32, n), a.Tensor(compute.I32, n)
 		w.actionOfPass, w.headingOfPass = a.Tensor(compute.I32, rows), a.Tensor(compute.I32, rows)
 	}
 	if m.TextDim > 0 {
@@ -130,7 +133,7 @@ func (w *Work) Schedule(dq compute.Queue, timesteps [][]float32) {
 	dq.TimeEmbed(w.sinusoids, w.timesteps, m.MaxPeriod)
 	m.time1.apply(dq, w.timeHidden, w.sinusoids, compute.SiLU)
 	m.time2.apply(dq, w.timeAlone, w.timeHidden, compute.None)
-	if m.control == nil {
+	if m.steered == nil {
 		dq.Copy(w.timeSum, w.timeAlone)
 		w.modulate(dq)
 	}
@@ -147,36 +150,45 @@ func (w *Work) modulate(dq compute.Queue) {
 	dq.Gather(w.headModulation, m.headMod, w.rowOfPart, true)
 }
 
-// Control sets action and heading of each latent frame of the chunk; it must come before the chunk's first Predict in
-// networks with Config.Actions, and does nothing in others. Values must be in range. In a Work for pairs those of the call
-// before stay for the chunk before.
-func (w *Work) Control(dq compute.Queue, actions, headings []int) {
-	c, m := w.m.control, w.m
-	if c == nil {
+// Control sets action, heading and place (x, y) of each latent frame of the chunk; it must come before the chunk's first Predict in
+// networks with Config.Actions, and does nothing in others. Values must be in range; only networks with Config.Waves look
+// at places. In a Work for pairs those of the call before stay for the chunk before.
+func (w *Work) Control(dq compute.Queue, actions, headings []int, places [][2]float64) {
+	if w.m.steered == nil {
 		return
 	}
 	last := len(actions) - 1
 	w.controls[0], w.controls[1] = w.controls[1], w.controls[0][:0]
 	for i := range w.frames - w.skip {
-		w.controls[1] = append(w.controls[1], [2]int{actions[min(i, last)], headings[min(i, last)]})
+		i = min(i, last)
+		w.controls[1] = append(w.controls[1], spot{actions[i], headings[i], places[i][0], places[i][1]})
 	}
-	of := func(frame int) [2]int { // a frame of a forward
-		if frame >= w.skip {
-			return w.controls[1][frame-w.skip]
-		}
-		if len(w.controls[0]) == 0 {
-			return [2]int{} // there is no chunk before
-		}
-		return w.controls[0][frame]
+	w.control(dq)
+}
+
+// spotOf returns what is known of a frame of a forward.
+func (w *Work) spotOf(frame int) spot {
+	if frame >= w.skip {
+		return w.controls[1][frame-w.skip]
 	}
-	w.index(dq, w.place, func(i int) int { return i % m.Tokens() })
-	w.index(dq, w.action, func(i int) int { return of(i / m.Tokens())[0] })
-	w.index(dq, w.ray, func(i int) int { return of(i / m.Tokens())[1]*m.Columns + i%m.Columns })
-	w.index(dq, w.actionOfPass, func(i int) int { return of(i % w.frames)[0] })
-	w.index(dq, w.headingOfPass, func(i int) int { return of(i % w.frames)[1] })
-	dq.Gather(w.added, c.place, w.place, false)
+	if len(w.controls[0]) == 0 {
+		return spot{} // there is no chunk before
+	}
+	return w.controls[0][frame]
+}
+
+// control computes what the controls add to tokens and modulation.
+func (w *Work) control(dq compute.Queue) {
+	c, m := w.m.steered, w.m
+	w.index(dq, w.position, func(i int) int { return i % m.Tokens() })
+	w.index(dq, w.action, func(i int) int { return w.spotOf(i / m.Tokens()).action })
+	w.index(dq, w.ray, func(i int) int { return w.spotOf(i/m.Tokens()).heading*m.Columns + i%m.Columns })
+	w.index(dq, w.actionOfPass, func(i int) int { return w.spotOf(i % w.frames).action })
+	w.index(dq, w.headingOfPass, func(i int) int { return w.spotOf(i % w.frames).heading })
+	dq.Gather(w.added, c.place, w.position, false)
 	dq.Gather(w.added, c.action, w.action, true)
 	dq.Gather(w.added, c.ray, w.ray, true)
+	w.place(dq)
 	dq.Copy(w.timeSum, w.timeAlone)
 	dq.Gather(w.timeSum, c.actionTime, w.actionOfPass, true)
 	dq.Gather(w.timeSum, c.headingTime, w.headingOfPass, true)

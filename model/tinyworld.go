@@ -48,7 +48,10 @@ type worldConfig struct {
 	Actions  []string `json:"actions"`
 	Headings int      `json:"headings"`
 	Step     float64  `json:"step_cells"`
-	Rope     struct {
+	// Waves and ViewTan are dit.Config's, of networks that are told their place.
+	Waves   []float64 `json:"place_waves"`
+	ViewTan float64   `json:"view_tan"`
+	Rope    struct {
 		Split   [3]int  `json:"split_t_h_w"`
 		ThetaT  float64 `json:"theta_t"`
 		ThetaHW float64 `json:"theta_hw"`
@@ -117,7 +120,7 @@ func (c worldConfig) network() dit.Config {
 		Pairs: [3]int{c.Rope.Split[0] / 2, c.Rope.Split[1] / 2, c.Rope.Split[2] / 2},
 		Theta: [3]float64{c.Rope.ThetaT, c.Rope.ThetaHW, c.Rope.ThetaHW},
 		Clamp: c.Rope.Clamp, Eps: c.Norm.LayerNorm,
-		Actions: len(c.Actions), Headings: c.Headings,
+		Actions: len(c.Actions), Headings: c.Headings, Waves: c.Waves, ViewTan: c.ViewTan,
 	}
 }
 

@@ -39,9 +39,18 @@ func (s *Session) beginBy(room func(compute.Queue, kvcache.Span) error, span kvc
 		return end, err
 	}
 	if len(s.engine.Turns) > 0 {
-		s.work.Control(s.dq, s.actions[:span.Frames], s.headings[:span.Frames])
+		s.work.Control(s.dq, s.actions[:span.Frames], s.headings[:span.Frames], s.spots(span.Frames))
 	}
 	return end, s.dq.Err()
+}
+
+// spots returns the places of the chunk's frames, in a slice that is kept.
+func (s *Session) spots(frames int) [][2]float64 {
+	s.where = s.where[:0]
+	for _, p := range s.poses[:frames] {
+		s.where = append(s.where, [2]float64{p.X, p.Y})
+	}
+	return s.where
 }
 
 // follow fills in action, heading and pose of every frame of span.

@@ -36,6 +36,7 @@ type Session struct {
 	// Controls of the chunk in work, frame by frame.
 	actions, headings []int
 	poses             []kvcache.Pose
+	where             [][2]float64 // the same as places
 
 	seen    []float32 // latent values of the last frame, where it matters whether the picture changes
 	stopped bool      // the last step failed at a wall

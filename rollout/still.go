@@ -18,18 +18,19 @@ func (s Still) blocked(change float64, was bool) bool {
 	return change < s.Enter || was && change < s.Leave
 }
 
-// settle returns where the chunk was made that its actions wanted to lead to end, and tells the cache: frames whose step a wall
+// settle returns where the chunk was made that its actions wanted to lead to end, and tells cache and network: frames whose step a wall
 // stopped are where the frame before them was, turned as they are. latent is the clean chunk.
 func (s *Session) settle(latent compute.Tensor, end place, frames int) (place, error) {
 	posed, ok := s.cache.(kvcache.Posed)
-	if !ok || s.engine.Advance == nil || s.engine.Still == (Still{}) {
+	told := len(s.engine.Network.Waves) > 0
+	if !ok && !told || s.engine.Advance == nil || s.engine.Still == (Still{}) {
 		return end, nil
 	}
 	values, err := Download(s.dq, latent)
 	if err != nil {
 		return end, err
 	}
-	at, wished, size := s.place.pose, s.place.pose, len(values)/frames
+	at, wished, size, failed := s.place.pose, s.place.pose, len(values)/frames, false
 	for i := range frames {
 		now := values[i*size : (i+1)*size]
 		wish := s.poses[i]
@@ -39,14 +40,21 @@ func (s *Session) settle(latent compute.Tensor, end place, frames int) (place, e
 		if moves && len(s.seen) == size {
 			s.stopped = s.engine.Still.blocked(meanChange(s.seen, now), s.stopped)
 		}
-		at.Heading = wish.Heading
+		at.Heading, at.Period = wish.Heading, wish.Period
 		if !moves || !s.stopped {
 			at.X, at.Y = at.X+dx, at.Y+dy
+		} else {
+			failed = true
 		}
 		s.seen = append(s.seen[:0], now...)
 		s.poses[i] = at
 	}
-	posed.SetPoses(s.poses[:frames])
+	if ok {
+		posed.SetPoses(s.poses[:frames])
+	}
+	if failed && told {
+		s.work.Place(s.dq, s.spots(frames))
+	}
 	end.pose = at
 	return end, nil
 }
