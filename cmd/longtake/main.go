@@ -34,6 +34,7 @@ type commands struct {
 	Generate generateCommand `cmd:"" help:"Generate a video file."`
 	Compare  compareCommand  `cmd:"" help:"Make one video under several policies and compare them."`
 	Bench    benchCommand    `cmd:"" help:"Measure speed and size, as Go benchmark lines."`
+	Forward  forwardCommand  `cmd:"" help:"Time one forward of a network by itself."`
 	Eval     evalCommand     `cmd:"" help:"Test what a model remembers."`
 	Analyze  analyzeCommand  `cmd:"" help:"Study how much of a model's attention is redundant."`
 	Serve    serveCommand    `cmd:"" help:"Serve live worlds to browsers and programs."`
