@@ -3,6 +3,10 @@ package weights
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
 
 	"longtake/compute"
 )
@@ -21,24 +25,59 @@ var floats = map[compute.DType]lanes{
 }
 
 // Check scans the named tensors (all, if none is named) for NaN and infinity and reports the first found as a *FormatError.
-// Integer tensors pass. It reads every byte, about as fast as memory allows.
+// Integer tensors pass. It reads every byte, on all cores, about as fast as memory allows.
 func (f *File) Check(names ...string) error {
 	if len(names) == 0 {
 		names = f.Names()
 	}
 	for _, name := range names {
-		e, ok := f.entries[name]
-		if !ok {
+		if _, ok := f.entries[name]; !ok {
 			return fmt.Errorf("read weights %s: tensor %s: %w", f.path, clip(name), ErrMissing)
 		}
-		if !elements[e.typ].known {
-			continue
-		}
-		if i := firstNotFinite(e.host); i >= 0 {
-			return &FormatError{e.file, name, fmt.Sprintf("element %d of %s%v is not a finite number", i, e.typ, e.host.Shape), "the file is damaged or its training diverged: " + todoAgain}
+	}
+	found := make([]int, len(names)) // element + 1, by name
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(names)) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(names); i = next.Add(1) - 1 {
+				if e := f.entries[names[i]]; elements[e.typ].known {
+					found[i] = firstNotFinite(e.host) + 1
+				}
+			}
+		})
+	}
+	all.Wait()
+	for i, at := range found {
+		if at > 0 {
+			return f.notFinite(names[i], at-1)
 		}
 	}
 	return nil
+}
+
+func (f *File) notFinite(name string, i int) error {
+	e := f.entries[name]
+	what := fmt.Sprintf("element %d of %s%v is not a finite number", i, e.typ, e.host.Shape)
+	if at := f.Offset(name); at >= 0 {
+		what += fmt.Sprintf(" (byte %d of the file)", at+int64(i*e.host.DType.Size()))
+	}
+	return &FormatError{e.file, name, what, "the file is damaged or its training diverged: " + todoAgain}
+}
+
+// Offset returns where a tensor's bytes begin in the file that holds them; -1 for none, and for tensors that had to be copied.
+func (f *File) Offset(name string) int64 {
+	e, ok := f.entries[name]
+	if !ok || len(e.host.Data) == 0 {
+		return -1
+	}
+	first := uintptr(unsafe.Pointer(unsafe.SliceData(e.host.Data)))
+	for _, p := range f.parts {
+		if from := uintptr(unsafe.Pointer(unsafe.SliceData(p.data))); first >= from && first < from+uintptr(len(p.data)) {
+			return int64(first - from)
+		}
+	}
+	return -1
 }
 
 // firstNotFinite returns the index of the first NaN or infinity, -1 when there is none.

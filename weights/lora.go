@@ -89,6 +89,22 @@ func (a *Adapted) Tensor(name string) (compute.Host, error) {
 	return merge(w, pair, a.scale)
 }
 
+// Offset is the source's.
+func (a *Adapted) Offset(name string) int64 {
+	if p, ok := a.source.(interface{ Offset(string) int64 }); ok {
+		return p.Offset(name)
+	}
+	return -1
+}
+
+// Path returns the file's path, for messages.
+func (a *Adapted) Path() string {
+	if p, ok := a.source.(interface{ Path() string }); ok {
+		return p.Path()
+	}
+	return ""
+}
+
 // Plain returns a tensor without its adapter.
 func (a *Adapted) Plain(name string) (compute.Host, error) {
 	if below, ok := a.source.(*Adapted); ok {

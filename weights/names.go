@@ -28,6 +28,14 @@ func (r *Renamed) Tensor(name string) (compute.Host, error) {
 // Names returns all names shown, sorted.
 func (r *Renamed) Names() []string { return slices.Sorted(maps.Keys(r.names)) }
 
+// Offset is the file's.
+func (r *Renamed) Offset(name string) int64 {
+	if f, ok := r.source.(*File); ok {
+		return f.Offset(r.names[name])
+	}
+	return -1
+}
+
 // Path returns the file's path, for messages.
 func (r *Renamed) Path() string { return r.path }
 

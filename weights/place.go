@@ -112,6 +112,7 @@ func (p Placer) stack(names []string, dims ...int) compute.Host {
 	if mixed {
 		all.DType = compute.F32
 	}
+	all.Data = make([]byte, 0, all.Elems()*all.DType.Size())
 	for _, h := range parts {
 		if mixed {
 			all.Data = append(all.Data, floatBytes(h, 1)...)

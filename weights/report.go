@@ -124,6 +124,9 @@ func (a *Audit) Want(name string, shape ...int) (compute.Host, bool) {
 		return h, true
 	}
 	m := Mismatch{name, fmt.Sprintf("%v%v", h.DType, h.Shape), fmt.Sprintf("float%v", shape)}
+	if p, ok := a.src.(interface{ Offset(string) int64 }); ok && p.Offset(name) >= 0 {
+		m.Found += fmt.Sprintf(" at byte %d", p.Offset(name))
+	}
 	if !slices.Contains(a.report.Wrong, m) {
 		a.report.Wrong = append(a.report.Wrong, m)
 	}

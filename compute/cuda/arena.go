@@ -179,9 +179,25 @@ func converter(from, to compute.DType) func(dst, src []byte) {
 			}
 		}
 	}
+	if from == compute.F32 { // the published checkpoints: a gigabyte and more
+		return narrow
+	}
 	return func(dst, src []byte) {
 		for i := 0; i*size < len(src); i++ {
 			le.PutUint16(dst[2*i:], compute.BF16FromF32(widen(src[i*size:])))
 		}
+	}
+}
+
+// narrow rounds float32 to bfloat16.
+func narrow(dst, src []byte) {
+	for len(src) >= 4 && len(dst) >= 2 {
+		bits := binary.LittleEndian.Uint32(src)
+		if bits&0x7fffffff > 0x7f800000 {
+			binary.LittleEndian.PutUint16(dst, compute.BF16FromF32(math.Float32frombits(bits)))
+		} else {
+			binary.LittleEndian.PutUint16(dst, uint16((bits+0x7fff+bits>>16&1)>>16))
+		}
+		src, dst = src[4:], dst[2:]
 	}
 }

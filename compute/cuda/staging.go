@@ -1,6 +1,10 @@
 package cuda
 
-import "unsafe"
+import (
+	"runtime"
+	"sync"
+	"unsafe"
+)
 
 // stagingBytes is the size of each of the two pinned buffers through which host data moves.
 const stagingBytes = 4 << 20
@@ -72,11 +76,7 @@ func (s *staging) in(dst uint64, src []byte, from, to int, convert func(dst, src
 		if err != nil {
 			return err
 		}
-		if convert == nil {
-			copy(s.pinned[i], src[:n*from])
-		} else {
-			convert(s.pinned[i], src[:n*from])
-		}
+		fillPinned(s.pinned[i][:n*to], src[:n*from], from, to, convert)
 		if err := s.drv.CopyIn(dst, unsafe.Pointer(&s.pinned[i][0]), n*to, stream); err != nil {
 			return err
 		}
@@ -86,6 +86,28 @@ func (s *staging) in(dst uint64, src []byte, from, to int, convert func(dst, src
 		src, dst = src[n*from:], dst+uint64(n*to)
 	}
 	return nil
+}
+
+// fillShare is the least that is worth a goroutine: weights come by the gigabyte, and one core copies 5 of them a second.
+const fillShare = 512 << 10
+
+// fillPinned copies or converts src to dst, on several cores when there is much.
+func fillPinned(dst, src []byte, from, to int, convert func(dst, src []byte)) {
+	if convert == nil {
+		convert = func(dst, src []byte) { copy(dst, src) }
+	}
+	elems := len(src) / from
+	parts := min(runtime.GOMAXPROCS(0), 8, max(len(dst)/fillShare, 1))
+	if parts == 1 {
+		convert(dst, src)
+		return
+	}
+	var all sync.WaitGroup
+	for p := range parts {
+		lo, hi := elems*p/parts, elems*(p+1)/parts
+		all.Go(func() { convert(dst[lo*to:hi*to], src[lo*from:hi*from]) })
+	}
+	all.Wait()
 }
 
 // out copies GPU memory to dst and returns when it is there, after everything else on the stream.
