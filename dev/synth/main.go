@@ -18,15 +18,15 @@ func main() {
 	layout := flag.String("family", "self-forcing", "self-forcing, rolling-forcing, longlive or wan-causal-14b")
 	half := flag.Bool("bf16", false, "store the network as bfloat16 (the published files are float32)")
 	seed := flag.Uint64("seed", 1, "seed of the numbers")
-	noText := flag.Bool("no-text", false, "leave umT5 and the tokenizer out")
+	few := flag.Bool("few-text-layers", false, "write umT5 with two layers")
 	flag.Parse()
-	if err := write(*dir, *size, *layout, *half, *noText, *seed); err != nil {
+	if err := write(*dir, *size, *layout, *half, *few, *seed); err != nil {
 		fmt.Fprintln(os.Stderr, "synth:", err)
 		os.Exit(1)
 	}
 }
 
-func write(dir, size, layout string, half, noText bool, seed uint64) error {
+func write(dir, size, layout string, half, few bool, seed uint64) error {
 	if dir == "" {
 		return fmt.Errorf("-o names the folder to write")
 	}
@@ -56,7 +56,9 @@ func write(dir, size, layout string, half, noText bool, seed uint64) error {
 	if half {
 		s.Store = compute.BF16
 	}
-	s.Seed, s.NoText = seed, noText
+	if s.Seed = seed; few {
+		s.T5 = s.T5.FewLayers()
+	}
 	began := time.Now()
 	if err := s.Write(dir); err != nil {
 		return err

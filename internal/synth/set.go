@@ -37,6 +37,12 @@ func SelfForcing(n Net, t T5) Set {
 		Wan: "wan_models/Wan2.1-T2V-1.3B", Net: n, T5: t, VAEWidth: 96, TAEWidths: [4]int{256, 128, 64, 64}, Store: compute.F32}
 }
 
+// FewLayers is an encoder of the same widths with two layers and a small vocabulary, for what is not about it.
+func (t T5) FewLayers() T5 {
+	t.Layers, t.Vocabulary = 2, 1024
+	return t
+}
+
 // TinySet is a set for tests, a second's work for a CPU.
 func TinySet() Set {
 	s := SelfForcing(Tiny, T5Tiny)
