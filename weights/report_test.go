@@ -42,7 +42,7 @@ func TestOneErrorListsEverythingWrong(t *testing.T) {
 	if !errors.As(err, &r) || !errors.Is(err, ErrMissing) {
 		t.Fatalf("got %v", err)
 	}
-	want := `load weights weights in memory: 1 missing ("gone"), 2 wrong ("turned" is f32[2 2], want float[4], "count" is u8[1], want float[1]), 1 unexpected ("left"); the file belongs to another model or version`
+	want := `load weights weights in memory: 1 missing ("gone"), 2 wrong ("turned" is f32[2 2] at byte 448, want float[4], "count" is u8[1] at byte 464, want float[1]), 1 unexpected ("left"); the file belongs to another model or version`
 	if err.Error() != want {
 		t.Errorf("got  %v\nwant %v", err, want)
 	}
