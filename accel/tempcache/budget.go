@@ -61,21 +61,24 @@ type ranking struct {
 	made bool
 }
 
+// before reports whether a comes before b: by value, of equal ones the lower slot.
+func before(a, b ranked) bool { return a.value < b.value || a.value == b.value && a.slot < b.slot }
+
 // offer considers a slot.
 func (r *ranking) offer(slot int, value float32) {
-	h := r.list
+	h, x := r.list, ranked{int32(slot), value}
 	if len(h) < cap(h) {
 		h = append(h, ranked{})
 		i := len(h) - 1
-		for i > 0 && h[(i-1)/2].value < value {
+		for i > 0 && before(h[(i-1)/2], x) {
 			h[i] = h[(i-1)/2]
 			i = (i - 1) / 2
 		}
-		h[i] = ranked{int32(slot), value}
+		h[i] = x
 		r.list = h
 		return
 	}
-	if value >= h[0].value {
+	if !before(x, h[0]) {
 		return
 	}
 	i := 0
@@ -84,16 +87,16 @@ func (r *ranking) offer(slot int, value float32) {
 		if k >= len(h) {
 			break
 		}
-		if k+1 < len(h) && h[k+1].value > h[k].value {
+		if k+1 < len(h) && before(h[k], h[k+1]) {
 			k++
 		}
-		if h[k].value <= value {
+		if before(h[k], x) {
 			break
 		}
 		h[i] = h[k]
 		i = k
 	}
-	h[i] = ranked{int32(slot), value}
+	h[i] = x
 }
 
 // sort brings the least value first; of equal ones the lower slot.

@@ -34,6 +34,8 @@ type cache struct {
 	parts  []kvcache.Part // of the chunk in work, entries not counted
 	spent  time.Duration
 	heads  []kvcache.HeadStats
+	dq     compute.Queue // of the last Begin, for Stats
+	remote remote
 
 	// The frame that is being merged.
 	probe, query, best, score rows
@@ -47,6 +49,7 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
 	if p.Shared {
 		c.groups = 1
 	}
+	c.remote.on = p.remotely(dev)
 	c.turns = newTurns(s)
 	c.hits = make([]hit, s.Tokens())
 	c.olds.list, c.pairs.list = make([]ranked, 0, s.Tokens()), make([]ranked, 0, s.Tokens())
@@ -73,6 +76,9 @@ func (c *cache) probes(a compute.Arena) {
 	}
 	c.best.tensor = a.Tensor(compute.I32, c.groups, n)
 	c.score.tensor = a.Tensor(compute.F32, c.groups, n)
+	if c.remote.on {
+		c.remote.fixed(c, a)
+	}
 }
 
 // room returns the entries of a head in a layer when the mean is slots.
@@ -91,8 +97,10 @@ func (c *cache) room(layer, slots int) int {
 func (c *cache) allocate(a compute.Arena, slots int) []layer {
 	s, mean := c.shape, slots
 	layers := make([]layer, s.Layers)
+	widest := 0
 	for i := range layers {
 		slots := c.room(i, mean)
+		widest = max(widest, slots)
 		all := c.dense() + slots
 		l := &layers[i]
 		l.cache, l.index, l.slots = c, i, slots
@@ -117,6 +125,12 @@ func (c *cache) allocate(a compute.Arena, slots int) []layer {
 		if c.asks() {
 			l.queries.tensor = a.Tensor(s.DType, s.Heads, c.ring*s.Tokens(), s.HeadDim)
 		}
+		if c.remote.on {
+			l.state(a)
+		}
+	}
+	if c.remote.on {
+		c.remote.order = a.Tensor(compute.I32, s.Layers, c.groups, 4*(widest+s.Tokens()))
 	}
 	return layers
 }
@@ -153,6 +167,10 @@ func (c *cache) resize(dq compute.Queue, slots int) error {
 		layers[i].open(dq)
 		layers[i].reindex()
 	}
+	if c.remote.on {
+		c.describeStores()
+		return dq.Err()
+	}
 	for _, r := range c.scratch() {
 		r.open(dq)
 	}
@@ -179,7 +197,7 @@ func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
 		return fmt.Errorf("chunk of %d latent frames at %d: the cache holds %d and takes up to %d", span.Frames, span.Start, c.done, c.shape.ChunkFrames)
 	}
 	began := time.Now()
-	c.span = kvcache.Span{}
+	c.span, c.dq = kvcache.Span{}, dq
 	for ; c.merged < span.Start+span.Frames-c.ring; c.merged++ {
 		if err := c.merge(dq, c.merged); err != nil {
 			return err
@@ -197,18 +215,14 @@ func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
 
 // merge moves a frame from the ring into the entries of every layer.
 func (c *cache) merge(dq compute.Queue, frame int) error {
-	if c.grows {
-		most := 0
-		for i := range c.layers {
-			for g := range c.layers[i].groups {
-				most = max(most, c.layers[i].groups[g].n)
-			}
+	if c.grows && c.full(dq) {
+		if err := c.resize(dq, 2*c.slots); err != nil {
+			return err
 		}
-		if most+c.shape.Tokens() > c.slots {
-			if err := c.resize(dq, 2*c.slots); err != nil {
-				return err
-			}
-		}
+	}
+	if c.remote.on {
+		c.mergeRemotely(dq, frame)
+		return nil
 	}
 	c.turns.at(frame)
 	for i := range c.layers {
@@ -233,9 +247,12 @@ func (c *cache) partition(dq compute.Queue) {
 			kind = kvcache.Anchor
 		}
 		for i := range c.layers {
-			c.layers[i].hide(at, f >= c.p.Anchor && f < c.merged)
+			c.layers[i].hide(dq, at, f >= c.p.Anchor && f < c.merged)
 		}
 		c.parts = append(c.parts, kvcache.Part{Kind: kind, Lo: at - lo, Hi: at - lo + n, Frame: f})
+	}
+	if c.remote.on {
+		c.mergeRemotely(dq, -1)
 	}
 	for i := range c.layers {
 		c.layers[i].publish(dq)
@@ -277,13 +294,14 @@ func (c *cache) Rope() (compute.Rope, compute.Tensor) {
 func (c *cache) Stats() kvcache.Stats {
 	s := kvcache.Stats{Frames: c.done, Heads: c.heads, Compacting: c.spent}
 	s.Bytes = c.tables.Bytes() + c.store.Bytes() + c.hostBytes(c.slots)
+	c.read(c.dq)
 	entries := 0
 	for i := range c.layers {
 		for h := range c.shape.Heads {
-			g := c.layers[i].group(h)
-			entries += g.n
+			n, entered, evicted := c.layers[i].counts(h)
+			entries += n
 			at := &c.heads[i*c.shape.Heads+h]
-			at.Kept, at.Merged, at.Evicted = g.n, g.entered-g.evicted-int64(g.n), g.evicted
+			at.Kept, at.Merged, at.Evicted = n, entered-evicted-int64(n), evicted
 		}
 	}
 	dense := (min(c.done, c.p.Anchor) + max(0, c.done-c.merged)) * c.shape.Tokens()
@@ -297,6 +315,9 @@ func (c *cache) Reset() {
 	c.done, c.merged, c.span, c.spent = 0, c.p.Anchor, kvcache.Span{}, 0
 	c.pos.Reset()
 	clear(c.heads)
+	if c.remote.on && c.dq != nil {
+		c.remote.clear(c.dq)
+	}
 	for i := range c.layers {
 		l := &c.layers[i]
 		for g := range l.groups {
@@ -304,7 +325,7 @@ func (c *cache) Reset() {
 		}
 		l.asked = -1
 		for at := 0; at < c.dense(); at += c.shape.Tokens() {
-			l.hide(at, false)
+			l.hide(c.dq, at, false)
 		}
 	}
 }

@@ -24,12 +24,13 @@ type layer struct {
 	groupLengths rows // I32 [groups], entries
 	queries      rows // [heads, ring], rotated queries of the last forward of each frame
 
-	groups []group
-	parts  []kvcache.Part
-	hidden int // dense slots of merged frames
-	hides  []bool
-	most   int // entries of the longest head
-	asked  int // newest frame whose queries were seen, -1 for none
+	groups        []group
+	weight, marks compute.Tensor // Weight and State of compute.MergeStore, where the device merges
+	parts         []kvcache.Part
+	hidden        int // dense slots of merged frames
+	hides         []bool
+	most          int // entries of the longest head
+	asked         int // newest frame whose queries were seen, -1 for none
 }
 
 // group returns the entries of a head.
@@ -50,6 +51,10 @@ func (l *layer) all() [10]*rows {
 
 // open gives the host access, and writes what never changes: the places of the anchors.
 func (l *layer) open(dq compute.Queue) {
+	if l.cache.remote.on {
+		l.openRemotely(dq)
+		return
+	}
 	for _, r := range l.all() {
 		r.open(dq)
 		if !r.mapped && len(r.mem) > 0 {
@@ -86,6 +91,9 @@ func (l *layer) take(dq compute.Queue, old *layer) {
 			continue
 		}
 		dq.Copy(r.tensor.Slice(1, 0, o.tensor.Dim(1)), o.tensor)
+	}
+	if l.cache.remote.on {
+		l.takeState(dq, old)
 	}
 	for g := range l.groups {
 		l.groups[g].take(&old.groups[g])
@@ -152,7 +160,7 @@ func (l *layer) View() kvcache.View {
 }
 
 // hide sets whether the dense frame at slot at is out of sight.
-func (l *layer) hide(at int, hidden bool) {
+func (l *layer) hide(dq compute.Queue, at int, hidden bool) {
 	n := l.cache.shape.Tokens()
 	if l.hides[at/n] == hidden {
 		return
@@ -165,6 +173,10 @@ func (l *layer) hide(at int, hidden bool) {
 	} else {
 		l.hidden -= n
 	}
+	if l.cache.remote.on {
+		l.fillRemotely(dq, at, n, count)
+		return
+	}
 	for h := range l.cache.shape.Heads {
 		row := floats(l.logCount.mem)[l.logCount.at(h, at):][:n]
 		for i := range row {
@@ -176,6 +188,13 @@ func (l *layer) hide(at int, hidden bool) {
 // publish tells the device where heads end.
 func (l *layer) publish(dq compute.Queue) {
 	c := l.cache
+	if c.remote.on {
+		l.most = 0
+		if c.merged > c.p.Anchor {
+			l.most = l.slots // how many are in use the device knows
+		}
+		return
+	}
 	l.most = 0
 	for h := range c.shape.Heads {
 		n := l.group(h).n
@@ -194,6 +213,9 @@ func (l *layer) turn(dq compute.Queue) {
 		return
 	}
 	old, most := c.p.Anchor > 0 && rope.MinTime > 0, 0
+	if c.remote.on && c.merged > c.p.Anchor { // the oldest entry may be as old as the first frame
+		old, most = old || c.p.Anchor < rope.MinTime, l.slots
+	}
 	for g := range l.groups {
 		g := &l.groups[g]
 		most = max(most, g.n)

@@ -264,7 +264,10 @@ func (p Policy) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (kvca
 	c.guard.Allocate(c.tables, s)
 	c.probes(c.tables)
 	slots := p.slots(dev, s)
-	if err = c.tables.Err(); err == nil {
+	if err = c.tables.Err(); err == nil && c.remote.on {
+		c.remote.tell(c, dq)
+	}
+	if err == nil {
 		err = c.resize(dq, slots)
 	}
 	if err != nil {

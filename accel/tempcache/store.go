@@ -25,6 +25,9 @@ const slotBytes = 8 + 8 + 2*4 + 4 + 4 + 4 + 4 + 2*4
 // hostBytes returns the memory of the host's side of all layers with so many slots in the mean.
 func (c *cache) hostBytes(slots int) int64 {
 	bytes := int64(0)
+	if c.remote.on {
+		return 0
+	}
 	for i := range c.shape.Layers {
 		n := c.room(i, slots)
 		each := int64(n) * slotBytes
@@ -51,6 +54,9 @@ func (c *cache) newIndex(slots int) Index {
 func (l *layer) newGroups() {
 	c, slots := l.cache, l.slots
 	l.hides, l.asked = make([]bool, c.dense()/c.shape.Tokens()), -1
+	if c.remote.on {
+		return
+	}
 	l.groups = make([]group, c.groups)
 	for i := range l.groups {
 		g := &l.groups[i]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"runtime"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
+//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -28,6 +30,8 @@ type kernels struct {
 	noise     [2]uintptr
 	linear    [1]uintptr
 	unfold    [3]uintptr // units of 16, 4, 2 bytes
+	match     [4]uintptr // begin, fast, any, end
+	merge     [6]uintptr // in the order of mergeFrame
 }
 
 // kernelFile is one .cu file, the options it is compiled with, and where its functions go.
@@ -52,6 +56,8 @@ func (k *kernels) files() []kernelFile {
 		{"noise", nil, []string{"noise_f", "noise_b"}, k.noise[:]},
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:]},
 		{"linear", nil, []string{"linear"}, k.linear[:]},
+		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end"}, k.match[:]},
+		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:]},
 	}
 }
 
@@ -116,17 +122,22 @@ func newModules(drv driver, comp compiler, o Options) (*modules, error) {
 	return m, nil
 }
 
-// source is what the compiler sees of kernels/<name>/<name>.cu.
+// source is what the compiler sees of kernels/<name>/<name>.cu: the shared types, the folder's .cuh files in the order of their
+// names, the file.
 func source(name string) ([]byte, error) {
-	head, err := kernelSources.ReadFile("kernels/types.cuh")
+	parts, err := fs.Glob(kernelSources, "kernels/"+name+"/*.cuh")
 	if err != nil {
 		return nil, err
 	}
-	body, err := kernelSources.ReadFile("kernels/" + name + "/" + name + ".cu")
-	if err != nil {
-		return nil, err
+	var src []byte
+	for _, file := range append(append([]string{"kernels/types.cuh"}, parts...), "kernels/"+name+"/"+name+".cu") {
+		text, err := kernelSources.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		src = fmt.Appendf(src, "#line 1 \"%s\"\n%s\n", path.Base(file), text)
 	}
-	return fmt.Appendf(nil, "#line 1 \"types.cuh\"\n%s\n#line 1 \"%s.cu\"\n%s", head, name, body), nil
+	return src, nil
 }
 
 // load returns the module of an embedded kernel file, compiled with additional options such as --define-macro=N=1.

@@ -38,7 +38,7 @@ type queue struct {
 	faultAt   uint64
 	work      *block
 	counter   *block // two zeros for kernels/attend
-	scratches [5]*block
+	scratches [scratchKinds]*block
 	outgrown  []*block // scratch that graphs may still use
 	products  map[product]*productPlan
 	plans     []*productPlan // of products, by number
@@ -57,6 +57,9 @@ type queue struct {
 	unfoldArgs    unfoldArgs
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
+	matchArgs     matchArgs
+	mergeArgs     mergeArgs
+	mergeStores   []mergeStore
 	operands      attendOperands
 	maps          [3]encodedMap
 }
@@ -192,6 +195,9 @@ const (
 	scratchBias            // Linear: bias in bfloat16
 	scratchParts           // Attend: outputs of the pieces of a tile
 	scratchPartSums        // Attend: their log-sums
+	scratchFound           // Match: the best so far
+	scratchStores          // Merge: the table of stores
+	scratchKinds
 )
 
 // scratch returns a tensor [rows, width] that lasts until the next operation. It grows on first use; what it outgrows is

@@ -1,0 +1,169 @@
+// The nearest key of every query, see README.md. Scores are products of bfloat16 halves on the matrix units: x = hi + lo, and
+// x*y = hi*hi + hi*lo + lo*hi, within 2^-16 of float products.
+struct MatchArgs {
+  const void *query, *keys;
+  const int* lengths;  // [heads] or null
+  int* best;
+  float* score;
+  u64* found;  // [heads, queries]: score and key of the best so far
+  i64 queryHead, queryRow, keyHead, keyRow;
+  u32 heads, queries, keyCount, width, pieces, pieceKeys;
+  u32 queryHalf, keyHalf;
+};
+static_assert(sizeof(MatchArgs) == 112, "MatchArgs is mirrored by matchArgs in match.go");
+
+#define FULL 0xffffffffu
+
+// better is larger for larger scores, of equal ones for smaller keys; 0 stands for none, NaN is never offered.
+__device__ __forceinline__ u64 better(float score, u32 key) {
+  u32 u = __float_as_uint(score);
+  u = u & 0x80000000u ? ~u : u | 0x80000000u;
+  return (u64)u << 32 | (0xffffffffu - key);
+}
+
+__device__ __forceinline__ float element(const void* p, i64 at, u32 half) { return half ? widen(((const bf16*)p)[at]) : ((const float*)p)[at]; }
+
+// split divides two neighbours into high and low halves.
+__device__ __forceinline__ void split(float x, float y, u32& hi, u32& lo) {
+  hi = pack2(x, y);
+  lo = pack2(x - __uint_as_float(hi << 16), y - __uint_as_float(hi & 0xffff0000u));
+}
+
+__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// match_begin forgets what was found, match_end writes the result.
+extern "C" __global__ void __launch_bounds__(256) match_begin(const __grid_constant__ MatchArgs a) {
+  u32 i = blockIdx.x * 256 + threadIdx.x;
+  if (i < a.heads * a.queries) a.found[i] = 0;
+}
+
+extern "C" __global__ void __launch_bounds__(256) match_end(const __grid_constant__ MatchArgs a) {
+  u32 i = blockIdx.x * 256 + threadIdx.x;
+  if (i >= a.heads * a.queries) return;
+  u64 f = a.found[i];
+  u32 u = (u32)(f >> 32);
+  a.best[i] = f == 0 ? -1 : (int)(0xffffffffu - (u32)f);
+  a.score[i] = f == 0 ? __int_as_float(0xff800000) : __uint_as_float(u & 0x80000000u ? u & 0x7fffffffu : ~u);
+}
+
+__device__ __forceinline__ u32 keysOf(const MatchArgs& a, u32 head) {
+  return a.lengths == nullptr ? a.keyCount : (u32)min((int)a.keyCount, max(a.lengths[head], 0));
+}
+
+#define TILE 64  // keys of a step
+#define MOST 128 // width of the fast kernel
+
+// match_fast takes widths up to 128. A block has 128 queries, a warp 16 of them in registers, and walks a piece of the keys.
+extern "C" __global__ void __launch_bounds__(256, 2) match_fast(const __grid_constant__ MatchArgs a) {
+  __shared__ u32 hi[TILE][MOST / 2 + 4], lo[TILE][MOST / 2 + 4];  // rows of pairs, 4 pairs apart in the banks
+  u32 t = threadIdx.x, lane = t % 32, head = blockIdx.y, steps = a.width / 16;
+  u32 q0 = blockIdx.x * 128 + t / 32 * 16, r = lane / 4, c = lane % 4;
+  u32 first = blockIdx.z * a.pieceKeys, end = min(keysOf(a, head), first + a.pieceKeys);
+  if (first >= end) return;
+  u32 qh[MOST / 16][4], ql[MOST / 16][4];
+#pragma unroll
+  for (u32 k = 0; k < MOST / 16; k++)
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) {
+      qh[k][j] = ql[k][j] = 0;
+      u32 q = q0 + r + j % 2 * 8, at = k * 16 + j / 2 * 8 + c * 2;
+      if (k >= steps || q >= a.queries) continue;
+      i64 from = head * a.queryHead + (i64)q * a.queryRow + at;
+      split(element(a.query, from, a.queryHalf), element(a.query, from + 1, a.queryHalf), qh[k][j], ql[k][j]);
+    }
+  float top[2] = {__int_as_float(0xff800000), __int_as_float(0xff800000)};
+  u32 at[2] = {0xffffffffu, 0xffffffffu};
+  for (u32 k0 = first; k0 < end; k0 += TILE) {
+    __syncthreads();
+    u32 pairs = a.width / 2;
+    for (u32 i = t; i < TILE * pairs; i += 256) {
+      u32 y = i / pairs, x = i % pairs;
+      float v = 0.0f, w = 0.0f;
+      if (k0 + y < end) {
+        i64 from = head * a.keyHead + (i64)(k0 + y) * a.keyRow + 2 * x;
+        v = element(a.keys, from, a.keyHalf), w = element(a.keys, from + 1, a.keyHalf);
+      }
+      split(v, w, hi[y][x], lo[y][x]);
+    }
+    __syncthreads();
+#pragma unroll
+    for (u32 n = 0; n < TILE / 8; n += 2) {  // two columns of eight keys at a time
+      float s[2][4] = {};
+#pragma unroll
+      for (u32 k = 0; k < MOST / 16; k++) {
+        if (k >= steps) break;
+#pragma unroll
+        for (u32 m = 0; m < 2; m++) {
+          u32 y = (n + m) * 8 + r, x = k * 8 + c;
+          u32 h0 = hi[y][x], h1 = hi[y][x + 4], l0 = lo[y][x], l1 = lo[y][x + 4];
+          multiply(s[m], ql[k], h0, h1);
+          multiply(s[m], qh[k], l0, l1);
+          multiply(s[m], qh[k], h0, h1);
+        }
+      }
+#pragma unroll
+      for (u32 m = 0; m < 2; m++)
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+          u32 key = k0 + (n + m) * 8 + c * 2 + j % 2;
+          if (key < end && s[m][j] > top[j / 2]) top[j / 2] = s[m][j], at[j / 2] = key;
+        }
+    }
+  }
+#pragma unroll
+  for (u32 j = 0; j < 2; j++) {
+    u64 found = at[j] == 0xffffffffu ? 0 : better(top[j], at[j]);
+#pragma unroll
+    for (int w = 1; w < 4; w <<= 1) found = max(found, __shfl_xor_sync(FULL, found, w));
+    u32 q = q0 + r + j * 8;
+    if (c == 0 && q < a.queries && found != 0) atomicMax(&a.found[(u64)head * a.queries + q], found);
+  }
+}
+
+#define ROW 65
+
+// match_any takes every width, in float. A block has 64 queries and walks a piece of the keys, 64 at a time, 16 elements at a time.
+extern "C" __global__ void __launch_bounds__(256) match_any(const __grid_constant__ MatchArgs a) {
+  __shared__ float qs[16][ROW], ks[16][ROW];
+  u32 t = threadIdx.x, tx = t % 16, ty = t / 16, head = blockIdx.y, q0 = blockIdx.x * 64;
+  u32 first = blockIdx.z * a.pieceKeys, end = min(keysOf(a, head), first + a.pieceKeys);
+  if (first >= end) return;
+  u64 found[4] = {};
+  for (u32 k0 = first; k0 < end; k0 += 64) {
+    float s[4][4] = {};
+    for (u32 w0 = 0; w0 < a.width; w0 += 16) {
+      __syncthreads();
+      for (u32 i = t; i < 64 * 16; i += 256) {
+        u32 y = i / 16, x = i % 16;
+        bool in = w0 + x < a.width;
+        qs[x][y] = in && q0 + y < a.queries ? element(a.query, head * a.queryHead + (i64)(q0 + y) * a.queryRow + w0 + x, a.queryHalf) : 0.0f;
+        ks[x][y] = in && k0 + y < end ? element(a.keys, head * a.keyHead + (i64)(k0 + y) * a.keyRow + w0 + x, a.keyHalf) : 0.0f;
+      }
+      __syncthreads();
+#pragma unroll
+      for (u32 x = 0; x < 16; x++)
+#pragma unroll
+        for (u32 i = 0; i < 4; i++)
+#pragma unroll
+          for (u32 j = 0; j < 4; j++) s[i][j] += qs[x][ty + 16 * i] * ks[x][tx + 16 * j];
+    }
+#pragma unroll
+    for (u32 i = 0; i < 4; i++)
+#pragma unroll
+      for (u32 j = 0; j < 4; j++) {
+        u32 key = k0 + tx + 16 * j;
+        if (key < end && s[i][j] > __int_as_float(0xff800000)) found[i] = max(found[i], better(s[i][j], key));
+      }
+  }
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+    for (int w = 8; w > 0; w >>= 1) found[i] = max(found[i], __shfl_xor_sync(FULL, found[i], w));
+    u32 q = q0 + ty + 16 * i;
+    if (tx == 0 && q < a.queries && found[i] != 0) atomicMax(&a.found[(u64)head * a.queries + q], found[i]);
+  }
+}

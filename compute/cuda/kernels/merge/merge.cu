@@ -1,0 +1,303 @@
+// The kernels of compute.Merger, see README.md.
+// merge_describe writes the unit vectors of the frame, and its queries in the space of comparison. A warp has a token.
+extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_constant__ MergeArgs a) {
+  const MergeStore& s = a.stores[a.first];
+  u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y, n = a.heads / a.groups;
+  if (i >= a.tokens) return;
+  for (u32 h = 0; h < n; h++) {
+    i64 to = ((i64)g * a.tokens + i) * n + h;
+    save((char*)a.probe, to, 0, a.headDim, compared(a, s, g * n + h, a.at + i, i));
+    if (!a.asked) continue;
+    Pairs q = row(s.queries, (i64)(g * n + h) * a.ring + a.at + i, a.half, a.headDim);
+    if (a.space == 1) turn(a, q, a.frame, i, -1.0f, -1.0f);
+    if (a.space == 0) turn(a, q, a.frame, i, -1.0f, 0.0f);
+    save((char*)a.query, to, 0, a.headDim, q);
+  }
+}
+
+// merge_cells lists the newest entries of each place of the picture. A block has a group; shared memory has a number a place.
+extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_constant__ MergeArgs a) {
+  extern __shared__ float4 shared[];
+  u32* count = (u32*)shared;  // [tokens], then where the place's list ends
+  u32* part = count + a.tokens;  // [1024]
+  const MergeStore& s = a.stores[a.first];
+  u32 g = blockIdx.x, t = threadIdx.x, n = (u32)s.entries[g];
+  const int *cell = stateOf(a, s, CELL, g), *time = stateOf(a, s, TIME, g);
+  u32* list = orderOf(a, a.first, g) + 4 * a.tokens;
+  for (u32 i = t; i < a.tokens; i += 1024) count[i] = 0;
+  __syncthreads();
+  for (u32 e = t; e < n; e += 1024) atomicAdd(&count[cell[e]], 1u);
+  __syncthreads();
+  u32 each = (a.tokens + 1023) / 1024, lo = min(a.tokens, t * each), hi = min(a.tokens, lo + each), sum = 0;
+  for (u32 i = lo; i < hi; i++) sum += count[i];
+  part[t] = sum;
+  __syncthreads();
+  for (u32 w = 1; w < 1024; w <<= 1) {
+    u32 x = t >= w ? part[t - w] : 0;
+    __syncthreads();
+    part[t] += x;
+    __syncthreads();
+  }
+  sum = part[t] - sum;
+  for (u32 i = lo; i < hi; i++) {
+    u32 c = count[i];
+    count[i] = sum;
+    sum += c;
+  }
+  __syncthreads();
+  for (u32 e = t; e < n; e += 1024) list[atomicAdd(&count[cell[e]], 1u)] = e;
+  __syncthreads();
+  for (u32 i = t; i < a.tokens; i += 1024) {
+    int before = 0x7fffffff;
+    for (u32 k = 0; k < a.depth; k++) {
+      int newest = -1, at = -1;
+      for (u32 j = i == 0 ? 0 : count[i - 1]; j < count[i]; j++) {
+        int e = (int)list[j];
+        if (time[e] > newest && time[e] < before) newest = time[e], at = e;
+      }
+      a.recent[((i64)g * a.tokens + i) * a.depth + k] = at;
+      before = at < 0 ? -1 : newest;
+    }
+  }
+}
+
+// merge_around finds the nearest of the newest entries around each token. A warp has a token.
+extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_constant__ MergeArgs a) {
+  const MergeStore& s = a.stores[a.first];
+  u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
+  if (i >= a.tokens) return;
+  const float* ask = a.asked ? a.query : a.probe;
+  u32 width = a.heads / a.groups * a.headDim;
+  const float* unit = s.unit + (i64)g * s.slots * width;
+  int r = (int)(i / a.columns), c = (int)(i % a.columns), slot = -1;
+  float top = 0.0f;
+  int r0 = max(0, r - (int)a.radius), r1 = min((int)a.rows - 1, r + (int)a.radius);
+  int c0 = max(0, c - (int)a.radius), c1 = min((int)a.columns - 1, c + (int)a.radius);
+  if (width <= 128) {  // the query stays in registers
+    float2 q0 = make_float2(0.0f, 0.0f), q1 = q0;
+    const float2* q = (const float2*)ask + ((i64)g * a.tokens + i) * (width / 2);
+    if (lane() < width / 2) q0 = q[lane()];
+    if (lane() + 32 < width / 2) q1 = q[lane() + 32];
+    for (int y = r0; y <= r1; y++)
+      for (int x = c0; x <= c1; x++) {
+        const int* recent = a.recent + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
+        for (u32 k = 0; k < a.depth; k++) {
+          int e = recent[k];
+          if (e < 0) break;
+          const float2* u = (const float2*)unit + (i64)e * (width / 2);
+          float v = 0.0f;
+          if (lane() < width / 2) v = q0.x * u[lane()].x + q0.y * u[lane()].y;
+          if (lane() + 32 < width / 2) v += q1.x * u[lane() + 32].x + q1.y * u[lane() + 32].y;
+          v = warpSum(v);
+          if (slot < 0 || v > top) slot = e, top = v;
+        }
+      }
+  } else {
+    for (int y = r0; y <= r1; y++)
+      for (int x = c0; x <= c1; x++) {
+        const int* recent = a.recent + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
+        for (u32 k = 0; k < a.depth && recent[k] >= 0; k++) {
+          float v = dotRows(a, ask, (i64)g * a.tokens + i, unit, recent[k]);
+          if (slot < 0 || v > top) slot = recent[k], top = v;
+        }
+      }
+  }
+  if (lane() == 0) a.best[g * a.tokens + i] = slot;
+}
+
+// merge_accept decides which tokens may join the entry that was found. A warp has a token.
+extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_constant__ MergeArgs a) {
+  const MergeStore& s = a.stores[a.first];
+  u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
+  if (i >= a.tokens) return;
+  int slot = a.best[g * a.tokens + i];
+  float cosine = 0.0f, moved = 0.0f;
+  bool joins = false;
+  if (slot >= 0) {
+    cosine = dotRows(a, a.probe, (i64)g * a.tokens + i, s.unit, (i64)g * s.slots + slot);
+    joins = cosine >= a.threshold;
+  }
+  if (joins && a.lossless) joins = same(a, s, g, (u32)slot, a.at + i);
+  if (joins && a.retest > 0 && (stateOf(a, s, JOINED, g)[slot] + 1) % a.retest == 0)
+    joins = dotRows(a, s.first, (i64)g * s.slots + slot, a.probe, (i64)g * a.tokens + i) >= a.threshold;
+  if (joins && a.asks) {
+    moved = movement(a, s, g, (u32)slot, a.at + i);
+    joins = a.maxError == 0.0 || (double)moved <= a.maxError;
+  }
+  if (lane() != 0) return;
+  hitsOf(a, a.first, SLOT, g)[i] = slot;
+  hitsOf(a, a.first, COSINE, g)[i] = __float_as_int(cosine);
+  hitsOf(a, a.first, JOINS, g)[i] = joins;
+  hitsOf(a, a.first, MOVED, g)[i] = __float_as_int(moved);
+}
+
+// merge_join lets tokens into their entries. The warp of the first token of an entry takes all of them, in order.
+extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_constant__ MergeArgs a) {
+  const MergeStore& s = a.stores[a.first];
+  u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
+  if (i >= a.tokens) return;
+  const int *slots = hitsOf(a, a.first, SLOT, g), *joins = hitsOf(a, a.first, JOINS, g), *cosines = hitsOf(a, a.first, COSINE, g);
+  int slot = slots[i];
+  if (!(joins[i] & 1)) return;
+  float own = __int_as_float(cosines[i]);
+  for (u32 j0 = 0; j0 < a.tokens; j0 += 32) {
+    u32 j = j0 + lane();
+    bool rival = j < a.tokens && j != i && (joins[j] & 1) && slots[j] == slot;
+    float c = rival ? __int_as_float(cosines[j]) : 0.0f;
+    if (a.onePerFrame ? __any_sync(FULL, rival && (c > own || (c == own && j < i))) : __any_sync(FULL, rival && j < i)) {
+      if (a.onePerFrame && lane() == 0) hitsOf(a, a.first, JOINS, g)[i] = 3;  // refused: read as bit 0 by rivals, as 3 later
+      return;
+    }
+  }
+  u32 last = i;
+  add(a, s, g, (u32)slot, a.at + i);
+  for (u32 j0 = i + 1; j0 < a.tokens && !a.onePerFrame; j0 += 32) {
+    u32 j = j0 + lane();
+    u32 more = __ballot_sync(FULL, j < a.tokens && (joins[j] & 1) && slots[j] == slot);
+    for (; more != 0; more &= more - 1) {
+      last = j0 + (u32)__ffs((int)more) - 1;
+      add(a, s, g, (u32)slot, a.at + last);
+    }
+  }
+  renew(a, s, g, (u32)slot, last);
+}
+
+// merge_found makes entries of the tokens that joined none. A block has a group of a layer; where room is lacking, one warp
+// goes on alone, token by token.
+extern "C" __global__ void __launch_bounds__(FOUND) merge_found(const __grid_constant__ MergeArgs a) {
+  __shared__ u32 count[16 * FOUND];
+  __shared__ u32 total;
+  __shared__ Room room;
+  __shared__ double movedParts[FOUND];
+  u32 g = blockIdx.x, layer = blockIdx.y, t = threadIdx.x, warp = t / 32;
+  const MergeStore& s = a.stores[layer];
+  u32 perGroup = a.heads / a.groups;
+  if (a.frame < 0) {
+    if (t < perGroup) s.lengths[g * perGroup + t] = (int)a.ahead + s.entries[g];
+    return;
+  }
+  const int* joins = hitsOf(a, layer, JOINS, g);
+  u32* order = orderOf(a, layer, g);
+  u32 *keys = order, *ids = order + a.tokens, *keys2 = ids + a.tokens, *ids2 = keys2 + a.tokens;
+  u32 *work = order + 4 * a.tokens, step = a.orderWords / 4 - a.tokens;
+
+  u32 n = (u32)s.entries[g], each = (a.tokens + FOUND - 1) / FOUND, lo = min(a.tokens, t * each), hi = min(a.tokens, lo + each), mine = 0;
+  double moved = 0.0;
+  for (u32 i = lo; i < hi; i++) {
+    if (joins[i] != 1) mine++;
+    else moved += (double)__int_as_float(hitsOf(a, layer, MOVED, g)[i]);
+  }
+  count[t] = mine;
+  movedParts[t] = moved;
+  __syncthreads();
+  for (u32 w = 1; w < FOUND; w <<= 1) {
+    u32 x = t >= w ? count[t - w] : 0;
+    __syncthreads();
+    count[t] += x;
+    __syncthreads();
+  }
+  u32 at = count[t] - mine;
+  int* need = hitsOf(a, layer, MOVED, g);  // the movements are in parts now
+  __syncthreads();
+  for (u32 i = lo; i < hi; i++)
+    if (joins[i] != 1) need[at++] = (int)i;
+  if (t == FOUND - 1) total = count[t];
+  __syncthreads();
+  u32 needed = total, fit = min(needed, s.slots - n);
+  for (u32 k = warp; k < fit; k += FOUND / 32) putEntry(a, s, layer, g, n + k, (u32)need[k]);
+  __syncthreads();
+  if (t == 0) {
+    room = Room{};
+    room.i = fit;
+    double sum = 0.0;
+    for (u32 k = 0; k < FOUND; k++) sum += movedParts[k];
+    room.moved = sum;
+    s.entries[g] = (int)(n + fit);
+    if (s.slots == 0) room.evicted = (double)needed, room.i = needed;
+  }
+  __syncthreads();
+  while (room.i < needed) {
+    if (warp == 0) {
+      Room r = room;
+      __syncwarp();
+      while (r.i < needed) {
+        if (!r.pairsMade) {
+          r.ask = 1;
+          break;
+        }
+        u32 token = (u32)need[r.i], x = 0, y = 0, entry;
+        int hit = hitsOf(a, layer, SLOT, g)[token];
+        float own = -2.0f, nearness = -2.0f;
+        if (hit >= 0 && r.ask != 2) {
+          own = 0.0f;
+          for (u32 h = 0; h < perGroup; h++)
+            own += dot(compared(a, s, g * perGroup + h, a.at + token, token), floats(s.unit, ((i64)g * s.slots + hit) * perGroup + h, a.headDim));
+        }
+        if (r.ask != 2) nearness = closest(a, s, g, keys, ids, r, x, y);
+        if (r.ask != 2 && own >= nearness && own >= a.floor) {
+          if (a.asks) r.moved += (double)movement(a, s, g, (u32)hit, a.at + token);
+          add(a, s, g, (u32)hit, a.at + token);
+          renew(a, s, g, (u32)hit, token);
+          r.i++;
+          __syncwarp();
+          continue;
+        }
+        if (r.ask != 2 && nearness >= a.floor) {
+          entry = unite(a, s, g, x, y, r);
+        } else {
+          if (!r.oldsMade) {
+            r.ask = 2;
+            break;
+          }
+          r.ask = 0;
+          entry = stale(a, s, g, keys2, ids2, r);
+          r.evicted += (double)stateOf(a, s, MEMBERS, g)[entry];
+        }
+        __syncwarp();
+        putEntry(a, s, layer, g, entry, token);
+        r.i++;
+        __syncwarp();
+      }
+      if (lane() == 0) room = r;
+    }
+    __syncthreads();
+    if (room.i >= needed) break;
+    // Only as many of the first are looked at as a frame has tokens.
+    u32 ask = room.ask, kept = 0;
+    u32 *toKeys = ask == 1 ? keys : keys2, *toIds = ask == 1 ? ids : ids2;
+    u32 slotsEach = (s.slots + FOUND - 1) / FOUND, from = min(s.slots, t * slotsEach), to = min(s.slots, from + slotsEach);
+    for (u32 e = from; e < to; e++) kept += ask == 2 || stateOf(a, s, NEAR, g)[e] >= 0;
+    count[t] = kept;
+    __syncthreads();
+    for (u32 w = 1; w < FOUND; w <<= 1) {
+      u32 v = t >= w ? count[t - w] : 0;
+      __syncthreads();
+      count[t] += v;
+      __syncthreads();
+    }
+    u32 put = count[t] - kept, all = count[FOUND - 1];
+    __syncthreads();
+    for (u32 e = from; e < to; e++) {
+      if (ask == 1 && stateOf(a, s, NEAR, g)[e] < 0) continue;
+      work[put] = ordered(ask == 1 ? -__int_as_float(stateOf(a, s, NEARNESS, g)[e]) : worth(a, s, g, e));
+      work[step + put++] = e;
+    }
+    __syncthreads();
+    sortBlock(work, work + step, work + 2 * step, work + 3 * step, all, count);
+    u32 few = min(all, a.tokens);
+    for (u32 k = t; k < few; k += FOUND) toKeys[k] = work[k], toIds[k] = work[step + k];
+    __syncthreads();
+    if (t == 0) {
+      if (ask == 1) room.pairsMade = 1, room.pairCount = few, room.ask = 0;
+      else room.oldsMade = 1, room.oldCount = few;
+    }
+    __syncthreads();
+  }
+  __syncthreads();
+  if (t == 0) {
+    double* totals = s.totals + g * 3;
+    totals[0] += (double)a.tokens;
+    totals[1] += room.evicted;
+    totals[2] += room.moved;
+  }
+}

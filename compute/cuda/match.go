@@ -1,0 +1,62 @@
+package cuda
+
+import (
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// matchArgs mirrors MatchArgs in kernels/match/match.cu.
+type matchArgs struct {
+	query, keys, lengths, best, score, found           uint64
+	queryHead, queryRow, keyHead, keyRow               int64
+	heads, queries, keyCount, width, pieces, pieceKeys uint32
+	queryHalf, keyHalf                                 uint32
+}
+
+var _ compute.Matcher = (*queue)(nil)
+
+// matchWidth is the largest width of the kernel on the matrix units.
+const matchWidth = 128
+
+// Match finds for every query the key with the largest dot product, see compute.Matcher. Without keys the score is -Inf.
+// Products are within 2^-16 of float ones, or float ones with Options.Float32 and widths above 128.
+func (q *queue) Match(best, score, query, keys, lengths compute.Tensor) {
+	if q.err != nil {
+		return
+	}
+	heads, queries, count, width := query.Shape[0], query.Shape[1], keys.Shape[1], query.Shape[2]
+	if !(query.Rank == 3 && keys.Rank == 3 && keys.Shape[0] == heads && keys.Shape[2] == width && best.DType == compute.I32 && score.DType == compute.F32 &&
+		best.Contiguous() && score.Contiguous() && best.Elems() == heads*queries && score.Elems() == heads*queries &&
+		(lengths.IsZero() || lengths.DType == compute.I32 && lengths.Contiguous() && lengths.Elems() == heads)) {
+		mismatch("match", best, score, query, keys, lengths)
+	}
+	if heads*queries == 0 {
+		return
+	}
+	found := q.scratch(scratchFound, compute.I64, heads, queries)
+	if q.err != nil {
+		return
+	}
+	a := &q.matchArgs
+	*a = matchArgs{query: address(query), keys: address(keys), best: address(best), score: address(score), found: address(found),
+		queryHead: int64(query.Stride[0]), queryRow: int64(query.Stride[1]), keyHead: int64(keys.Stride[0]), keyRow: int64(keys.Stride[1]),
+		heads: uint32(heads), queries: uint32(queries), keyCount: uint32(count), width: uint32(width),
+		queryHalf: half("match", query), keyHalf: half("match", keys)}
+	if !lengths.IsZero() {
+		a.lengths = address(lengths)
+	}
+	kernel, tile := q.device.kernels.match[1], 128
+	if q.device.float32 || width > matchWidth || width%16 != 0 {
+		kernel, tile = q.device.kernels.match[2], 64
+	}
+	// Four blocks for every multiprocessor, if there are keys enough.
+	blocks := heads * ((queries + tile - 1) / tile)
+	pieces := min(max(1, 4*q.device.limit.multiprocessors/blocks), max(1, count/512))
+	each := ((count+pieces-1)/pieces + 63) / 64 * 64
+	a.pieces, a.pieceKeys = uint32(pieces), uint32(max(each, 64))
+	threads, all := [3]uint32{256, 1, 1}, [3]uint32{uint32((heads*queries + 255) / 256), 1, 1}
+	q.launch("match", q.device.kernels.match[0], all, threads, 0, unsafe.Pointer(a))
+	q.launch("match", kernel, [3]uint32{uint32((queries + tile - 1) / tile), uint32(heads), uint32(pieces)}, threads, 0, unsafe.Pointer(a))
+	q.launch("match", q.device.kernels.match[3], all, threads, 0, unsafe.Pointer(a))
+}

@@ -1,0 +1,131 @@
+package cuda
+
+import (
+	"unsafe"
+
+	"longtake/compute"
+)
+
+// mergeStore mirrors MergeStore in kernels/merge/merge.cu.
+type mergeStore struct {
+	keys, values, raw, means, logCount, unit, first, queries uint64
+	places, lengths, entries, state, weight, totals          uint64
+	slots, _                                                 uint32
+}
+
+// mergeArgs mirrors MergeArgs there.
+type mergeArgs struct {
+	stores, frequencies, turns, probe, query, best, hits, order, recent        uint64
+	countCap, decay, maxError                                                  float64
+	threshold, floor                                                           float32
+	frame, retest                                                              int32
+	tokens, columns, rows, at, dense, anchors, ahead, headDim, timePairs, ring uint32
+	heads, groups, orderWords, radius, depth, queryLow, queryHigh              uint32
+	half, rawHalf, space, first                                                uint32
+	lossless, mean, onePerFrame, noCount, neighbours, asked, asks              uint32
+}
+
+var _ compute.Merger = (*queue)(nil)
+
+// Merges says that queues are compute.Mergers.
+func (d *Device) Merges() {}
+
+// mergeThreads are the threads of a block of merge_found, FOUND there.
+const mergeThreads = 256
+
+// Merge takes a frame into the entries of every store, see compute.Merger. Heads have at most 256 elements.
+func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
+	if q.err != nil || len(stores) == 0 {
+		return
+	}
+	first := &stores[0]
+	heads, groups := first.Keys.Shape[0], first.Entries.Elems()
+	if m.HeadDim > 256 || groups == 0 || heads%groups != 0 {
+		mismatch("merge", first.Keys, first.Entries)
+	}
+	q.mergeTable(m, stores)
+	table := q.scratch(scratchStores, compute.U8, 1, len(stores)*int(unsafe.Sizeof(mergeStore{})))
+	if q.err != nil {
+		return
+	}
+	q.Upload(table, unsafe.Slice((*byte)(unsafe.Pointer(&q.mergeStores[0])), table.Elems()))
+	a := &q.mergeArgs
+	*a = q.mergeCall(m, first)
+	a.stores, a.heads, a.groups = address(table), uint32(heads), uint32(groups)
+	threads, k := [3]uint32{256, 1, 1}, &q.device.kernels.merge
+	if m.Frame >= 0 {
+		each := [3]uint32{uint32((m.Tokens + 7) / 8), uint32(groups), 1}
+		for i := range stores {
+			s := &stores[i]
+			a.first = uint32(i)
+			q.launch("merge", k[0], each, threads, 0, unsafe.Pointer(a))
+			q.mergeSearch(m, s, each)
+			q.launch("merge", k[3], each, threads, 0, unsafe.Pointer(a))
+			q.launch("merge", k[4], each, threads, 0, unsafe.Pointer(a))
+		}
+	}
+	q.launch("merge", k[5], [3]uint32{uint32(groups), uint32(len(stores)), 1}, [3]uint32{mergeThreads, 1, 1}, 0, unsafe.Pointer(a))
+}
+
+// mergeSearch fills in m.Best for a store.
+func (q *queue) mergeSearch(m compute.Merging, s *compute.MergeStore, each [3]uint32) {
+	a, k := &q.mergeArgs, &q.device.kernels.merge
+	if m.Neighbours {
+		q.launch("merge", k[1], [3]uint32{a.groups, 1, 1}, [3]uint32{1024, 1, 1}, 4*(m.Tokens+1024), unsafe.Pointer(a))
+		q.launch("merge", k[2], each, [3]uint32{256, 1, 1}, 0, unsafe.Pointer(a))
+		return
+	}
+	probe, keys := m.Probe, s.Unit
+	if m.Asked {
+		probe = m.Query
+		if m.Space == 2 {
+			keys = s.Keys.Slice(1, m.Dense, s.Keys.Shape[1])
+		}
+	}
+	q.Match(m.Best, m.Score, probe, keys, s.Entries)
+}
+
+// mergeTable fills in q.mergeStores.
+func (q *queue) mergeTable(m compute.Merging, stores []compute.MergeStore) {
+	at := func(t compute.Tensor) uint64 {
+		if t.IsZero() || t.Elems() == 0 {
+			return 0
+		}
+		if !t.Contiguous() {
+			mismatch("merge", t)
+		}
+		return address(t)
+	}
+	q.mergeStores = q.mergeStores[:0]
+	for i := range stores {
+		s := &stores[i]
+		q.mergeStores = append(q.mergeStores, mergeStore{keys: at(s.Keys), values: at(s.Values), raw: at(s.Raw), means: at(s.Means),
+			logCount: at(s.LogCount), unit: at(s.Unit), first: at(s.First), queries: at(s.Queries), places: at(s.Places), lengths: at(s.Lengths),
+			entries: at(s.Entries), state: at(s.State), weight: at(s.Weight), totals: at(s.Totals), slots: uint32(s.Keys.Shape[1] - m.Dense)})
+	}
+}
+
+// mergeCall is what all launches of a call share.
+func (q *queue) mergeCall(m compute.Merging, s *compute.MergeStore) mergeArgs {
+	number := map[bool]uint32{true: 1}
+	a := mergeArgs{frequencies: address(m.Frequencies), probe: address(m.Probe), best: address(m.Best), hits: address(m.Hits), order: address(m.Order),
+		countCap: m.CountCap, decay: m.Decay, maxError: m.MaxError, threshold: m.Threshold, floor: m.Floor, frame: int32(m.Frame), retest: int32(m.Retest),
+		tokens: uint32(m.Tokens), columns: uint32(m.Columns), rows: uint32(m.Tokens / m.Columns), at: uint32(m.At), dense: uint32(m.Dense),
+		anchors: uint32(m.Anchors), ahead: uint32(m.Ahead), headDim: uint32(m.HeadDim), timePairs: uint32(m.Frequencies.Elems()),
+		orderWords: uint32(m.Order.Dim(-1)), radius: uint32(m.Radius), depth: uint32(m.Depth), queryLow: uint32(m.QueryLow), queryHigh: uint32(m.QueryHigh),
+		half: half("merge", s.Keys), rawHalf: half("merge", s.Raw), space: uint32(m.Space), lossless: number[m.Lossless], mean: number[m.Mean],
+		onePerFrame: number[m.OnePerFrame], noCount: number[m.NoCount], neighbours: number[m.Neighbours], asked: number[m.Asked], asks: number[m.Asks]}
+	if m.Turns.Elems() > 0 {
+		a.turns = address(m.Turns)
+	}
+	if m.Neighbours {
+		a.recent = address(m.Recent)
+	}
+	if m.Asked {
+		a.query = address(m.Query)
+	}
+	if !s.Queries.IsZero() {
+		a.ring = uint32(s.Queries.Shape[1])
+	}
+	return a
+}
