@@ -1,8 +1,6 @@
 package cuda
 
 import (
-	"unsafe"
-
 	"longtake/compute"
 )
 
@@ -56,7 +54,7 @@ func (q *queue) Match(best, score, query, keys, lengths compute.Tensor) {
 	each := ((count+pieces-1)/pieces + 63) / 64 * 64
 	a.pieces, a.pieceKeys = uint32(pieces), uint32(max(each, 64))
 	threads, all := [3]uint32{256, 1, 1}, [3]uint32{uint32((heads*queries + 255) / 256), 1, 1}
-	q.launch("match", q.device.kernels.match[0], all, threads, 0, unsafe.Pointer(a))
-	q.launch("match", kernel, [3]uint32{uint32((queries + tile - 1) / tile), uint32(heads), uint32(pieces)}, threads, 0, unsafe.Pointer(a))
-	q.launch("match", q.device.kernels.match[3], all, threads, 0, unsafe.Pointer(a))
+	q.launch("match", q.device.kernels.match[0], all, threads, 0, argument(a))
+	q.launch("match", kernel, [3]uint32{uint32((queries + tile - 1) / tile), uint32(heads), uint32(pieces)}, threads, 0, argument(a))
+	q.launch("match", q.device.kernels.match[3], all, threads, 0, argument(a))
 }

@@ -58,21 +58,21 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 		for i := range stores {
 			s := &stores[i]
 			a.first = uint32(i)
-			q.launch("merge", k[0], each, threads, 0, unsafe.Pointer(a))
+			q.launch("merge", k[0], each, threads, 0, argument(a))
 			q.mergeSearch(m, s, each)
-			q.launch("merge", k[3], each, threads, 0, unsafe.Pointer(a))
-			q.launch("merge", k[4], each, threads, 0, unsafe.Pointer(a))
+			q.launch("merge", k[3], each, threads, 0, argument(a))
+			q.launch("merge", k[4], each, threads, 0, argument(a))
 		}
 	}
-	q.launch("merge", k[5], [3]uint32{uint32(groups), uint32(len(stores)), 1}, [3]uint32{mergeThreads, 1, 1}, 0, unsafe.Pointer(a))
+	q.launch("merge", k[5], [3]uint32{uint32(groups), uint32(len(stores)), 1}, [3]uint32{mergeThreads, 1, 1}, 0, argument(a))
 }
 
 // mergeSearch fills in m.Best for a store.
 func (q *queue) mergeSearch(m compute.Merging, s *compute.MergeStore, each [3]uint32) {
 	a, k := &q.mergeArgs, &q.device.kernels.merge
 	if m.Neighbours {
-		q.launch("merge", k[1], [3]uint32{a.groups, 1, 1}, [3]uint32{1024, 1, 1}, 4*(m.Tokens+1024), unsafe.Pointer(a))
-		q.launch("merge", k[2], each, [3]uint32{256, 1, 1}, 0, unsafe.Pointer(a))
+		q.launch("merge", k[1], [3]uint32{a.groups, 1, 1}, [3]uint32{1024, 1, 1}, 4*(m.Tokens+1024), argument(a))
+		q.launch("merge", k[2], each, [3]uint32{256, 1, 1}, 0, argument(a))
 		return
 	}
 	probe, keys := m.Probe, s.Unit

@@ -1,0 +1,102 @@
+package cuda_test
+
+import (
+	"math"
+	"testing"
+
+	"longtake/accel/annca"
+	"longtake/accel/annsa"
+	"longtake/accel/pose"
+	"longtake/accel/tempcache"
+	"longtake/attention"
+	"longtake/compute"
+	"longtake/compute/cuda"
+	"longtake/kvcache"
+	"longtake/model"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/world"
+)
+
+// walk plays frames of the embedded model under policies: forward, and the way back by turning round.
+func walk(t *testing.T, dev compute.Device, frames int, r rollout.Request) []video.Frame {
+	t.Helper()
+	e, err := model.OpenTinyWorld(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	episode, err := world.NewEpisode(7, 2, world.Mixed, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := video.NewFrame(64, 64)
+	episode.World.Render(start.Pix, episode.Poses[0], 64, 64)
+	r.Prompt, r.Seed, r.Heading = episode.Prompt(), 7, episode.Poses[0].Heading
+	r.Start, r.StartActions = []video.Frame{start}, []int{int(episode.Actions[0])}
+	s, err := e.NewSession(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var out []video.Frame
+	for i := range frames {
+		action := world.Forward
+		if i%16 >= 8 {
+			action = world.TurnLeft
+		}
+		got, err := s.Next(t.Context(), int(action))
+		if err != nil {
+			t.Fatalf("frame %d: %v", i, err)
+		}
+		for _, f := range got {
+			c := video.NewFrame(64, 64)
+			copy(c.Pix, f.Pix)
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// TestPoliciesMakeTheCPUsFrames plays the same requests under every policy on the CPU and on the GPU, both in float32.
+func TestPoliciesMakeTheCPUsFrames(t *testing.T) {
+	gpu := openWorld(t, cuda.Options{Float32: true})
+	defer gpu.Close()
+	host := openFloat32CPU(t)
+	defer host.Close()
+	with := func(f func(*tempcache.Policy)) kvcache.Policy {
+		p := tempcache.Default()
+		f(&p)
+		return p
+	}
+	for _, c := range []struct {
+		name        string
+		cache       kvcache.Policy
+		self, cross attention.Maker
+	}{
+		{name: "tempcache", cache: with(func(p *tempcache.Policy) { p.Budget.Frames = 12 })},
+		{name: "tempcache neighbours", cache: with(func(p *tempcache.Policy) { p.Budget.Frames, p.Search = 12, tempcache.Neighbours })},
+		{name: "tempcache without a budget", cache: tempcache.Default()},
+		{name: "annsa", cache: kvcache.Window{Recent: kvcache.Full}, self: annsa.Default()},
+		{name: "annca", cache: kvcache.Window{Recent: 24, Anchor: 1}, cross: annca.Default()},
+		{name: "pose", cache: pose.Default},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			const frames, first = 40, 32
+			r := rollout.Request{Cache: c.cache, Self: c.self, Cross: c.cross}
+			want, got := walk(t, host, frames, r), walk(t, gpu, frames, r)
+			worst, line := math.Inf(1), []float64{}
+			for i := range want {
+				p := psnr(got[i], want[i])
+				line = append(line, math.Round(p*10)/10)
+				if i < first {
+					worst = min(worst, p)
+				}
+			}
+			t.Logf("PSNR against the CPU %v", line)
+			if worst < 45 {
+				t.Errorf("%.1f dB among the first %d frames, want 45", worst, first)
+			}
+		})
+	}
+}
