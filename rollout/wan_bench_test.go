@@ -40,6 +40,19 @@ func (m made) Matrix(h compute.Host) compute.Matrix {
 	return m.Arena.Matrix(h)
 }
 
+// filled is a queue that uploads noise in the place of nothing.
+type filled struct {
+	compute.Queue
+	noise []byte
+}
+
+func (q filled) Upload(dst compute.Tensor, b []byte) {
+	if len(b) == 0 {
+		b = q.noise[:dst.Bytes()]
+	}
+	q.Queue.Upload(dst, b)
+}
+
 // bigEngine is a network of the real size with weights of noise.
 func bigEngine(b *testing.B) *rollout.Engine {
 	b.Helper()
@@ -55,7 +68,7 @@ func bigEngine(b *testing.B) *rollout.Engine {
 	for range 3 * 1536 * 8960 {
 		noise = binary.LittleEndian.AppendUint32(noise, math.Float32bits(float32(rng.NormFloat64()*0.02)))
 	}
-	p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: made{arena, noise}, Queue: dq}
+	p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: made{arena, noise}, Queue: filled{dq, noise}}
 	network := dit.Load(p, wan13, dit.WanNames)
 	encoded := arena.Tensor(compute.F32, 22, wan13.TextDim)
 	dq.Noise(encoded, compute.NoiseKey{Seed: 1})
