@@ -7,17 +7,12 @@ import (
 	"strings"
 	"testing"
 
-	"longtake/accel/annca"
-	"longtake/accel/annsa"
 	"longtake/accel/tempcache"
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/internal/golden"
 	"longtake/kvcache"
-	"longtake/model"
 	"longtake/rollout"
-	"longtake/video"
-	"longtake/world"
 )
 
 func overlapped(t *testing.T, e *rollout.Engine, r rollout.Request) *rollout.Overlapped {
@@ -70,32 +65,6 @@ func TestOverlappedEqualsSession(t *testing.T) {
 	}
 }
 
-// The embedded model has actions, start frames and a clamp.
-func TestOverlappedEqualsSessionInTheWorld(t *testing.T) {
-	e := openWorld(t)
-	r := walk(t, e)
-	window := kvcache.Window{Anchor: 1, Recent: 9}
-	for name, c := range map[string]struct {
-		change    func(*rollout.Request)
-		tolerance float64
-	}{
-		"window": {func(r *rollout.Request) { r.Cache = kvcache.Window{Anchor: 1, Recent: 3} }, 1e-4},
-		"full":   {func(r *rollout.Request) { r.Cache = kvcache.Window{Recent: kvcache.Full} }, 1e-4},
-		"annsa":  {func(r *rollout.Request) { r.Cache, r.Self = window, annsa.Default() }, 1e-4},
-		"annca":  {func(r *rollout.Request) { r.Cache, r.Cross = window, annca.Default() }, 1e-4},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := r
-			c.change(&r)
-			a, b := session(t, e, r), overlapped(t, e, r)
-			equalChunks(t, a, b, 10, c.tolerance, 1, 2, 3, 1, 0)
-			if a.Heading() != b.Heading() {
-				t.Errorf("heading %d, want %d", b.Heading(), a.Heading())
-			}
-		})
-	}
-}
-
 // float32Kernel is the CPU's best class of kernels that computes in float32.
 func float32Kernel(t testing.TB) string {
 	t.Helper()
@@ -108,34 +77,6 @@ func float32Kernel(t testing.TB) string {
 	}
 	t.Fatal("no kernels in float32")
 	return ""
-}
-
-// openWorld opens the embedded model in float32.
-func openWorld(t *testing.T) *rollout.Engine {
-	t.Helper()
-	dev := openDevice(t, float32Kernel(t))
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close(); dev.Close() })
-	return e
-}
-
-// walk is a request for the embedded model with two start frames.
-func walk(t *testing.T, e *rollout.Engine) rollout.Request {
-	t.Helper()
-	episode, err := world.NewEpisode(7, 3, world.Mixed, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := rollout.Request{Prompt: episode.Prompt(), Seed: 7, Heading: episode.Poses[0].Heading, StartActions: []int{0, 1}, Steps: 2}
-	for i := range 2 {
-		f := video.NewFrame(e.Width, e.Height)
-		episode.World.Render(f.Pix, episode.Poses[i], f.Width, f.Height)
-		r.Start = append(r.Start, f)
-	}
-	return r
 }
 
 func TestOverlappedIsOnlyLate(t *testing.T) {
@@ -189,38 +130,5 @@ func TestOverlappedIsOnlyLate(t *testing.T) {
 	r.Cache = tempcache.Default()
 	if _, err := e.Open(t.Context(), r); !errors.Is(err, rollout.ErrRequest) || !strings.Contains(err.Error(), "two chunks open") {
 		t.Errorf("overlapped on a cache that cannot: %v", err)
-	}
-}
-
-// One chunk of the embedded model by both loops, window 32.
-func BenchmarkLoops(b *testing.B) {
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer dev.Close()
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
-	for _, loop := range []rollout.Loop{rollout.Blockwise, rollout.Overlapping} {
-		b.Run("loop="+loop.String(), func(b *testing.B) {
-			s, err := e.Open(b.Context(), rollout.Request{Prompt: "you start in the north .", Loop: loop})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer s.Close()
-			for range 34 {
-				if _, err := s.Next(b.Context(), 1); err != nil {
-					b.Fatal(err)
-				}
-			}
-			for b.Loop() {
-				if _, err := s.Next(b.Context(), 1); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"longtake/compute"
 	"longtake/internal/golden"
 	"longtake/kvcache"
-	"longtake/model"
 	"longtake/rollout"
 	"longtake/text"
 )
@@ -177,13 +176,5 @@ func TestRefreshesThatCannotBeAreRefused(t *testing.T) {
 			t.Error(err)
 		}
 		chunks(t, s, 1)
-	}
-	world, err := model.OpenTinyWorld(openDevice(t, float32Kernel(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer world.Close()
-	if _, err := world.Open(t.Context(), rollout.Request{Refresh: rollout.RefreshChunks}); !errors.Is(err, rollout.ErrRequest) {
-		t.Errorf("refresh of a model with actions: %v", err)
 	}
 }

@@ -1,0 +1,134 @@
+package model_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"longtake/accel/annca"
+	"longtake/accel/annsa"
+	"longtake/compute"
+	"longtake/compute/cpu"
+	"longtake/internal/golden"
+	"longtake/kvcache"
+	"longtake/model"
+	"longtake/rollout"
+	"longtake/video"
+	"longtake/world"
+)
+
+// openWorld opens the embedded model on the CPU's best kernels that compute in float32.
+func openWorld(t *testing.T) *rollout.Engine {
+	t.Helper()
+	for _, kernel := range cpu.Kernels() {
+		dev, err := cpu.New(cpu.Options{Kernel: kernel})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dev.Types().Cache != compute.F32 {
+			dev.Close()
+			continue
+		}
+		e, err := model.OpenTinyWorld(dev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { e.Close(); dev.Close() })
+		return e
+	}
+	t.Fatal("no kernels in float32")
+	return nil
+}
+
+// walk is a request for the embedded model with two start frames.
+func walk(t *testing.T, e *rollout.Engine) rollout.Request {
+	t.Helper()
+	episode, err := world.NewEpisode(7, 3, world.Mixed, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rollout.Request{Prompt: episode.Prompt(), Seed: 7, Heading: episode.Poses[0].Heading, StartActions: []int{0, 1}, Steps: 2}
+	for i := range 2 {
+		f := video.NewFrame(e.Width, e.Height)
+		episode.World.Render(f.Pix, episode.Poses[i], f.Width, f.Height)
+		r.Start = append(r.Start, f)
+	}
+	return r
+}
+
+// The embedded model has actions, start frames and a clamp.
+func TestOverlappedEqualsSessionInTheWorld(t *testing.T) {
+	e := openWorld(t)
+	r := walk(t, e)
+	window := kvcache.Window{Anchor: 1, Recent: 9}
+	for name, change := range map[string]func(*rollout.Request){
+		"window": func(r *rollout.Request) { r.Cache = kvcache.Window{Anchor: 1, Recent: 3} },
+		"full":   func(r *rollout.Request) { r.Cache = kvcache.Window{Recent: kvcache.Full} },
+		"annsa":  func(r *rollout.Request) { r.Cache, r.Self = window, annsa.Default() },
+		"annca":  func(r *rollout.Request) { r.Cache, r.Cross = window, annca.Default() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := r
+			change(&r)
+			a, err := e.NewSession(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer a.Close()
+			b, err := e.NewOverlapped(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer b.Close()
+			for i, action := range []int{1, 2, 3, 1, 0, 1, 2, 3} {
+				for _, s := range []rollout.Timeline{a, b} {
+					if _, err := s.Next(t.Context(), action); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, _ := a.Latents()
+				got, _ := b.Latents()
+				golden.Near(t, fmt.Sprint("chunk ", i), got, want, 1e-4)
+			}
+			if a.Heading() != b.Heading() {
+				t.Errorf("heading %d, want %d", b.Heading(), a.Heading())
+			}
+		})
+	}
+	if _, err := e.Open(t.Context(), rollout.Request{Refresh: rollout.RefreshChunks}); !errors.Is(err, rollout.ErrRequest) {
+		t.Errorf("refresh of a model with actions: %v", err)
+	}
+}
+
+// One chunk of the embedded model by both loops, window 32.
+func BenchmarkLoops(b *testing.B) {
+	dev, err := cpu.New(cpu.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer dev.Close()
+	e, err := model.OpenTinyWorld(dev)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	for _, loop := range []rollout.Loop{rollout.Blockwise, rollout.Overlapping} {
+		b.Run("loop="+loop.String(), func(b *testing.B) {
+			s, err := e.Open(b.Context(), rollout.Request{Prompt: "you start in the north .", Loop: loop})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			for range 34 {
+				if _, err := s.Next(b.Context(), 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for b.Loop() {
+				if _, err := s.Next(b.Context(), 1); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
