@@ -9,6 +9,12 @@ type Unfolder interface {
 	Unfold(dst Tensor, u Unfold)
 }
 
+// Convolver is a Queue that convolves without patches in memory.
+type Convolver interface {
+	// Convolve is Unfold of u, then Linear of the patches to dst [u.Rows*u.Columns, out]: all of the rectangle at once.
+	Convolve(dst Tensor, u Unfold, w Matrix, bias Tensor, act Activation)
+}
+
 // MaxSources is the most images that an Unfold stacks.
 const MaxSources = 3
 

@@ -125,6 +125,11 @@ func (w *work) convolve(dst compute.Tensor, f *filter, sources [compute.MaxSourc
 	for i := range f.frames {
 		u.Sources[i] = image(sources[i], g)
 	}
+	if q, ok := w.dq.(compute.Convolver); ok {
+		u.Rows, u.Columns = to.rows, to.columns
+		q.Convolve(dst, u, f.w, f.bias, act)
+		return
+	}
 	// A strip is whole rows, or a part of one row where a whole one does not fit.
 	pixels := max(w.limit/width, 1)
 	rows, columns := min(pixels/to.columns, to.rows), to.columns

@@ -16,6 +16,7 @@ func RunImages(t *testing.T, open func(t *testing.T) compute.Device, tol Toleran
 	}
 	_, unfolds := dq.(compute.Unfolder)
 	_, squashes := dq.(compute.Squasher)
+	_, convolves := dq.(compute.Convolver)
 	dq.Close()
 	if !unfolds && !squashes {
 		t.Errorf("the queue has no ability for images")
@@ -28,6 +29,7 @@ func RunImages(t *testing.T, open func(t *testing.T) compute.Device, tol Toleran
 		{"unfold", unfolds, examUnfold},
 		{"unfold chosen at random", unfolds, examUnfoldRandom},
 		{"unfold wrong shapes", unfolds, examUnfoldPanics},
+		{"convolve", convolves, examConvolve},
 		{"squash", squashes, examSquash},
 	} {
 		if e.has {
@@ -132,6 +134,33 @@ func examUnfoldPanics(s *suite) {
 	try("unfold, type", dst, s.in(newArray(4, 6, 8), compute.BF16, dense), u)
 	try("unfold, no source", dst, compute.Tensor{}, u)
 	s.stillWorks()
+}
+
+// examConvolve compares with the product of the true patches: sizes that fast kernels take, and others.
+func examConvolve(s *suite) {
+	for i := range few(make([]int, 48)) {
+		height, width, channels := 1+s.rng.IntN(20), 1+s.rng.IntN(20), pick(s, 8, 16, 24, 64, 96, 5, 3)
+		u := compute.Unfold{Count: 1 + s.rng.IntN(compute.MaxSources), Size: 1 + s.rng.IntN(3), Stride: 1 + s.rng.IntN(2), Pad: s.rng.IntN(2),
+			Up: pick(s, 1, 1, 2, 3), Row: s.rng.IntN(3), Column: s.rng.IntN(3), Rows: 1 + s.rng.IntN(20), Columns: 1 + s.rng.IntN(20)}
+		dt, out, act := pick(s, compute.BF16, compute.BF16, compute.F32), pick(s, 1, 3, 16, 64, 96, 100, 136), compute.Activation(s.rng.IntN(4))
+		s.begin("images %dx%dx%d of %v to %d, activation %d, %+v", height, width, channels, dt, out, act, u)
+		sources := make([]array, u.Count)
+		lay := pick(s, dense, padded, odd)
+		for k := range sources {
+			if k == u.Count-1 || s.rng.IntN(3) > 0 {
+				sources[k] = s.normal(dt, 1, height, width, channels)
+				u.Sources[k] = s.in(sources[k], dt, lay)
+			}
+		}
+		depth := u.Count * u.Size * u.Size * channels
+		w, bias := s.normal(compute.BF16, 1/math.Sqrt(float64(depth)), out, depth), array{}
+		if i%3 > 0 {
+			bias = s.normal(compute.F32, 1, out)
+		}
+		dst := s.out(pick(s, compute.BF16, compute.F32), pick(s, dense, padded, odd), u.Rows*u.Columns, out)
+		s.dq.(compute.Convolver).Convolve(dst.view, u, s.matrix(w, compute.BF16), s.in(bias, compute.F32, dense), act)
+		s.near(dst, linear(unfold(sources, height, width, channels, u), w, bias, act), s.tol.Linear)
+	}
 }
 
 func examSquash(s *suite) {

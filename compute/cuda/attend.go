@@ -64,7 +64,8 @@ type attendModule struct {
 
 // Attend computes softmax attention, see compute.Attention. bfloat16 operands with a head dimension of 64 or 128 run on the
 // matrix units (scale above 0, rows that allow 16-byte accesses, tiles of 128 queries by 64 or 128 keys); there, visible keys
-// and values must be finite even where LogCount hides them. Everything else, with a head dimension up to 128, runs in float32.
+// and values must be finite even where LogCount hides them. Everything else runs in float32, with a head dimension that
+// fits into shared memory: up to 384 on Hopper.
 func (q *queue) Attend(dst, query, keys, values compute.Tensor, a compute.Attention) {
 	if q.err != nil {
 		return

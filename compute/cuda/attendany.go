@@ -90,10 +90,6 @@ func (q *queue) AttendBiased(dst, query, keys, values, bias compute.Tensor, scal
 
 // attendAny runs the kernel that takes every variant, in float32; bias may be absent.
 func (q *queue) attendAny(dst, query, keys, values, bias compute.Tensor, a compute.Attention, s attendShape) {
-	if s.headDim > 128 {
-		q.fail("attend", fmt.Errorf("head dimension %d: %w", s.headDim, compute.ErrUnsupported))
-		return
-	}
 	fn, shared, err := q.device.attendKernel(s.headDim, !bias.IsZero())
 	if err != nil {
 		q.fail("attend", err)
@@ -159,6 +155,9 @@ type attendAnyVariant struct {
 func (d *Device) attendKernel(headDim int, biased bool) (fn uintptr, shared int, err error) {
 	const row = attendBlock + 4
 	shared = 4 * (headDim*row + max(headDim*row, 64*(headDim+1)) + 64*row)
+	if shared > d.limit.sharedBytes {
+		return 0, 0, fmt.Errorf("head dimension %d takes %d KiB of shared memory, the GPU has %d: %w", headDim, shared>>10, d.limit.sharedBytes>>10, compute.ErrUnsupported)
+	}
 	d.attendMu.Lock()
 	defer d.attendMu.Unlock()
 	v, pair := attendAnyVariant{headDim, biased}, 0

@@ -32,6 +32,7 @@ type Device struct {
 	attendMu sync.Mutex
 	attends  map[attendAnyVariant]uintptr // of kernels/attendany
 	variants map[attendVariant]attendModule
+	convs    map[int]uintptr // of kernels/conv, by outputs of a block; guarded by attendMu
 }
 
 var _ compute.Device = (*Device)(nil)
@@ -58,7 +59,7 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	if o.Float32 && o.Weights != compute.F32 {
 		return nil, fmt.Errorf("cuda: weights of type %v in float32 mode: %w", o.Weights, compute.ErrUnsupported)
 	}
-	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, float32: o.Float32, attends: map[attendAnyVariant]uintptr{}, variants: map[attendVariant]attendModule{},
+	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, float32: o.Float32, attends: map[attendAnyVariant]uintptr{}, variants: map[attendVariant]attendModule{}, convs: map[int]uintptr{},
 		unroll1: mapUnroll1, unroll2: mapUnroll2, normHeld: normHeld, normThreads: normThreads}
 	var err error
 	if d.modules, err = newModules(drv, comp, o); err != nil {

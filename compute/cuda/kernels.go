@@ -13,7 +13,7 @@ import (
 
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
-//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh
+//go:embed kernels/conv/conv.cu kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).

@@ -55,6 +55,7 @@ type queue struct {
 	noiseArgs     noiseArgs
 	linearArgs    linearArgs
 	unfoldArgs    unfoldArgs
+	convArgs      convArgs
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
 	matchArgs     matchArgs
@@ -193,6 +194,7 @@ const (
 	scratchInput    = iota // Linear: x in the type of the weights
 	scratchOutput          // Linear: dst before it is rounded
 	scratchBias            // Linear: bias in bfloat16
+	scratchPatches         // Convolve: patches where the kernel does not fit
 	scratchParts           // Attend: outputs of the pieces of a tile
 	scratchPartSums        // Attend: their log-sums
 	scratchFound           // Match: the best so far

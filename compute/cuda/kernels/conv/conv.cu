@@ -1,0 +1,163 @@
+// Convolution as a matrix product whose left side is gathered while it is loaded (implicit GEMM), see README.md. BN, the
+// outputs of a block, is defined by the launch side: 128, 96, 64 or 16.
+struct ConvArgs {
+  void* dst;
+  const bf16* source[3];      // null: zeros
+  const bf16* weight;         // [out, depth]
+  const float* bias;          // [out] or null
+  i64 dstRow;
+  u32 row[3], column[3];      // strides of the sources, in chunks of 8 elements
+  Divisor channels;           // chunks of a pixel
+  Divisor taps, size;         // size * size, size
+  Divisor columns;            // of the rectangle
+  u32 pixels, out, depth;     // depth in chunks
+  u32 stride, height, wide;   // the enlarged source
+  i32 firstRow, firstColumn;  // of the rectangle, in enlarged source pixels, less the padding
+  u32 upShift, act, dstHalf, pad;
+};
+static_assert(sizeof(ConvArgs) == 176, "ConvArgs is mirrored by convArgs in conv.go");
+
+#define BM 128                            // pixels of a block
+#define BK 64                             // depth of a stage: 8 chunks
+#define STAGES 3
+#define THREADS 128
+#define WARPS_N (BN >= 64 ? 2 : 1)
+#define WARPS_M (4 / WARPS_N)
+#define MT (BM / WARPS_M / 16)            // 16-row tiles of a warp
+#define NT (BN / WARPS_N / 8)             // 8-column tiles of a warp
+#define STAGE_BYTES ((BM + BN) * BK * 2)
+
+__device__ __forceinline__ u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+
+// bring copies 16 bytes, or zeros, to shared memory without waiting.
+__device__ __forceinline__ void bring(u32 to, const void* from, bool inside) {
+  u32 n = inside ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(n) : "memory");
+}
+
+// spot is where chunk c of row r of a tile lies: rows of 128 bytes, chunks exchanged so that 8 rows meet all banks.
+__device__ __forceinline__ u32 spot(u32 r, u32 c) { return r * 128 + ((c ^ (r & 7)) << 4); }
+
+__device__ __forceinline__ void matrices(u32 (&v)[4], u32 at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3]) : "r"(at));
+}
+
+__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Loader is a thread's part of every stage: one chunk column, and every 16th row.
+struct Loader {
+  i32 y[BM / 16], x[BM / 16];  // first tap of each pixel
+  u32 chunk, row0, n0;
+};
+
+__device__ __forceinline__ void loadStage(const ConvArgs& a, const Loader& l, u32 stage, u32 base) {
+  u32 k = stage * (BK / 8) + l.chunk;
+  bool deep = k < a.depth;
+  u32 place = over(k, a.channels), c = k - place * a.channels.d;
+  u32 s = over(place, a.taps), tap = place - s * a.taps.d;
+  u32 i = over(tap, a.size), j = tap - i * a.size.d;
+  const bf16* from = s == 0 ? a.source[0] : s == 1 ? a.source[1] : a.source[2];
+  u32 row = s == 0 ? a.row[0] : s == 1 ? a.row[1] : a.row[2], column = s == 0 ? a.column[0] : s == 1 ? a.column[1] : a.column[2];
+  deep = deep && from != nullptr;
+#pragma unroll
+  for (int r = 0; r < BM / 16; r++) {
+    u32 y = (u32)(l.y[r] + (i32)i), x = (u32)(l.x[r] + (i32)j);
+    bool inside = deep && y < a.height && x < a.wide;
+    u32 at = (y >> a.upShift) * row + (x >> a.upShift) * column + c;
+    bring(base + spot(l.row0 + 16 * r, l.chunk), inside ? (const char*)from + (u64)at * 16 : (const char*)a.weight, inside);
+  }
+  u32 weights = base + BM * BK * 2;
+#pragma unroll
+  for (int r = 0; r < BN / 16; r++) {
+    u32 n = l.n0 + l.row0 + 16 * r;
+    bool inside = k < a.depth && n < a.out;
+    bring(weights + spot(l.row0 + 16 * r, l.chunk), (const char*)a.weight + (inside ? ((u64)n * a.depth + k) * 16 : 0), inside);
+  }
+}
+
+// Rows past the last pixel get a y that is outside of every image.
+extern "C" __global__ void __launch_bounds__(THREADS) conv(const __grid_constant__ ConvArgs a) {
+  extern __shared__ float4 shared[];
+  u32 base = sharedAddress(shared), lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  u32 wm = warp % WARPS_M, wn = warp / WARPS_M, m0 = blockIdx.y * BM;
+  Loader l;
+  l.chunk = threadIdx.x % 8, l.row0 = threadIdx.x / 8, l.n0 = blockIdx.x * BN;
+#pragma unroll
+  for (int r = 0; r < BM / 16; r++) {
+    u32 pixel = m0 + l.row0 + 16 * r, y = over(pixel, a.columns), x = pixel - y * a.columns.d;
+    l.y[r] = pixel < a.pixels ? a.firstRow + (i32)(y * a.stride) : -(1 << 30);
+    l.x[r] = a.firstColumn + (i32)(x * a.stride);
+  }
+  float acc[MT][NT][4];
+#pragma unroll
+  for (int m = 0; m < MT; m++)
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) acc[m][n][e] = 0.0f;
+  u32 stages = (a.depth + BK / 8 - 1) / (BK / 8);
+#pragma unroll
+  for (int s = 0; s < STAGES - 1; s++) {
+    if (s < stages) loadStage(a, l, s, base + s * STAGE_BYTES);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  u32 slot = 0, next = STAGES - 1;
+  for (u32 s = 0; s < stages; s++) {
+    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
+    __syncthreads();  // stage s is there for all, and all have left the one that is loaded next
+    if (s + STAGES - 1 < stages) loadStage(a, l, s + STAGES - 1, base + next * STAGE_BYTES);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+    u32 at = base + slot * STAGE_BYTES, wt = at + BM * BK * 2;
+#pragma unroll
+    for (int k = 0; k < BK / 16; k++) {
+      u32 av[MT][4], bv[NT / 2][4];
+#pragma unroll
+      for (int m = 0; m < MT; m++) matrices(av[m], at + spot(wm * (MT * 16) + m * 16 + lane % 16, k * 2 + lane / 16));
+#pragma unroll
+      for (int n = 0; n < NT / 2; n++) matrices(bv[n], wt + spot(wn * (NT * 8) + n * 16 + lane % 8 + lane / 16 * 8, k * 2 + lane / 8 % 2));
+#pragma unroll
+      for (int m = 0; m < MT; m++)
+#pragma unroll
+        for (int n = 0; n < NT; n++) multiply(acc[m][n], av[m], bv[n / 2][n % 2 * 2], bv[n / 2][n % 2 * 2 + 1]);
+    }
+    slot = slot + 1 == STAGES ? 0 : slot + 1;
+    next = next + 1 == STAGES ? 0 : next + 1;
+  }
+  asm volatile("cp.async.wait_group 0;" ::: "memory");
+  __syncthreads();
+  bool staged = a.dstHalf && a.out % 8 == 0 && a.dstRow % 8 == 0 && ((u64)a.dst & 15) == 0;
+  u16* tile = (u16*)shared;
+#pragma unroll
+  for (int n = 0; n < NT; n++) {
+    u32 col = wn * (NT * 8) + n * 8 + lane % 4 * 2, out = l.n0 + col;
+    float b0 = a.bias != nullptr && out < a.out ? a.bias[out] : 0.0f, b1 = a.bias != nullptr && out + 1 < a.out ? a.bias[out + 1] : 0.0f;
+#pragma unroll
+    for (int m = 0; m < MT; m++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        u32 r = wm * (MT * 16) + m * 16 + lane / 4 + h * 8;
+        float v0 = activate(acc[m][n][2 * h] + b0, a.act), v1 = activate(acc[m][n][2 * h + 1] + b1, a.act);
+        if (staged) {
+          *(u32*)(tile + r * (BN + 8) + col) = pack2(v0, v1);
+          continue;
+        }
+        u32 pixel = m0 + r;
+        if (pixel >= a.pixels) continue;
+        i64 to = pixel * a.dstRow + out;
+        if (out < a.out) a.dstHalf ? put((bf16*)a.dst + to, v0) : put((float*)a.dst + to, v0);
+        if (out + 1 < a.out) a.dstHalf ? put((bf16*)a.dst + to + 1, v1) : put((float*)a.dst + to + 1, v1);
+      }
+  }
+  if (!staged) return;
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < BM * (BN / 8); i += THREADS) {
+    u32 r = i / (BN / 8), c = i % (BN / 8) * 8, pixel = m0 + r;
+    if (pixel < a.pixels && l.n0 + c < a.out)
+      *(uint4*)((bf16*)a.dst + pixel * a.dstRow + l.n0 + c) = *(const uint4*)(tile + r * (BN + 8) + c);
+  }
+}
