@@ -118,9 +118,48 @@ func BenchmarkKernels(b *testing.B) {
 			r.Norm(out16[i%copies], b16[i%copies], compute.Norm{RMS: true, Eps: 1e-6, Weight: weight})
 		}},
 		{"rope bf16 rows to heads", 4 * n, func(i int) { r.Rope(cache[i%copies], b16[i%copies].Heads(wanHeads), pos, rope) }},
+		{"add gated, then norm", 12 * n, func(i int) {
+			r.AddNorm(out16[i%copies], f32[i%copies], f32[i%copies], b16[i%copies], mod, compute.Norm{Eps: 1e-6, Scale: mod, Shift: shift})
+		}},
+		{"norm and rope, rows to heads", 4 * n, func(i int) {
+			r.NormRope(cache[i%copies], b16[i%copies], compute.Norm{RMS: true, Eps: 1e-6, Weight: weight}, pos, rope)
+		}},
 		{"noise f32", 4 * n, func(i int) { r.Noise(f32[i%copies], compute.NoiseKey{Step: uint32(i)}) }},
 	} {
 		b.Run(c.name, func(b *testing.B) { measure(b, r, c.bytes, 0, c.call) })
+	}
+}
+
+// BenchmarkConvolve times 3x3 convolutions of the decoders at 832x480: in one go, and by patches.
+func BenchmarkConvolve(b *testing.B) {
+	r := newBench(b)
+	for _, c := range []struct{ height, width, in, out, count, up int }{
+		{240, 416, 64, 64, 2, 1}, {480, 832, 64, 64, 1, 2}, {60, 104, 256, 256, 2, 1}, {480, 832, 96, 96, 3, 1}, {240, 416, 192, 192, 3, 1}, {120, 208, 384, 384, 3, 1},
+		{480, 832, 96, 3, 3, 1},
+	} {
+		u := compute.Unfold{Count: c.count, Size: 3, Stride: 1, Pad: 1, Up: c.up, Rows: c.height, Columns: c.width}
+		for i := range c.count {
+			u.Sources[i] = r.normal(1, compute.BF16, c.height/c.up, c.width/c.up, c.in)
+		}
+		depth := 9 * c.count * c.in
+		w, bias, dst := r.weight(c.out, depth), r.normal(1, compute.F32, c.out), r.Tensor(compute.BF16, c.height*c.width, c.out)
+		flops := 2 * float64(c.height*c.width) * float64(depth) * float64(c.out)
+		name := fmt.Sprintf("%dx%dx%d x%d to %d", c.height, c.width, c.in, c.count, c.out)
+		b.Run(name, func(b *testing.B) {
+			r.Convolve(dst, u, w, bias, compute.None)
+			us := medianOf(b, r, 5, func() { r.Convolve(dst, u, w, bias, compute.None) })
+			b.ReportMetric(us, "us/call")
+			b.ReportMetric(flops/us/1e6, "TFLOP/s")
+			b.ReportMetric(0, "ns/op")
+		})
+		b.Run(name+" by patches", func(b *testing.B) {
+			run := func() { r.convolvePatches(dst, u, compute.BF16, depth, w, bias, compute.None) }
+			run()
+			us := medianOf(b, r, 3, run)
+			b.ReportMetric(us, "us/call")
+			b.ReportMetric(flops/us/1e6, "TFLOP/s")
+			b.ReportMetric(0, "ns/op")
+		})
 	}
 }
 

@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"longtake/compute"
 )
@@ -117,61 +118,80 @@ func newWanBlock(r *bench, keys int) *wanBlock {
 		wQKV: r.weight(3*wanWidth, wanWidth), wOut: r.weight(wanWidth, wanWidth), wQuery: r.weight(wanWidth, wanWidth), wUp: r.weight(8960, wanWidth), wDown: r.weight(wanWidth, 8960)}
 }
 
-func (w *wanBlock) run() {
-	r, none, eps := w.r, compute.Tensor{}, float32(1e-6)
+// run is a block in the order of package dit; fused uses the operations that take several steps at once.
+func (w *wanBlock) run(fused bool) {
+	dq := compute.Queue(w.r.queue)
+	if !fused {
+		dq = struct{ compute.Queue }{dq}
+	}
+	none, eps, h := compute.Tensor{}, float32(1e-6), wanHeads
 	n := w.keys.Shape[1]
 	part := func(i int) compute.Tensor { return w.qkv.Slice(1, i*wanWidth, (i+1)*wanWidth) }
-	r.Norm(w.hidden, w.residual, compute.Norm{Eps: eps, Scale: w.mod, Shift: w.mod})
-	r.Linear(w.qkv, w.hidden, w.wQKV, w.qkvBias, compute.None)
-	for i := range 2 {
-		r.Norm(part(i), part(i), compute.Norm{RMS: true, Eps: eps, Weight: w.weight})
-	}
-	r.Rope(w.query.Heads(wanHeads), part(0).Heads(wanHeads), w.pos, w.rope)
-	r.Rope(w.keys.Slice(1, n-wanTokens, n), part(1).Heads(wanHeads), w.pos, w.rope)
-	r.Copy(w.values.Slice(1, n-wanTokens, n), part(2).Heads(wanHeads))
-	r.Attend(w.out.Heads(wanHeads), w.query.Heads(wanHeads), w.keys, w.values, compute.Attention{Scale: 0.088})
-	r.Linear(w.hidden, w.out, w.wOut, w.bias, compute.None)
-	r.AddGated(w.residual, w.residual, w.hidden, w.mod)
-	r.Norm(w.hidden, w.residual, compute.Norm{Eps: eps, Weight: w.weight, Bias: w.bias})
-	r.Linear(w.query, w.hidden, w.wQuery, w.bias, compute.None)
-	r.Norm(w.query, w.query, compute.Norm{RMS: true, Eps: eps, Weight: w.weight})
-	r.Attend(w.out.Heads(wanHeads), w.query.Heads(wanHeads), w.textKeys, w.textValues, compute.Attention{Scale: 0.088})
-	r.Linear(w.hidden, w.out, w.wOut, w.bias, compute.None)
-	r.AddGated(w.residual, w.residual, w.hidden, none)
-	r.Norm(w.hidden, w.residual, compute.Norm{Eps: eps, Scale: w.mod, Shift: w.mod})
-	r.Linear(w.wide, w.hidden, w.wUp, w.wideBias, compute.GELU)
-	r.Linear(w.hidden, w.wide, w.wDown, w.bias, compute.None)
-	r.AddGated(w.residual, w.residual, w.hidden, w.mod)
+	rms := compute.Norm{RMS: true, Eps: eps, Weight: w.weight}
+	modulated := compute.Norm{Eps: eps, Scale: w.mod, Shift: w.mod}
+	dq.Linear(w.qkv, w.hidden, w.wQKV, w.qkvBias, compute.None)
+	compute.NormRope(dq, w.keys.Slice(1, n-wanTokens, n), part(1), rms, w.pos, w.rope)
+	dq.Copy(w.values.Slice(1, n-wanTokens, n), part(2).Heads(h))
+	compute.NormRope(dq, part(0).Heads(h), part(0), rms, w.pos, w.rope)
+	dq.Attend(w.out.Heads(h), part(0).Heads(h), w.keys, w.values, compute.Attention{Scale: 0.088})
+	dq.Linear(w.hidden, w.out, w.wOut, w.bias, compute.None)
+	compute.AddNorm(dq, w.hidden, w.residual, w.residual, w.hidden, w.mod, compute.Norm{Eps: eps, Weight: w.weight, Bias: w.bias})
+	dq.Linear(w.query, w.hidden, w.wQuery, w.bias, compute.None)
+	dq.Norm(w.query, w.query, rms)
+	dq.Attend(w.out.Heads(h), w.query.Heads(h), w.textKeys, w.textValues, compute.Attention{Scale: 0.088})
+	dq.Linear(w.hidden, w.out, w.wOut, w.bias, compute.None)
+	compute.AddNorm(dq, w.hidden, w.residual, w.residual, w.hidden, none, modulated)
+	dq.Linear(w.wide, w.hidden, w.wUp, w.wideBias, compute.GELU)
+	dq.Linear(w.hidden, w.wide, w.wDown, w.bias, compute.None)
+	compute.AddNorm(dq, w.hidden, w.residual, w.residual, w.hidden, w.mod, modulated)
 }
 
-// BenchmarkForward times 30 blocks, called one by one and replayed as a graph: the difference is what the host costs.
+// BenchmarkForward times 30 blocks of Wan 1.3B: operation by operation, fused, as batches that come again, as batches that
+// are new every time, and as a graph, which the host has no part in. What a batch takes beyond the graph is idle.
 func BenchmarkForward(b *testing.B) {
-	const blocks = 30
-	for _, keys := range []int{wanTokens, 32760} {
+	for _, keys := range []int{wanTokens, 24 * 1560} { // no past, 21 latent frames of past
 		r := newBench(b)
 		w := newWanBlock(r, keys)
-		w.run()
-		g, err := r.Capture(func() {
-			for range blocks {
-				w.run()
+		forward := func(fused bool) {
+			for range 30 {
+				w.run(fused)
 			}
-		})
+		}
+		forward(true)
+		g, err := r.Capture(func() { forward(true) })
 		if err != nil {
 			b.Fatal(err)
 		}
-		b.Run(fmt.Sprintf("keys=%d called", keys), func(b *testing.B) {
-			us := medianOf(b, r, 5, func() {
-				for range blocks {
-					w.run()
-				}
+		turn := float32(0)
+		batched := func(new bool) {
+			r.BeginBatch()
+			if turn++; new {
+				r.Mix(w.mod, 1, w.mod, turn, compute.Tensor{})
+			}
+			forward(true)
+			r.EndBatch()
+		}
+		for _, c := range []struct {
+			name string
+			run  func()
+		}{
+			{"composed", func() { forward(false) }}, {"fused", func() { forward(true) }}, {"graph", func() { r.Replay(g) }},
+			{"batch", func() { batched(false) }}, {"new batch", func() { batched(true) }}, {"graph", func() { r.Replay(g) }},
+		} {
+			b.Run(fmt.Sprintf("keys=%d %s", keys, c.name), func(b *testing.B) {
+				const times = 6
+				us := medianOf(b, r, 3, func() {
+					for range times {
+						c.run()
+					}
+				})
+				b.ReportMetric(us/1e3/times, "ms/forward")
+				start := time.Now()
+				c.run()
+				b.ReportMetric(float64(time.Since(start).Microseconds())/1e3, "ms/host")
+				b.ReportMetric(0, "ns/op")
 			})
-			b.ReportMetric(us/1e3, "ms/forward")
-			b.ReportMetric(0, "ns/op")
-		})
-		b.Run(fmt.Sprintf("keys=%d graph", keys), func(b *testing.B) {
-			b.ReportMetric(medianOf(b, r, 5, func() { r.Replay(g) })/1e3, "ms/forward")
-			b.ReportMetric(0, "ns/op")
-		})
+		}
 		if err := r.Wait(); err != nil {
 			b.Fatal(err)
 		}

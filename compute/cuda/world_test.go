@@ -18,7 +18,7 @@ import (
 )
 
 // openWorld opens the GPU with options, or skips.
-func openWorld(t *testing.T, o cuda.Options) compute.Device {
+func openWorld(t testing.TB, o cuda.Options) compute.Device {
 	t.Helper()
 	d, err := cuda.New(o)
 	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
