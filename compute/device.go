@@ -29,8 +29,9 @@ type Device interface {
 	Close() error
 }
 
-// Types are the element types a device prefers: Activation for hidden states between operations, Cache for cached keys and values.
-type Types struct{ Activation, Cache DType }
+// Types are the element types a device prefers: Activation for hidden states between operations, Cache for cached keys and
+// values, Bias for that of a Linear with a result of type Activation (a Linear takes an F32 bias too).
+type Types struct{ Activation, Cache, Bias DType }
 
 // Memory is a device's memory in bytes; zero means unknown.
 type Memory struct{ Total, Free, Used, Peak int64 }

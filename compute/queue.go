@@ -30,7 +30,8 @@ type Transfer interface {
 // "Groups": a tensor [groups, width] that goes with rows [rows, width] holds one row for each rows/groups consecutive rows
 // (one latent frame's tokens, say); groups must divide rows. Parameter tensors (bias, weight, modulation) are F32.
 type Math interface {
-	// Linear computes dst = act(x Wᵀ + bias): x [rows, in], dst [rows, out], bias [out] or absent.
+	// Linear computes dst = act(x Wᵀ + bias): x [rows, in], dst [rows, out], bias [out], F32 or the device's Types().Bias, or
+	// absent.
 	Linear(dst, x Tensor, w Matrix, bias Tensor, act Activation)
 	// Norm normalises each row, see Norm. In place allowed.
 	Norm(dst, x Tensor, n Norm)

@@ -50,6 +50,8 @@ type control struct {
 
 // Load reads the network's tensors. Faults are kept by the placer's Loader and Arena.
 func Load(l weights.Placer, c Config, n Names) *Model {
+	inside := l
+	l.Bias = compute.F32 // results of what is outside of the blocks are F32
 	m := &Model{Config: c}
 	d := c.Dim
 	if c.Conv == [3]int{} {
@@ -68,7 +70,7 @@ func Load(l weights.Placer, c Config, n Names) *Model {
 	modulation := make([]string, c.Layers)
 	for i := range c.Layers {
 		modulation[i] = fmt.Sprintf("blocks.%d.%s", i, n.Modulation)
-		m.blocks = append(m.blocks, loadBlock(l.At(fmt.Sprintf("blocks.%d.", i)), c, n))
+		m.blocks = append(m.blocks, loadBlock(inside.At(fmt.Sprintf("blocks.%d.", i)), c, n))
 	}
 	m.modulation = l.Stack(modulation, 6, d).Reshape(c.Layers, 6*d)
 	if c.Actions > 0 {
@@ -115,5 +117,5 @@ func loadLinear(l weights.Placer, out, in int, names ...string) linear {
 	for i, n := range names {
 		w[i], b[i] = n+".weight", n+".bias"
 	}
-	return linear{l.Matrix(out, in, w...), l.Stack(b, out/len(names))}
+	return linear{l.Matrix(out, in, w...), l.Biases(b, out/len(names))}
 }

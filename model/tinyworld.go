@@ -264,7 +264,7 @@ func openWorld(dev compute.Device, name string, file *weights.File, config, voca
 // place counts, checks, and then loads: a file that does not fit the model or the device fails before anything is read.
 func place[M, T any](dev compute.Device, file *weights.File, load func(weights.Placer) (M, T)) (m M, t T, arena compute.Arena, err error) {
 	audit, meter := weights.NewAudit(file), &compute.Meter{Device: dev}
-	load(weights.Placer{Audit: audit, Arena: meter})
+	load(weights.Placer{Audit: audit, Arena: meter, Bias: dev.Types().Bias})
 	if err := audit.Err(); err != nil {
 		return m, t, nil, err
 	}
@@ -276,7 +276,7 @@ func place[M, T any](dev compute.Device, file *weights.File, load func(weights.P
 	if arena, err = dev.NewArena(meter.Bytes()); err != nil {
 		return m, t, nil, fmt.Errorf("load weights: %w", err)
 	}
-	m, t = load(weights.Placer{Audit: audit, Arena: arena, Queue: dq})
+	m, t = load(weights.Placer{Audit: audit, Arena: arena, Queue: dq, Bias: dev.Types().Bias})
 	if err = dq.Wait(); err == nil {
 		err = arena.Err()
 	}

@@ -39,7 +39,7 @@ func (m *Wan) count() error {
 		if p.name == "tiny VAE" {
 			p.audit.Skip("encoder.")
 		}
-		p.load(weights.Placer{Audit: p.audit, Arena: meter})
+		p.load(weights.Placer{Audit: p.audit, Arena: meter, Bias: m.dev.Types().Bias})
 		if p.name == "network" && m.Options.OffloadText {
 			m.allocateSpare(meter)
 		}
@@ -137,7 +137,7 @@ func (m *Wan) bring(p *part) (compute.Arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", p.name, err)
 	}
-	p.load(weights.Placer{Audit: p.audit, Arena: arena, Queue: dq})
+	p.load(weights.Placer{Audit: p.audit, Arena: arena, Queue: dq, Bias: m.dev.Types().Bias})
 	if p.name == "network" && m.Options.OffloadText {
 		m.allocateSpare(arena)
 	}

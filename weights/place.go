@@ -15,6 +15,8 @@ type Placer struct {
 	Audit *Audit
 	Arena compute.Arena
 	Queue compute.Queue
+	// Bias is the type of biases, compute.Types.Bias of the device; the zero value is F32.
+	Bias compute.DType
 
 	prefix string
 }
@@ -88,6 +90,28 @@ func (p Placer) Scaled(factor float32, name string, dims ...int) compute.Tensor 
 // Stack loads parameters of one shape as F32, one under the other: the first dimension grows.
 func (p Placer) Stack(names []string, dims ...int) compute.Tensor {
 	return p.float(p.stack(names, dims...), 1)
+}
+
+// Biases loads the biases of linear layers that are stacked, each of n elements, in the type Bias.
+func (p Placer) Biases(names []string, n int) compute.Tensor {
+	h := p.stack(names, n)
+	if p.Bias == compute.F32 {
+		return p.float(h, 1)
+	}
+	t := p.Arena.Tensor(p.Bias, h.Shape...)
+	if p.Queue == nil || p.Arena.Err() != nil {
+		return t
+	}
+	f, err := Floats(h)
+	if err != nil {
+		panic(err)
+	}
+	b := make([]byte, 0, 2*len(f))
+	for _, v := range f {
+		b = binary.LittleEndian.AppendUint16(b, compute.BF16FromF32(v))
+	}
+	p.Queue.Upload(t, b)
+	return t
 }
 
 // stack reads tensors of one shape and joins them along the first dimension. When they differ in type all become F32.

@@ -17,12 +17,12 @@ func examLinear(s *suite) {
 			lay := [2]layout{lays[(i+j)%3], lays[(i+j/2)%3]}
 			s.begin("%v = act %d of %v [%d %d] by %v [%d %d], layouts %d", types[0], act, types[1], rows, in, dt, out, in, lay)
 			x, w := s.normal(types[1], 1, rows, in), s.normal(dt, 1/math.Sqrt(float64(in)), out, in)
-			var bias array
+			bias, biasType := array{}, pick(s, compute.F32, s.dev.Types().Bias)
 			if (i+j)%2 == 0 {
-				bias = s.normal(compute.F32, 1, out)
+				bias = s.normal(biasType, 1, out)
 			}
 			dst := s.out(types[0], lay[0], rows, out)
-			s.dq.Linear(dst.view, s.in(x, types[1], lay[1]), s.matrix(w, dt), s.in(bias, compute.F32, dense), act)
+			s.dq.Linear(dst.view, s.in(x, types[1], lay[1]), s.matrix(w, dt), s.in(bias, biasType, dense), act)
 			s.near(dst, linear(x, w, bias, act), s.tol.Linear)
 		}
 	}

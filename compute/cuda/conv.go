@@ -48,7 +48,7 @@ func (q *queue) Convolve(dst compute.Tensor, u compute.Unfold, w compute.Matrix,
 	if !(ok && m.Shape[1] == depth && dst.Shape[1] == m.Shape[0]) {
 		mismatch(op, dst, u.Sources[0], matrixText(w))
 	}
-	at := row(op, bias, dst)
+	checkBias(op, bias, dst)
 	half(op, dst)
 	if dst.Elems() == 0 {
 		return
@@ -57,8 +57,11 @@ func (q *queue) Convolve(dst compute.Tensor, u compute.Unfold, w compute.Matrix,
 		q.convolvePatches(dst, u, like.DType, depth, w, bias, act)
 		return
 	}
+	if bias = q.biasAs(compute.F32, bias); q.err != nil {
+		return
+	}
 	a := &q.convArgs
-	*a = convArgs{dst: address(dst), weight: address(m.Tensor), bias: at, dstRow: int64(dst.Stride[0]), channels: newDivisor(shape[2] / 8),
+	*a = convArgs{dst: address(dst), weight: address(m.Tensor), bias: row(op, bias, dst), dstRow: int64(dst.Stride[0]), channels: newDivisor(shape[2] / 8),
 		taps: newDivisor(u.Size * u.Size), size: newDivisor(u.Size), columns: newDivisor(u.Columns), pixels: uint32(dst.Shape[0]),
 		out: uint32(m.Shape[0]), depth: uint32(depth / 8), stride: uint32(u.Stride), height: uint32(shape[0] * u.Up), wide: uint32(shape[1] * u.Up),
 		firstRow: int32(u.Row*u.Stride - u.Pad), firstColumn: int32(u.Column*u.Stride - u.Pad), upShift: uint32(bits.TrailingZeros(uint(u.Up))),

@@ -85,12 +85,12 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 // Name returns "cuda sm_90a, NVIDIA H100 80GB HBM3, bf16 products with f32 sums".
 func (d *Device) Name() string { return d.name }
 
-// Types returns BF16 for both, what the matrix units take; F32 with Options.Float32.
+// Types returns BF16 for all, what the matrix units take; F32 with Options.Float32.
 func (d *Device) Types() compute.Types {
 	if d.float32 {
 		return compute.Types{Activation: compute.F32, Cache: compute.F32}
 	}
-	return compute.Types{Activation: compute.BF16, Cache: compute.BF16}
+	return compute.Types{Activation: compute.BF16, Cache: compute.BF16, Bias: compute.BF16}
 }
 
 // Memory reports the GPU's memory; Used and Peak count what this Device has taken.

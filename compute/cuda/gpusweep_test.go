@@ -101,18 +101,18 @@ func BenchmarkChoices(b *testing.B) {
 
 // wanBlock is one transformer block of Wan 1.3B on three latent frames, with the operations in the order of package dit.
 type wanBlock struct {
-	r                                                            *bench
-	residual, hidden, qkv, wide, mod, weight, bias, wideBias     compute.Tensor
-	keys, values, textKeys, textValues, qkvBias, pos, query, out compute.Tensor
-	rope                                                         compute.Rope
-	wQKV, wOut, wQuery, wUp, wDown                               compute.Matrix
+	r                                                                *bench
+	residual, hidden, qkv, wide, mod, weight, affine, bias, wideBias compute.Tensor
+	keys, values, textKeys, textValues, qkvBias, pos, query, out     compute.Tensor
+	rope                                                             compute.Rope
+	wQKV, wOut, wQuery, wUp, wDown                                   compute.Matrix
 }
 
 func newWanBlock(r *bench, keys int) *wanBlock {
 	f, h := compute.F32, compute.BF16
 	return &wanBlock{r: r, residual: r.normal(1, f, wanTokens, wanWidth), hidden: r.normal(1, h, wanTokens, wanWidth), qkv: r.normal(1, h, wanTokens, 3*wanWidth),
-		wide: r.normal(1, h, wanTokens, 8960), mod: r.normal(0.1, f, 3, wanWidth), weight: r.normal(0.1, f, wanWidth), bias: r.normal(0.1, f, wanWidth),
-		wideBias: r.normal(0.1, f, 8960), qkvBias: r.normal(0.1, f, 3*wanWidth), keys: r.normal(1, h, wanHeads, keys, 128), values: r.normal(1, h, wanHeads, keys, 128),
+		wide: r.normal(1, h, wanTokens, 8960), mod: r.normal(0.1, f, 3, wanWidth), weight: r.normal(0.1, f, wanWidth), bias: r.normal(0.1, h, wanWidth), affine: r.normal(0.1, f, wanWidth),
+		wideBias: r.normal(0.1, h, 8960), qkvBias: r.normal(0.1, h, 3*wanWidth), keys: r.normal(1, h, wanHeads, keys, 128), values: r.normal(1, h, wanHeads, keys, 128),
 		textKeys: r.normal(1, h, wanHeads, 512, 128), textValues: r.normal(1, h, wanHeads, 512, 128), query: r.normal(1, h, wanTokens, wanWidth), out: r.normal(1, h, wanTokens, wanWidth),
 		pos: r.Tensor(compute.I32, wanTokens, 3), rope: compute.Rope{Time: r.normal(1, f, 64, 22, 2), Row: r.normal(1, f, 64, 21, 2), Column: r.normal(1, f, 64, 21, 2)},
 		wQKV: r.weight(3*wanWidth, wanWidth), wOut: r.weight(wanWidth, wanWidth), wQuery: r.weight(wanWidth, wanWidth), wUp: r.weight(8960, wanWidth), wDown: r.weight(wanWidth, 8960)}
@@ -135,7 +135,7 @@ func (w *wanBlock) run(fused bool) {
 	compute.NormRope(dq, part(0).Heads(h), part(0), rms, w.pos, w.rope)
 	dq.Attend(w.out.Heads(h), part(0).Heads(h), w.keys, w.values, compute.Attention{Scale: 0.088})
 	dq.Linear(w.hidden, w.out, w.wOut, w.bias, compute.None)
-	compute.AddNorm(dq, w.hidden, w.residual, w.residual, w.hidden, w.mod, compute.Norm{Eps: eps, Weight: w.weight, Bias: w.bias})
+	compute.AddNorm(dq, w.hidden, w.residual, w.residual, w.hidden, w.mod, compute.Norm{Eps: eps, Weight: w.weight, Bias: w.affine})
 	dq.Linear(w.query, w.hidden, w.wQuery, w.bias, compute.None)
 	dq.Norm(w.query, w.query, rms)
 	dq.Attend(w.out.Heads(h), w.query.Heads(h), w.textKeys, w.textValues, compute.Attention{Scale: 0.088})

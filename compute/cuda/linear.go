@@ -26,7 +26,7 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 	if !(ok && dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1]) {
 		mismatch("linear", dst, x, matrixText(w))
 	}
-	row("linear", bias, dst)
+	checkBias("linear", bias, dst)
 	half("linear", dst)
 	if dst.Elems() == 0 {
 		return
@@ -74,6 +74,7 @@ func (q *queue) product(dst, x compute.Tensor, m *matrix, bias compute.Tensor, a
 		return
 	}
 	key.bias, key.biasHalf, key.act = false, false, uint8(compute.None)
+	bias = q.biasAs(compute.F32, bias)
 	if p := q.plan(key); p != nil {
 		q.multiply(p, dst, x, m, compute.Tensor{})
 		q.elementwise("linear", opBias, dst, dst, compute.Tensor{}, bias, dst.Shape[0], act, 0, 0)
@@ -108,19 +109,39 @@ func (q *queue) multiply(p *productPlan, dst, x compute.Tensor, m *matrix, bias 
 	}
 	var at uint64
 	if !bias.IsZero() {
+		dt := compute.F32
 		if p.biasHalf {
-			s := q.scratch(scratchBias, compute.BF16, 1, m.Shape[0])
-			if q.err != nil {
-				return
-			}
-			q.Copy(s.Reshape(m.Shape[0]), bias)
-			bias = s
+			dt = compute.BF16
+		}
+		if bias = q.biasAs(dt, bias); q.err != nil {
+			return
 		}
 		at = address(bias)
 	}
 	if q.err == nil {
 		q.run(p, address(dst), address(x), address(m.Tensor), at)
 	}
+}
+
+// checkBias panics unless a bias [out] goes with dst [rows, out].
+func checkBias(op string, bias, dst compute.Tensor) {
+	if !bias.IsZero() && !((bias.DType == compute.F32 || bias.DType == compute.BF16) && bias.Elems() == dst.Shape[1] && bias.Contiguous()) {
+		mismatch(op, bias, dst)
+	}
+}
+
+// biasAs returns a bias in another type, if need be in work space.
+func (q *queue) biasAs(dt compute.DType, bias compute.Tensor) compute.Tensor {
+	if bias.IsZero() || bias.DType == dt || q.err != nil {
+		return bias
+	}
+	s := q.scratch(scratchBias, dt, 1, bias.Elems())
+	if q.err != nil {
+		return bias
+	}
+	s = s.Reshape(bias.Elems())
+	q.Copy(s, bias)
+	return s
 }
 
 // run starts a product, or writes it down in a batch.
@@ -134,7 +155,7 @@ func (q *queue) run(p *productPlan, dst, x, w, bias uint64) {
 
 // plainLinear runs the kernel of kernels/linear.
 func (q *queue) plainLinear(dst, x compute.Tensor, m *matrix, bias compute.Tensor, act compute.Activation) {
-	if q.err != nil {
+	if bias = q.biasAs(compute.F32, bias); q.err != nil {
 		return
 	}
 	a := &q.linearArgs
