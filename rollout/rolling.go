@@ -27,6 +27,7 @@ type Rolling struct {
 	work   *dit.Work
 	solver *sampler.Solver
 	vae    Decoder
+	cross  attention.Policy
 
 	latent, pred, scratch compute.Tensor // F32 [window tokens, values], oldest chunk first
 
@@ -51,17 +52,13 @@ const (
 )
 
 // NewRolling starts a timeline. Request.Chunks is the length of the video, with which the last windows shrink as upstream's do;
-// 0 goes on without end. The cache is upstream's and the attention dense; a request for others, or for start frames, is an
-// error.
+// 0 goes on without end. A request for what the loop cannot do is an error: another cache than upstream's, self attention other
+// than dense, start frames, actions.
 func (e *Engine) NewRolling(ctx context.Context, r Request) (s *Rolling, err error) {
-	switch {
-	case r.Chunks < 0:
-		return nil, fmt.Errorf("%w: a video of %d chunks", ErrRequest, r.Chunks)
-	case len(r.Start) > 0:
-		return nil, fmt.Errorf("%w: the rolling loop takes no start frames", ErrRequest)
-	case len(e.Turns) > 0:
-		return nil, fmt.Errorf("%w: the rolling loop makes chunks ahead of the actions that this model follows", ErrRequest)
+	if err := e.checkRolling(r); err != nil {
+		return nil, err
 	}
+	r = e.defaults(r)
 	s = &Rolling{engine: e, seed: r.Seed, chunks: r.Chunks}
 	defer func() {
 		if err != nil {
@@ -86,9 +83,39 @@ func (e *Engine) NewRolling(ctx context.Context, r Request) (s *Rolling, err err
 	if s.cache, err = kvcache.NewRolling(e.Device, s.dq, e.CacheShape, rollingSpan*e.Network.ChunkFrames, rollingSlots); err != nil {
 		return s, err
 	}
-	s.work.Attend(attention.Dense{}, attention.Dense{})
+	if s.cross, err = r.Cross.New(e.Device, s.dq, e.rollingShape(len(s.solver.Steps))); err != nil {
+		return s, err
+	}
+	s.work.Attend(attention.Dense{}, s.cross)
 	s.work.Schedule(s.dq, s.timesteps())
 	return s, s.SetPrompt(ctx, r.Prompt)
+}
+
+// checkRolling says what of a request the loop cannot do.
+func (e *Engine) checkRolling(r Request) error {
+	window, windowed := r.Cache.(kvcache.Window)
+	switch {
+	case r.Chunks < 0:
+		return fmt.Errorf("%w: a video of %d chunks", ErrRequest, r.Chunks)
+	case len(r.Start) > 0:
+		return fmt.Errorf("%w: the rolling loop takes no start frames", ErrRequest)
+	case len(e.Turns) > 0:
+		return fmt.Errorf("%w: the rolling loop makes chunks ahead of the actions that this model follows", ErrRequest)
+	case r.Cache != nil && (!windowed || e.Cache != window):
+		return fmt.Errorf("%w: cache %v: the rolling loop keeps its first chunk and the newest %d by itself, two of which a window sees: there is nothing to merge or drop", ErrRequest, r.Cache, rollingSlots-1)
+	case r.Self != nil && r.Self != attention.Dense{}:
+		return fmt.Errorf("%w: self attention %v: a rolling window sees two chunks of history, all of which are kept: use dense", ErrRequest, r.Self)
+	case r.Refresh > NoRefresh || r.Restart != Restart{}:
+		return fmt.Errorf("%w: the rolling loop does not write its history again (refresh, restart)", ErrRequest)
+	}
+	return nil
+}
+
+// rollingShape is what cross attention's policy is made for: all frames of a window together.
+func (e *Engine) rollingShape(steps int) kvcache.Shape {
+	s := e.CacheShape
+	s.ChunkFrames *= steps
+	return s
 }
 
 func (s *Rolling) allocate(e *Engine, a compute.Arena) (err error) {
@@ -230,6 +257,10 @@ func (s *Rolling) guard(err *error) {
 // Close gives the memory back. It may be called twice.
 func (s *Rolling) Close() {
 	s.closed = true
+	if s.cross != nil {
+		s.cross.Close()
+		s.cross = nil
+	}
 	if s.cache != nil {
 		s.stats = s.cache.Stats()
 		s.cache.Close()

@@ -1,13 +1,20 @@
 package rollout_test
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
+	"longtake/accel/annca"
+	"longtake/accel/annsa"
+	"longtake/accel/tempcache"
 	"longtake/compute"
 	"longtake/internal/golden"
+	"longtake/kvcache"
 	"longtake/rollout"
 	"longtake/sampler"
+	"longtake/video"
 )
 
 func TestRollingEqualsRollingForcing(t *testing.T) {
@@ -52,5 +59,55 @@ func TestRollingEqualsRollingForcing(t *testing.T) {
 				t.Errorf("after the last chunk: %v, %v", frames, err)
 			}
 		})
+	}
+}
+
+func TestTheRollingLoopTakesWhatItCanUse(t *testing.T) {
+	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
+	defer g.Close()
+	e := wanEngine(t, g, float32Kernel(t))
+	e.Loop, e.Cache = rollout.RollingWindow, kvcache.Window{Anchor: 3, Recent: 15}
+	e.NewSolver = func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 800, 600, 400, 200}, 5) }
+	open := func(r rollout.Request) rollout.Timeline {
+		t.Helper()
+		want, err := e.SessionBytes(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := e.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		if got := s.Bytes(); got > want || r.Cross == nil && got < want*9/10 { // policies' memory is their own
+			t.Errorf("takes %d bytes, arithmetic said %d", got, want)
+		}
+		return s
+	}
+	// AnnCA that keeps all is dense; one that keeps less is not.
+	equalChunks(t, open(rollout.Request{Seed: 1, Chunks: 8, Cache: e.Cache}), open(rollout.Request{Seed: 1, Chunks: 8, Cross: annca.Options{All: true}}), 8, 1e-5)
+	thin := open(rollout.Request{Seed: 1, Cross: annca.Options{Top: 1, Refresh: true}})
+	for range 3 {
+		if _, err := thin.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := thin.SetPrompt(t.Context(), "other"); err != nil {
+		t.Error(err)
+	}
+	for want, r := range map[string]rollout.Request{
+		"nothing to merge":  {Cache: tempcache.Default()},
+		"use dense":         {Self: annsa.Default()},
+		"its history again": {Refresh: rollout.RefreshChunks},
+		"-1 chunks":         {Chunks: -1},
+		"takes no start":    {Start: make([]video.Frame, 1)},
+		"window has room":   {Steps: 9},
+	} {
+		if want == "window has room" {
+			e.NewSolver = func(int) (*sampler.Solver, error) { return sampler.New(9, 5, sampler.Flow, 0) }
+		}
+		if _, err := e.Open(t.Context(), r); !errors.Is(err, rollout.ErrRequest) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
 	}
 }

@@ -89,7 +89,7 @@ func ParseRefresh(name string) (Refresh, error) {
 
 // Open starts a timeline by the request's loop.
 func (e *Engine) Open(ctx context.Context, r Request) (Timeline, error) {
-	switch r = e.defaults(r); r.Loop {
+	switch loop := e.defaults(r).Loop; loop {
 	case Blockwise:
 		return timeline(e.NewSession(ctx, r))
 	case Overlapping:
@@ -97,7 +97,7 @@ func (e *Engine) Open(ctx context.Context, r Request) (Timeline, error) {
 	case RollingWindow:
 		return timeline(e.NewRolling(ctx, r))
 	}
-	return nil, fmt.Errorf("%w: no loop %v", ErrRequest, r.Loop)
+	return nil, fmt.Errorf("%w: no loop %d", ErrRequest, r.Loop)
 }
 
 // timeline keeps a nil pointer from becoming a Timeline.
@@ -128,7 +128,11 @@ func (e *Engine) SessionBytes(r Request) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	bytes += m.Bytes() + r.Self.Bytes(e.Device, e.CacheShape) + r.Cross.Bytes(e.Device, e.CacheShape)
+	shape := e.CacheShape
+	if r.Loop == RollingWindow {
+		shape = e.rollingShape(len(solver.Steps))
+	}
+	bytes += m.Bytes() + r.Self.Bytes(e.Device, shape) + r.Cross.Bytes(e.Device, shape)
 	if len(r.Start) == 0 || e.NewEncoder == nil {
 		return bytes, nil
 	}
