@@ -23,22 +23,28 @@ type part struct{ first, n int }
 
 // attendTask computes softmax attention; a tile is one group of queries of one head.
 type attendTask struct {
-	class         *class
-	a             compute.Attention
-	dst, query    lines3
-	keys, values  lines3
-	count, lse    lines3 // absent when p is nil
-	lengths       []int32
-	lengthStep    int
-	heads         int
-	headDim       int
-	queryTile     int // queries that share a list of keys
-	queryTiles    int
-	group         int // queries a tile
-	groups        int // groups a query tile
-	tileKeys      []int32
-	tileEnds      []int32
-	tileSize      int
+	class        *class
+	a            compute.Attention
+	dst, query   lines3
+	keys, values lines3
+	count, lse   lines3 // absent when p is nil
+	lengths      []int32
+	lengthStep   int
+	heads        int
+	headDim      int
+	queryTile    int // queries that share a list of keys
+	queryTiles   int
+	group        int // queries a tile
+	groups       int // groups a query tile
+	tileKeys     []int32
+	tileEnds     []int32
+	tileSize     int
+	// Many keys under few queries are cut into segments of segment keys each, so that all threads have work; partial holds
+	// what each tile and segment came to, see split.go. One segment: no cut.
+	segments, segment int
+	partial           []byte
+	joining           bool // the second pass, which joins segments
+
 	tiled         bool
 	narrow, widen bool
 	inTiles       bool // by the kernels of the class amx
@@ -85,8 +91,15 @@ func (q *Queue) Attend(dst, query, keys, values compute.Tensor, a compute.Attent
 	}
 	// The class amx takes bfloat16 keys of whole tiles; the rest goes through its float32 kernels.
 	t.inTiles = q.class.tiles != nil && t.widen && t.headDim%tileSize == 0
+	t.split()
 	t.cut(q.dev.pool.threads)
-	q.run(t, t.heads*t.queryTiles*t.groups)
+	tiles := t.heads * t.queryTiles * t.groups
+	t.room(q, tiles)
+	q.run(t, tiles*t.segments)
+	if t.segments > 1 {
+		t.joining = true
+		q.run(t, tiles)
+	}
 }
 
 func (t *attendTask) setTiles(a *compute.Tiles) {
@@ -112,7 +125,7 @@ func (t *attendTask) cut(threads int) {
 	t.group = groupQueries
 	for {
 		t.groups = (min(t.queryTile, t.query.rows) + t.group - 1) / t.group
-		if threads == 1 || t.group == least || t.heads*t.queryTiles*t.groups >= want {
+		if threads == 1 || t.group == least || t.heads*t.queryTiles*t.groups*t.segments >= want {
 			return
 		}
 		t.group /= 2
@@ -214,13 +227,16 @@ type flash struct {
 }
 
 func (t *attendTask) tile(s *scratch, i int) {
+	whole, seg := i, 0
+	if !t.joining {
+		i, seg = i/t.segments, i%t.segments
+	}
 	h, qt := i/(t.queryTiles*t.groups), i/t.groups%t.queryTiles
 	end := min((qt+1)*t.queryTile, t.query.rows)
 	first := qt*t.queryTile + i%t.groups*t.group
 	if first >= end {
 		return
 	}
-	s.parts = t.visible(s.parts, h, qt)
 	f := flash{h: h, first: first, queries: min(t.group, end-first)}
 	f.lanes = padded(f.queries, 16)
 	if t.inTiles {
@@ -232,10 +248,28 @@ func (t *attendTask) tile(s *scratch, i int) {
 	f.stat = s.floats(slotStat, 3*f.lanes)
 	f.count = s.floats(slotCount, keyBlock)
 	t.begin(s, &f)
+	if t.joining {
+		t.join(s, &f, i)
+		t.end(s, &f)
+		return
+	}
 	if t.inTiles {
 		t.pairQueries(s, &f)
 	}
+	s.parts = t.visible(s.parts, h, qt)
+	if t.segments > 1 {
+		t.only(s, seg)
+	}
+	t.walk(s, &f)
+	if t.segments > 1 {
+		t.keep(&f, whole)
+		return
+	}
+	t.end(s, &f)
+}
 
+// walk takes the listed keys through the softmax, block by block.
+func (t *attendTask) walk(s *scratch, f *flash) {
 	var runs [keyBlock]part
 	parts, used := runs[:0], 0
 	for _, p := range s.parts {
@@ -244,15 +278,14 @@ func (t *attendTask) tile(s *scratch, i int) {
 			parts, used = append(parts, part{p.first, n}), used+n
 			p.first, p.n = p.first+n, p.n-n
 			if used == keyBlock {
-				t.block(s, &f, parts, used)
+				t.block(s, f, parts, used)
 				parts, used = runs[:0], 0
 			}
 		}
 	}
 	if used > 0 {
-		t.block(s, &f, parts, used)
+		t.block(s, f, parts, used)
 	}
-	t.end(s, &f)
 }
 
 // width returns the column group that starts at a lane: the widest that the rest fills.

@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -161,6 +162,52 @@ func TestAttendEqualsFloat64Loops(t *testing.T) {
 			r.check(fmt.Sprintf("attend %v over %v tiles %d/%d", c.query, c.keys, c.a.Tiles.QueryTile, c.a.Tiles.KeyTile), c.dst, out, r.attendTol())
 		}
 	})
+}
+
+// A long history under few queries is cut into segments, see split.go.
+func TestAttendOverLongHistoryEqualsFloat64Loops(t *testing.T) {
+	eachClass(t, 3, func(r *rig) {
+		for range rounds(6) {
+			c := r.attendCase(r.pick(1, 2), r.pick(1, 16, 33, 70), 2*splitKeys+r.pick(0, 1, 95, 5000), r.pick(16, 64))
+			c.a.Tiles = compute.Tiles{}
+			out, lse := c.answer(r)
+			c.a.LogSumExp = compute.Tensor{}
+			r.arm()
+			r.q.Attend(c.dst, c.query, c.keys, c.values, c.a)
+			if r.q.(*Queue).attend.segments < 2 {
+				r.Fatal("the keys were not cut")
+			}
+			r.check(fmt.Sprintf("attend %v over %v", c.query, c.keys), c.dst, out, r.attendTol())
+			c.a.LogSumExp = r.tensor(compute.F32, c.query.Shape[0], c.query.Shape[1])
+			r.q.Attend(c.dst, c.query, c.keys, c.values, c.a)
+			for i, got := range read(c.a.LogSumExp) {
+				if d := math.Abs(got - lse[i]); !(d <= r.attendTol()*(1+math.Abs(lse[i]))) && got != lse[i] {
+					r.Fatalf("log-sum-exp %d is %v, want %v", i, got, lse[i])
+				}
+			}
+		}
+	})
+}
+
+func TestAttendOverLongHistoryDoesNotDependOnThreads(t *testing.T) {
+	for _, class := range testClasses() {
+		t.Run(class.name, func(t *testing.T) {
+			var first []float64
+			for _, threads := range []int{1, 2, 8} {
+				r := rigOf(t, class, threads) // the same numbers each time
+				c := attendCase{query: r.random(compute.F32, 64, 2*64).Heads(2), keys: r.random(compute.BF16, 2, 2*splitKeys+70, 64),
+					values: r.random(compute.BF16, 2, 2*splitKeys+70, 64), dst: r.tensor(compute.F32, 64, 2*64).Heads(2)}
+				r.q.Attend(c.dst, c.query, c.keys, c.values, compute.Attention{Scale: 0.125})
+				got := read(c.dst)
+				if first == nil {
+					first = got
+				}
+				if !slices.Equal(got, first) {
+					t.Errorf("%d threads change the result", threads)
+				}
+			}
+		})
+	}
 }
 
 func TestAttendSurvivesLargeLogits(t *testing.T) {

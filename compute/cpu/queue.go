@@ -18,6 +18,7 @@ type Queue struct {
 	// One reusable task a kind, so that calls allocate nothing.
 	linear   linearTask
 	attend   attendTask
+	partial  []byte // see split.go
 	each     eachTask
 	normTask normTask
 	rope     ropeTask
