@@ -13,6 +13,9 @@ type Config struct {
 	Dim, Heads, Layers, FFN int
 	// In and Out are the values of a token before the patch embedding and after the head.
 	In, Out int
+	// Given is how many more channels the patch embedding reads behind those of the latents, the same in every pass of a chunk
+	// (Wan from an image: 4 of mask and 16 of latents; Work.Given sets them). Conv counts them, In does not.
+	Given int
 	// Conv, if set, is [channels, rows, columns] of a patch whose embedding is stored as a convolution [dim, channels, 1,
 	// rows, columns]. Tokens are (row, column, channel) on both sides, as the head writes them, so the columns of the
 	// weight are put in that order when it is loaded.
@@ -54,6 +57,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("network configuration has a number that is not positive: %+v", c)
 	case c.Dim%c.Heads != 0:
 		return fmt.Errorf("width %d does not divide into %d heads", c.Dim, c.Heads)
+	case c.Given < 0 || c.Given > 0 && c.Conv[0]*c.Conv[1]*c.Conv[2] != c.In+c.Given*c.Conv[1]*c.Conv[2]:
+		return fmt.Errorf("%d values of a token and %d given channels do not make patches of %v", c.In, c.Given, c.Conv)
 	case 2*(c.Pairs[0]+c.Pairs[1]+c.Pairs[2]) != c.HeadDim():
 		return fmt.Errorf("rotary pairs %v do not fill heads of %d", c.Pairs, c.HeadDim())
 	case len(c.Waves) > 0 && (c.Actions == 0 || c.Headings == 0 || slices.Min(c.Waves) <= 0 || c.ViewTan <= 0):

@@ -55,7 +55,7 @@ func (w *Work) forward(dq compute.Queue, dst, x compute.Tensor, pass Pass, parts
 	m, n := w.m, x.Dim(0)
 	w.first = pass.Skip * m.Tokens()
 	h := w.residual.Slice(0, 0, n)
-	m.patch.apply(dq, h, x, compute.None)
+	m.patch.apply(dq, h, w.joined(dq, x, pass), compute.None)
 	if m.steered != nil {
 		dq.AddGated(h, h, w.added.Slice(0, w.first, w.first+n), compute.Tensor{})
 	}
@@ -67,6 +67,18 @@ func (w *Work) forward(dq compute.Queue, dst, x compute.Tensor, pass Pass, parts
 	if !dst.IsZero() { // before its tokens are parts of which only keys were wanted
 		m.head.apply(dq, dst, y.Slice(0, n-dst.Dim(0), n), compute.None)
 	}
+}
+
+// joined is a forward's tokens with the channels that are given to them.
+func (w *Work) joined(dq compute.Queue, x compute.Tensor, pass Pass) compute.Tensor {
+	m := w.m
+	if m.Given == 0 {
+		return x
+	}
+	lo, n := pass.Skip*m.Tokens(), x.Dim(0)
+	noisy, _ := w.channels(lo, lo+n)
+	dq.Copy(noisy, x.Reshape(n, noisy.Dim(1), noisy.Dim(2)))
+	return w.input.Slice(0, lo, lo+n)
 }
 
 // entry is the norm by which block i takes the residual of tokens lo to hi; behind the last block, the head.

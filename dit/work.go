@@ -28,6 +28,8 @@ type Work struct {
 	qkv          compute.Tensor // [tokens, 3*dim]
 	hidden       compute.Tensor // [tokens, ffn]
 
+	input compute.Tensor // F32 [tokens, In and given values], with Config.Given
+
 	// Per pass and frame.
 	timesteps, sinusoids                        compute.Tensor // F32 [passes*frames], [passes*frames, freqDim]
 	timeHidden, timeSiLU                        compute.Tensor // [passes*frames, dim]
@@ -86,6 +88,9 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, s Size) *Work {
 		w.added = a.Tensor(compute.F32, n, d)
 		w.position, w.action, w.ray = a.Tensor(compute.I32, n), a.Tensor(compute.I32, n), a.Tensor(compute.I32, n)
 		w.actionOfPass, w.headingOfPass = a.Tensor(compute.I32, rows), a.Tensor(compute.I32, rows)
+	}
+	if m.Given > 0 {
+		w.input = a.Tensor(compute.F32, n, m.Conv[0]*m.Conv[1]*m.Conv[2])
 	}
 	if m.TextDim > 0 {
 		w.embedded, w.embeddedHidden = a.Tensor(act, promptTokens, d), a.Tensor(act, promptTokens, d)
@@ -193,6 +198,28 @@ func (w *Work) control(dq compute.Queue) {
 	dq.Gather(w.timeSum, c.actionTime, w.actionOfPass, true)
 	dq.Gather(w.timeSum, c.headingTime, w.headingOfPass, true)
 	w.modulate(dq)
+}
+
+// Given sets the given channels of a chunk's tokens, F32 [tokens, places*Given] in the order (row, column, channel) of a
+// patch; it must come before the chunk's first Predict in networks with Config.Given. Wan from an image has 4 channels of mask,
+// 1 where the latent frame is given and else 0, then the 16 of the VAE's latents of the image followed by grey frames. In a
+// Work for pairs those of the call before stay for the chunk before.
+func (w *Work) Given(dq compute.Queue, given compute.Tensor) {
+	n, lo := given.Dim(0), w.skip*w.m.Tokens()
+	_, to := w.channels(lo, lo+n)
+	if lo > 0 {
+		_, before := w.channels(0, lo)
+		_, last := w.channels(lo, 2*lo)
+		dq.Copy(before, last)
+	}
+	dq.Copy(to, given.Reshape(n, given.Dim(1)/w.m.Given, w.m.Given))
+}
+
+// channels views rows lo to hi of the input by place in the patch, [rows, places, channels]: what is denoised, and what is given.
+func (w *Work) channels(lo, hi int) (noisy, given compute.Tensor) {
+	c := w.m.Conv
+	t := w.input.Slice(0, lo, hi).Reshape(hi-lo, c[1]*c[2], c[0])
+	return t.Slice(2, 0, c[0]-w.m.Given), t.Slice(2, c[0]-w.m.Given, c[0])
 }
 
 // index fills dst with row(i) for every element i, by way of a buffer that is kept.
