@@ -112,7 +112,7 @@ class Batch:
             log_w = -far / (2 * POSE["sigma_xy"] ** 2) - turn ** 2 / (2 * POSE["sigma_heading"] ** 2)
             match = valid & (age >= POSE["min_age"]) & (log_w > POSE["log_w_min"])
             recent = valid & (age <= POSE["window"])
-            rank = torch.where(recent, 1e6 - age, torch.where(match, log_w, torch.full_like(log_w, FAR)))
+            rank = torch.where(recent, 1e6 - age, torch.where(match, log_w - 1e-6 * self.born, torch.full_like(log_w, FAR)))
             index = rank.topk(min(self.view, self.slots), -1).indices
             w = torch.where(match, log_w.exp(), torch.zeros_like(log_w))
             valid, bias = recent | match, POSE["gamma"] * w

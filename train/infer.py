@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tempcache import TempCache
-from tw import angles, hw_pos, ln, patchify, rms, rope, schedule, seq_angles, wide
+from tw import angles, hw_pos, ln, patchify, rms, rope, schedule, seq_angles, stride, wide
 
 FAR = -1e9  # the logit of a key that must not be read
 
@@ -35,6 +35,8 @@ class Roller:
         self.B, self.dev, self.L = tok.shape[0], tok.device, len(m.blocks)
         self.n = 0  # frames pushed so far = temporal index of the next frame
         self.stat, self.n_tok = {}, []
+        # Where the last frame was made, and where the actions want the next one to be: dead reckoning, walls unknown.
+        self.place = self.target = torch.zeros(self.B, 2, device=self.dev)
         with torch.no_grad():
             c, mask = m.text(tok)
             self.mask = wide(mask)
@@ -45,6 +47,10 @@ class Roller:
         self.rec = [[] for _ in range(self.L)]  # per layer: recent dense frames (keys, values, frame index)
         self.rep = [TempCache(self.pol, self.dev) for _ in range(self.L)]
         self.ph, self.pw = hw_pos(self.dev)
+
+    def aim(self, act, head):
+        """Set the place of the next frame; the first frame is where it is."""
+        self.target = self.place + stride(act, head) if self.n else self.place
 
     def build(self):
         """Rotate the cached keys for frame self.n: the query sits at time 0, keys at -age, no older than the clamp."""
@@ -114,7 +120,7 @@ class Roller:
             mask = torch.where(keep, 0.0, FAR)[:, None, None]
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask.to(q.dtype))
 
-    def block(self, layer, h, e6, write=False):
+    def block(self, layer, h, e6, write=False, pf=None):
         """One transformer block on one frame: h [B,64,d], e6 [B,6,d]; write notes its keys and values in self.new."""
         b = self.m.blocks[layer]
         e = e6 + b.modulation
@@ -123,6 +129,7 @@ class Roller:
             return e[:, i, None]
 
         q, k, v = (z.to(self.dt) for z in b.self_attn.qkv(ln(h) * (1 + mod(1)) + mod(0)))
+        q, k = b.placed(q, k, pf)
         if write:
             self.new.append((k, v))
         y = self.attend(layer, q, k, v).to(h.dtype)
@@ -136,15 +143,17 @@ class Roller:
     def run(self, x, t, act, head, write=False):
         """One forward pass: patches x [B,64,192] at noise level t -> predicted clean patches, not clamped."""
         level = torch.full((self.B, 1), float(t), device=self.dev)
-        h, e, e6 = self.m.embed(x[:, None], level, act[:, None], head[:, None])
+        pf = self.m.features(self.target[:, None], head[:, None])
+        h, e, e6 = self.m.embed(x[:, None], level, act[:, None], head[:, None], pf)
         h, e6 = h[:, 0], e6[:, 0]
         for layer in range(self.L):
-            h = self.block(layer, h, e6, write)
+            h = self.block(layer, h, e6, write, pf)
         return self.m.out(h[:, None], e)[:, 0]
 
     def push(self, x, act, head, tc=0.0, built=False):
         """The clean pass: write the keys and values of frame x into the cache, then let the policy forget or merge."""
         if not built:
+            self.aim(act, head)
             self.build()
         self.new = []
         self.run(x, tc, act, head, write=True)
@@ -152,6 +161,7 @@ class Roller:
             self.rec[layer].append((k, v, self.n))
         self.forget()
         self.n += 1
+        self.place = self.target
         merged = sum(rep.used().sum().item() / (self.B * 4) for rep in self.rep) / self.L
         self.n_tok.append(merged + len(self.rec[0]) * 64)
 
@@ -174,6 +184,7 @@ class Roller:
 
     def sample(self, act, head, steps=4, gen=None, tc=0.0, shift=3.0, eps=None):
         """Make the next frame from noise (eps, or drawn from gen) and push it; returns x0 [B,64,192] in [-1,1]."""
+        self.aim(act, head)
         self.build()
         ts = schedule(steps, shift)
         z = torch.randn(self.B, 64, 192, generator=gen).to(self.dev) if eps is None else eps

@@ -5,21 +5,12 @@ running sums of the actions (collisions ignored). A new frame reads the last `wi
 frames nearest in pose, with w = exp(-|dxy|^2 / (2 sigma_xy^2) - dheading^2 / (2 sigma_heading^2)). A frame of
 matching pose gets gamma * w on its logits and, if it matches well, is read as if it were `move` frames old.
 """
-import math
-
 import torch
 
 from infer import FAR, Roller
 from tw import angles, rope, seq_angles
 
 HEADINGS = 30
-
-
-def step_vec(act, head, step=0.22):
-    """The step [B,2] an action asks for at the heading after it: x grows east, y south, in cells."""
-    angle = head.to(torch.get_default_dtype()) * (2 * math.pi / HEADINGS)
-    length = torch.tensor([0, step, -step, 0, 0, step, step], device=act.device)[act]
-    return torch.stack((length * angle.sin(), -length * angle.cos()), -1)
 
 
 class PoseRoller(Roller):
@@ -32,26 +23,23 @@ class PoseRoller(Roller):
         self.gamma, self.sigma_xy, self.sigma_heading, self.move = gamma, sigma_xy, sigma_heading, move
         self.min_age, self.top, self.window = min_age, top, window
         self.w_move_min, self.log_w_min = w_move_min, log_w_min
-        self.places, self.headings, self.place = [], [], 0  # of the stored frames; of the last one
+        self.places, self.headings = [], []  # of the stored frames
 
-    def sample(self, act, head, *a, **k):
-        self.target = (self.place + step_vec(act, head), head)
-        return super().sample(act, head, *a, **k)
+    def aim(self, act, head):
+        super().aim(act, head)
+        self.heading = head
 
     def push(self, x, act, head, tc=0.0, built=False):
-        if not built:
-            self.target = (self.place + step_vec(act, head), head)
         super().push(x, act, head, tc, built)
-        self.place, heading = self.target
         self.places.append(self.place)
-        self.headings.append(heading)
+        self.headings.append(self.heading)
 
     def match(self, n):
         """log w [B,n] of the stored frames, their ages [n] and which of them count as matching [B,n]."""
         places, headings = torch.stack(self.places, 1), torch.stack(self.headings, 1).float()
-        turn = (headings - self.target[1][:, None].float()).abs()
+        turn = (headings - self.heading[:, None].float()).abs()
         turn = torch.minimum(turn, HEADINGS - turn)
-        far = (places - self.target[0][:, None]).square().sum(-1)
+        far = (places - self.target[:, None]).square().sum(-1)
         log_w = -far / (2 * self.sigma_xy ** 2) - turn ** 2 / (2 * self.sigma_heading ** 2)
         age = self.n - torch.arange(n, device=self.dev)
         return log_w, age, (age >= self.min_age)[None] & (log_w > self.log_w_min)
@@ -68,7 +56,8 @@ class PoseRoller(Roller):
         valid = torch.ones(self.B, recent, dtype=torch.bool, device=self.dev)
         older = min(self.top, n - recent)
         if older:
-            near = log_w[:, :n - recent].masked_fill(~match[:, :n - recent], FAR).topk(older, -1)
+            first = 1e-6 * torch.arange(n - recent, device=self.dev)  # of equals the older
+            near = (log_w[:, :n - recent] - first).masked_fill(~match[:, :n - recent], FAR).topk(older, -1)
             index = torch.cat((near.indices, index), 1)
             valid = torch.cat((near.values > FAR / 10, valid), 1)
         hit = match.gather(1, index) & valid
@@ -80,7 +69,7 @@ class PoseRoller(Roller):
     def read(self, index, t, bias):
         """Set the keys, values and logit biases of the frames index [B,M], dated t [B,M]."""
         frames = index.shape[1]
-        bias = bias.repeat_interleave(64, 1)[:, None].expand(-1, 4, -1)
+        bias = bias.repeat_interleave(64, 1)[:, None].expand(-1, self.m.c["heads"], -1)
         rows, columns = self.ph.repeat(frames).expand(self.B, -1), self.pw.repeat(frames).expand(self.B, -1)
         cs = angles(t.repeat_interleave(64, 1), rows, columns)[:, None]
         batch = torch.arange(self.B, device=self.dev)[:, None]

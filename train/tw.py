@@ -354,21 +354,20 @@ def schedule(n, shift=3.0):
     return (shift * u / (1 + (shift - 1) * u)).tolist()
 
 
-def part_path(path, i, parts):
-    return path if parts == 1 else path.replace(".safetensors", f".{i}.safetensors")
-
-
-def save(m, path, dtype=torch.bfloat16, parts=1):
-    """Write a state dict as safetensors, split into `parts` files of about equal size."""
-    from safetensors.torch import save_file
-    sd = {k: v.detach().to(dtype).contiguous().cpu() for k, v in m.items()}
-    total, done = sum(v.numel() for v in sd.values()), 0
-    groups = [dict() for _ in range(parts)]
-    for k in list(sd):
-        groups[min(parts - 1, done * parts // total)][k] = sd[k]
-        done += sd[k].numel()
-    for i, group in enumerate(groups):
-        save_file(group, part_path(path, i, parts))
+def write_safetensors(sd, path):
+    """Write tensors of one of three types as safetensors."""
+    kinds = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+    header, blobs, at = {}, [], 0
+    for name, v in sd.items():
+        v = v.detach().contiguous().cpu()
+        blob = (v.view(torch.int16) if v.element_size() == 2 else v).numpy().tobytes()
+        header[name] = dict(dtype=kinds[v.dtype], shape=list(v.shape), data_offsets=[at, at + len(blob)])
+        blobs.append(blob)
+        at += len(blob)
+    raw = json.dumps(header).encode()
+    raw += b" " * (-len(raw) % 8)
+    with open(path, "wb") as f:
+        f.write(len(raw).to_bytes(8, "little") + raw + b"".join(blobs))
 
 
 def widened(sd, c):
@@ -381,20 +380,19 @@ def widened(sd, c):
     return sd
 
 
-def load(path, parts=1):
+def load(path):
     """Read a plain safetensors file without the safetensors package; every tensor is widened to float32."""
     kinds = {"F32": (np.float32, torch.float32), "BF16": (np.int16, torch.bfloat16), "F16": (np.float16, torch.float16)}
     sd = {}
-    for i in range(parts):
-        with open(part_path(path, i, parts), "rb") as f:
-            raw = f.read()
-        n = int.from_bytes(raw[:8], "little")
-        for name, entry in json.loads(raw[8:8 + n]).items():
-            if name == "__metadata__":
-                continue
-            start, end = entry["data_offsets"]
-            a = torch.from_numpy(np.frombuffer(raw[8 + n + start:8 + n + end], kinds[entry["dtype"]][0]).copy())
-            if entry["dtype"] == "BF16":
-                a = (a.to(torch.int32) << 16).view(torch.float32)
-            sd[name] = a.float().view(entry["shape"])
+    with open(path, "rb") as f:
+        raw = f.read()
+    n = int.from_bytes(raw[:8], "little")
+    for name, entry in json.loads(raw[8:8 + n]).items():
+        if name == "__metadata__":
+            continue
+        start, end = entry["data_offsets"]
+        a = torch.from_numpy(np.frombuffer(raw[8 + n + start:8 + n + end], kinds[entry["dtype"]][0]).copy())
+        if entry["dtype"] == "BF16":
+            a = (a.to(torch.int32) << 16).view(torch.float32)
+        sd[name] = a.float().view(entry["shape"])
     return sd

@@ -19,7 +19,7 @@ sys.dont_write_bytecode = True
 import tinyworld  # noqa: E402
 from batch import Batch  # noqa: E402
 from simulator import STROLL, Sim  # noqa: E402
-from tw import PLACED, TinyWorld, load, patchify  # noqa: E402
+from tw import PLACED, TinyWorld, load, patchify, write_safetensors  # noqa: E402
 
 OUT = os.path.join(ROOT, "model", "testdata", "golden", "placed")
 CONFIG = dict(PLACED, d=64, layers=2, heads=1, ffn=96, text_d=16, text_layers=1, text_heads=1, freq_dim=32)
@@ -36,19 +36,6 @@ def weights():
                 p.add_(torch.randn_like(p) * 0.1)
         m.place_in.copy_(torch.randn_like(m.place_in) * 0.2)
     return {k: v.detach().bfloat16() for k, v in m.named_parameters()}
-
-
-def save(sd, path):
-    header, blobs, at = {}, [], 0
-    for name, v in sd.items():
-        blob = v.contiguous().view(torch.int16).numpy().tobytes()
-        header[name] = dict(dtype="BF16", shape=list(v.shape), data_offsets=[at, at + len(blob)])
-        blobs.append(blob)
-        at += len(blob)
-    raw = json.dumps(header).encode()
-    raw += b" " * (-len(raw) % 8)
-    with open(path, "wb") as f:
-        f.write(len(raw).to_bytes(8, "little") + raw + b"".join(blobs))
 
 
 def config():
@@ -79,7 +66,7 @@ def roll(m, clip, eps, blocked):
 def main():
     os.makedirs(OUT, exist_ok=True)
     torch.set_num_threads(1)
-    save(weights(), os.path.join(OUT, "weights.safetensors"))
+    write_safetensors(weights(), os.path.join(OUT, "weights.safetensors"))
     with open(os.path.join(OUT, "config.json"), "w") as f:
         json.dump(config(), f, indent=1)
         f.write("\n")

@@ -1,0 +1,121 @@
+"""Laws of this folder on the CPU, in a minute: python3 train/test_train.py"""
+import os
+import tempfile
+import warnings
+
+import torch
+
+import batch
+import checkpoint
+import data
+import infer
+import posecache
+import train
+from simulator import RETURN, STROLL, UNDO, Sim
+from tw import CFG, PLACED, TinyWorld, patchify, stride, train_mask
+
+warnings.filterwarnings("ignore")
+SMALL = dict(d=64, layers=2, heads=1, ffn=96, text_d=16, text_layers=1, text_heads=1, freq_dim=32)
+
+
+def small(c):
+    """A network with random numbers everywhere."""
+    torch.manual_seed(1)
+    m = TinyWorld(dict(c, **SMALL))
+    with torch.no_grad():
+        for p in m.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    return m.eval()
+
+
+def clip(kind, frames, n=2, **k):
+    vid, tok, act, head, _, pose = Sim("cpu").clips(3000, n, frames, kind=kind, **k)
+    return patchify(vid), tok, act, head, pose[..., :2]
+
+
+def a_training_pass_is_the_samplers():
+    """The prediction for a noisy frame is the one that the sampler makes after the clean frames before it."""
+    for c in (CFG, PLACED):
+        m = small(c)
+        x, tok, act, head, xy = clip(UNDO, 8, span=4)
+        z, t = torch.randn_like(x), torch.rand(2, 8)
+        step = stride(act, head)
+        step[:, 0] = 0
+        place = step.cumsum(1)
+        pf = m.features(torch.cat((place, place), 1), head.repeat(1, 2))
+        with torch.no_grad():
+            p = m(x, z, torch.zeros(2, 8), t, act, head, tok, torch.arange(8), train_mask(8, "cpu"), pf)
+        r = infer.Roller(m, tok)
+        for i in range(8):
+            r.aim(act[:, i], head[:, i])
+            r.build()
+            for b in range(2):  # levels differ by clip
+                got = r.run(z[:, i], t[b, i], act[:, i], head[:, i])[b]
+                assert (got - p[b, i]).abs().max() < 1e-4, (i, (got - p[b, i]).abs().max())
+            r.push(x[:, i], act[:, i], head[:, i])
+
+
+def many_timelines_equal_one_sampler():
+    for c in (CFG, PLACED):
+        m = small(c)
+        x, tok, act, head, _ = clip(UNDO, 20, span=9)
+        batch.POSE["window"] = 6
+        for policy, other in (("full", lambda: infer.Roller(m, tok)), ("window:5", lambda: infer.Roller(m, tok, dict(kind="window", n=5))),
+                              ("pose", lambda: posecache.PoseRoller(m, tok, window=6))):
+            r, b, g = other(), batch.Batch(m, tok, 20, policy), torch.Generator().manual_seed(0)
+            for i in range(20):
+                b.look(act[:, i], head[:, i])
+                if i < 10:
+                    b.keep(x[:, i], head[:, i], act[:, i])
+                    r.push(x[:, i], act[:, i], head[:, i])
+                    continue
+                eps = torch.randn(2, 64, 192, generator=g)
+                made, want = b.sample(eps, 2, 1.0), r.sample(act[:, i], head[:, i], 2, eps=eps, shift=1.0)
+                assert (made - want).abs().max() < 2e-3, (policy, i, (made - want).abs().max())
+                b.keep(want, head[:, i], act[:, i])
+
+
+def a_checkpoint_keeps_sixteen_bits_of_mantissa():
+    with tempfile.TemporaryDirectory() as d:
+        p = [torch.randn(5, 7), torch.randn(3) * 1e-3]
+        checkpoint.save(p, os.path.join(d, "a"))
+        q = [torch.zeros(5, 7), torch.zeros(3)]
+        checkpoint.load(q, os.path.join(d, "a"))
+        assert all(((a - b).abs() <= b.abs() * 2 ** -15).all() for a, b in zip(q, p))
+        try:
+            checkpoint.load([torch.zeros(4)], os.path.join(d, "a"))
+            assert False, "weights of another model were taken"
+        except ValueError:
+            pass
+
+
+def places_are_true_or_reckoned():
+    _, _, act, head, xy = clip(STROLL, 64, n=16)
+    torch.manual_seed(0)
+    clean, noisy = data.places(xy, act, head)
+    assert (noisy[:, 1:] - clean[:, :-1] - stride(act, head)[:, 1:]).abs().max() < 1e-5
+    moved = (clean - clean[:, :1] - (xy - xy[:, :1])).abs().amax((1, 2))
+    assert (moved < 1e-5).float().mean() > 0.5  # most clips are told the truth, or touch nothing
+
+
+def a_walk_that_returns_returns():
+    _, _, act, head, xy = clip(RETURN, 61, n=16, span=15)
+    assert ((xy[:, 0] - xy[:, 60]).norm(dim=-1) < 0.05).float().mean() > 0.8
+    assert (head[:, 0] == head[:, 60]).all()
+
+
+def losses_reach_every_parameter():
+    m = small(PLACED)
+    vid, tok, act, head, _, pose = Sim("cpu").clips(5, 2, 8, kind=STROLL)
+    loss, _, _ = train.clip_loss(m, (vid, tok, act, head, pose[..., :2]), 0, train_mask(8, "cpu"))
+    loss.backward()
+    missing = [n for n, p in m.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert not missing, missing
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    for law in (a_training_pass_is_the_samplers, many_timelines_equal_one_sampler, a_checkpoint_keeps_sixteen_bits_of_mantissa,
+                places_are_true_or_reckoned, a_walk_that_returns_returns, losses_reach_every_parameter):
+        law()
+        print("ok", law.__name__)
