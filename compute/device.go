@@ -19,8 +19,8 @@ type Device interface {
 	// NewArena reserves memory for tensors and matrices. Bytes is an upper bound known beforehand (run the same code
 	// with a Meter); 0 lets the arena grow as needed. The error wraps ErrNoMemory when it does not fit.
 	NewArena(bytes int64) (Arena, error)
-	// MatrixBytes returns what Arena.Matrix would take for a weight of [out, in] stored as dt.
-	MatrixBytes(out, in int, dt DType) int64
+	// MatrixBytes returns what Arena.Matrix would take for a weight; its data may be nil.
+	MatrixBytes(w Host) int64
 	// NewQueue returns a queue of its own.
 	NewQueue() (Queue, error)
 	// Memory reports the device's memory as it is now.
@@ -82,7 +82,7 @@ func (m *Meter) Tensor(dt DType, dims ...int) Tensor {
 
 // Matrix counts; w.Data may be nil.
 func (m *Meter) Matrix(w Host) Matrix {
-	m.bytes += (m.Device.MatrixBytes(w.Shape[0], w.Shape[1], w.DType) + meterAlign - 1) / meterAlign * meterAlign
+	m.bytes += (m.Device.MatrixBytes(w) + meterAlign - 1) / meterAlign * meterAlign
 	return metered{w.Shape[0], w.Shape[1]}
 }
 

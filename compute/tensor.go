@@ -145,6 +145,8 @@ type Host struct {
 	DType DType
 	Shape []int
 	Data  []byte
+	// Coarse allows a device to store a weight in fewer bits, if it was told to.
+	Coarse bool
 }
 
 // Elems returns the number of elements.

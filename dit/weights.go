@@ -51,6 +51,7 @@ type control struct {
 // Load reads the network's tensors. Faults are kept by the placer's Loader and Arena.
 func Load(l weights.Placer, c Config, n Names) *Model {
 	inside := l
+	inside.Coarse = true
 	l.Bias = compute.F32 // results of what is outside of the blocks are F32
 	m := &Model{Config: c}
 	d := c.Dim

@@ -17,6 +17,8 @@ type Placer struct {
 	Queue compute.Queue
 	// Bias is the type of biases, compute.Types.Bias of the device; the zero value is F32.
 	Bias compute.DType
+	// Coarse lets the device store matrices in fewer bits, see compute.Host.
+	Coarse bool
 
 	prefix string
 }
@@ -29,7 +31,9 @@ func (p Placer) At(prefix string) Placer {
 
 // Matrix loads a weight [out, in] for compute.Queue.Linear; several names are stacked along out, each of equal height.
 func (p Placer) Matrix(out, in int, names ...string) compute.Matrix {
-	return p.Arena.Matrix(p.stack(names, out/len(names), in))
+	h := p.stack(names, out/len(names), in)
+	h.Coarse = p.Coarse
+	return p.Arena.Matrix(h)
 }
 
 // Conv loads the weight [out, channels, 1, rows, columns] of a convolution whose stride is its size as a matrix for patches

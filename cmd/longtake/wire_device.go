@@ -24,8 +24,9 @@ type processor struct {
 // deviceFlags are the flags that choose a device.
 type deviceFlags struct {
 	cpu.Options
-	gpu      int
-	progress func(line string) // while kernels are compiled
+	gpu       int
+	precision string            // bf16, fp8; "" is bf16
+	progress  func(line string) // while kernels are compiled
 }
 
 // devices opens a device by its name; "cuda:N" is cuda with a number.
@@ -35,7 +36,13 @@ var devices = map[string]func(deviceFlags) (processor, error){
 	"cuda": openCUDA,
 }
 
+// precisions are how a GPU multiplies.
+var precisions = map[string]cuda.FP8{"": cuda.NoFP8, "bf16": cuda.NoFP8, "fp8": cuda.FP8Best}
+
 func openCPU(f deviceFlags) (processor, error) {
+	if precisions[f.precision] != cuda.NoFP8 {
+		return processor{}, fmt.Errorf("--precision %s needs --device cuda", f.precision)
+	}
 	d, err := cpu.New(f.Options)
 	if err != nil {
 		return processor{}, err
@@ -50,7 +57,7 @@ func openCUDA(f deviceFlags) (processor, error) {
 	if f.Kernel != "" || f.Threads != 0 {
 		return processor{}, errors.New("--cpu-kernel and --threads belong to --device cpu")
 	}
-	d, err := cuda.New(cuda.Options{GPU: f.gpu, Weights: compute.BF16, Progress: f.progress})
+	d, err := cuda.New(cuda.Options{GPU: f.gpu, Weights: compute.BF16, FP8: precisions[f.precision], Progress: f.progress})
 	if err != nil {
 		return processor{}, err
 	}
@@ -69,6 +76,9 @@ func openBest(f deviceFlags) (processor, error) {
 	if !errors.Is(err, compute.ErrUnsupported) {
 		return processor{}, fmt.Errorf("%w (--device cpu does without)", err)
 	}
+	if precisions[f.precision] != cuda.NoFP8 {
+		return processor{}, fmt.Errorf("--precision %s needs a GPU: %s", f.precision, firstClause(err))
+	}
 	p, cpuErr := openCPU(f)
 	p.why = firstClause(err)
 	return p, cpuErr
@@ -86,6 +96,9 @@ func openDevice(name string, f deviceFlags) (processor, error) {
 	open, err := named("device", name, devices)
 	if err != nil {
 		return processor{}, err
+	}
+	if _, ok := precisions[f.precision]; !ok {
+		return processor{}, usagef("--precision %q: known are bf16, fp8", f.precision)
 	}
 	if f.Threads < 0 || f.Threads > 1024 {
 		return processor{}, usagef("--threads %d: must be between 0 (all cores) and 1024", f.Threads)

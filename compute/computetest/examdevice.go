@@ -21,7 +21,7 @@ func examDevice(s *suite) {
 	if m.Total < 0 || m.Free < 0 || m.Used < 0 || m.Total > 0 && (m.Free > m.Total || m.Used > m.Total) || m.Peak > 0 && m.Peak < m.Used {
 		s.Errorf("memory makes no sense: %+v", m)
 	}
-	if n := s.dev.MatrixBytes(64, 128, compute.BF16); n < 64*128*2 {
+	if n := s.dev.MatrixBytes(compute.Host{DType: compute.BF16, Shape: []int{64, 128}}); n < 64*128*2 {
 		s.Errorf("MatrixBytes(64, 128, bf16) = %d, fewer than the elements", n)
 	}
 }

@@ -29,7 +29,7 @@ func (d *device) Types() compute.Types {
 	return compute.Types{Activation: compute.F32, Cache: compute.F32}
 }
 
-func (d *device) MatrixBytes(out, in int, _ compute.DType) int64 { return int64(out) * int64(in) * 8 }
+func (d *device) MatrixBytes(w compute.Host) int64 { return int64(w.Elems()) * 8 }
 
 func (d *device) NewQueue() (compute.Queue, error) { return &queue{}, nil }
 
@@ -101,7 +101,7 @@ func (a *arena) Tensor(dt compute.DType, dims ...int) compute.Tensor {
 
 func (a *arena) Matrix(w compute.Host) compute.Matrix {
 	want(len(w.Shape) == 2 && len(w.Data) == w.Elems()*w.DType.Size(), "matrix", w.Shape, len(w.Data))
-	if !a.room(a.dev.MatrixBytes(w.Shape[0], w.Shape[1], w.DType)) {
+	if !a.room(a.dev.MatrixBytes(w)) {
 		return nil
 	}
 	return matrix{slices.Clone(w.Shape), decode(w.Data, w.DType)}

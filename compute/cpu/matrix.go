@@ -25,8 +25,8 @@ func (m *matrix) Dims() (out, in int) { return m.out, m.in }
 func (c *class) panels(out int) int { return (out + c.panel - 1) / c.panel }
 
 // MatrixBytes returns the size of the packed panels.
-func (d *Device) MatrixBytes(out, in int, dt compute.DType) int64 {
-	return int64(d.class.panels(out)) * int64(d.class.panelBytes(in))
+func (d *Device) MatrixBytes(w compute.Host) int64 {
+	return int64(d.class.panels(w.Shape[0])) * int64(d.class.panelBytes(w.Shape[1]))
 }
 
 // Matrix packs a weight for Linear. Data that does not fit the shape, or an unknown type, becomes the arena's error.
@@ -44,7 +44,7 @@ func (a *arena) Matrix(w compute.Host) compute.Matrix {
 		return nil
 	}
 	m := &matrix{class: a.dev.class, out: w.Shape[0], in: w.Shape[1]}
-	m.mem = a.take(a.dev.MatrixBytes(m.out, m.in, w.DType))
+	m.mem = a.take(a.dev.MatrixBytes(w))
 	if a.err != nil {
 		return nil
 	}

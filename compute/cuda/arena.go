@@ -105,10 +105,11 @@ func (a *arena) Free() {
 	}
 }
 
-// matrix is a weight [out, in], row-major, bfloat16 or float32.
+// matrix is a weight [out, in], row-major, bfloat16 or float32; or e4m3, with the scales of its rows.
 type matrix struct {
 	compute.Tensor
-	half bool
+	half  bool           // multiplied with bfloat16 activations
+	scale compute.Tensor // F32 [out] of e4m3
 }
 
 // Dims returns the output and input widths.
@@ -128,15 +129,28 @@ func (d *Device) stored(dt compute.DType) compute.DType {
 }
 
 // MatrixBytes returns the bytes of a weight: 2 an element for BF16 and F16, 4 for F32 unless Options.Weights is BF16, and
-// 4 for all with Options.Float32.
-func (d *Device) MatrixBytes(out, in int, dt compute.DType) int64 {
-	return int64(out) * int64(in) * int64(d.stored(dt).Size())
+// 4 for all with Options.Float32; 1 for those that Options.FP8 makes coarse.
+func (d *Device) MatrixBytes(w compute.Host) int64 {
+	if d.coarse(w) {
+		return d.quantBytes(w.Shape[0], w.Shape[1])
+	}
+	return int64(w.Elems()) * int64(d.stored(w.DType).Size())
 }
 
 // Matrix copies a weight to the GPU; nil after a failure. F16 values are rounded to BF16.
 func (a *arena) Matrix(w compute.Host) compute.Matrix {
 	if len(w.Shape) != 2 || len(w.Data) != w.Elems()*w.DType.Size() {
 		panic(fmt.Sprintf("cuda: matrix %v%v with %d bytes", w.DType, w.Shape, len(w.Data)))
+	}
+	if a.device.coarse(w) {
+		m, err := a.coarseMatrix(w)
+		if err != nil && a.err == nil {
+			a.err = fmt.Errorf("bring in matrix %v: %w", w.Shape, err)
+		}
+		if m == nil || a.err != nil {
+			return nil
+		}
+		return m
 	}
 	to := a.device.stored(w.DType)
 	m := &matrix{Tensor: a.Tensor(to, w.Shape...), half: to == compute.BF16}

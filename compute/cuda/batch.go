@@ -15,9 +15,9 @@ const (
 
 // step is one launch of a batch. All of its bytes are hashed, so there are no gaps between the fields.
 type step struct {
-	kind          uint64    // stepKernel, stepProduct, stepCopy
-	target        uint64    // function, or address of the product's plan
-	operands      [4]uint64 // a product's dst, x, w and bias; a copy's dst, src and bytes
+	kind          uint64   // stepKernel, stepProduct, stepCopy
+	target        uint64   // function, or number of the product's plan
+	operands      operands // a product's; a copy's dst, src as x and bytes as w
 	grid, block   [3]uint32
 	shared, count uint32 // dynamic shared memory; number of arguments
 	args          [4]uint32
@@ -210,9 +210,9 @@ func (q *queue) direct(s *sequence) {
 			}
 			err = q.drv.Launch(l)
 		case stepProduct:
-			err = q.drv.Multiply(q.plans[t.target], t.operands[0], t.operands[1], t.operands[2], t.operands[3], q.work.ptr, q.stream)
+			err = q.drv.Multiply(q.plans[t.target], t.operands, q.work.ptr, q.stream)
 		case stepCopy:
-			err = q.drv.CopyOn(t.operands[0], t.operands[1], int64(t.operands[2]), q.stream)
+			err = q.drv.CopyOn(t.operands.dst, t.operands.x, int64(t.operands.w), q.stream)
 		}
 		if err != nil {
 			q.fail("batch", err)

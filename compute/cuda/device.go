@@ -19,6 +19,7 @@ type Device struct {
 	kernels kernels
 	weights compute.DType
 	float32 bool // see Options.Float32
+	fp8     FP8  // see Options.FP8, settled
 	name    string
 
 	// How kernels are cut, as compiled; benchmarks try other ways.
@@ -28,6 +29,7 @@ type Device struct {
 	used, peak int64
 	feed       *staging // brings matrices in; guarded by mu
 	feedStream uintptr
+	feedLaunch launch
 
 	attendMu sync.Mutex
 	attends  map[attendAnyVariant]uintptr // of kernels/attendany
@@ -61,13 +63,22 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	}
 	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, float32: o.Float32, attends: map[attendAnyVariant]uintptr{}, variants: map[attendVariant]attendModule{}, convs: map[int]uintptr{},
 		unroll1: mapUnroll1, unroll2: mapUnroll2, normHeld: normHeld, normThreads: normThreads}
+	if o.Float32 && o.FP8 != NoFP8 {
+		return nil, fmt.Errorf("cuda: fp8 in float32 mode: %w", compute.ErrUnsupported)
+	}
 	var err error
+	if d.fp8, err = d.chooseFP8(o.FP8); err != nil {
+		return nil, err
+	}
 	if d.modules, err = newModules(drv, comp, o); err != nil {
 		return nil, err
 	}
 	class := "bf16 products with f32 sums"
 	if o.Float32 {
 		class = "f32"
+	}
+	if d.fp8 != NoFP8 {
+		class = d.fp8.String() + " and " + class
 	}
 	d.name = fmt.Sprintf("cuda %s, %s, %s", d.modules.arch, d.limit.name, class)
 	if err := d.modules.loadAll(&d.kernels); err != nil {

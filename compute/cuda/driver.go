@@ -55,7 +55,7 @@ type driver interface {
 	NewProduct(p product) (*productPlan, error)
 	FreeProduct(p *productPlan)
 	// Multiply runs a plan; the plan must not be in use elsewhere at the same time.
-	Multiply(p *productPlan, dst, x, w, bias, workspace uint64, stream uintptr) error
+	Multiply(p *productPlan, o operands, workspace uint64, stream uintptr) error
 
 	Close() error
 }
@@ -85,6 +85,7 @@ type product struct {
 	rows, in, out      int
 	xStride, dstStride int
 	half               bool // x and W are bfloat16, else float32
+	fp8                FP8  // x and W are e4m3 with scales
 	dstHalf            bool
 	bias               bool
 	biasHalf           bool  // bias is bfloat16, else float32
@@ -95,6 +96,9 @@ type product struct {
 	workspaceBytes     int64
 }
 
+// operands are the addresses of a product's; the scales are those of e4m3.
+type operands struct{ dst, x, w, bias, xScale, wScale uint64 }
+
 // productPlan is cuBLASLt's answer to a product.
 type productPlan struct {
 	product
@@ -102,7 +106,7 @@ type productPlan struct {
 	descriptor, a, b, c uintptr
 	algorithm           [12]uint64 // cublasLtMatmulHeuristicResult_t
 	one, zero           float32
-	biasPointer         uint64
+	given               operands // what the descriptor holds of bias and scales
 	raw                 [16]uintptr
 }
 

@@ -46,7 +46,7 @@ const poisoned = 64 << 10
 // argSizes are the bytes of each kernel's argument, by the first part of its name.
 var argSizes = map[string]uintptr{"map": unsafe.Sizeof(mapArgs{}), "norm": unsafe.Sizeof(normArgs{}), "addnorm": unsafe.Sizeof(normArgs{}), "normrope": unsafe.Sizeof(normArgs{}), "rope": unsafe.Sizeof(ropeArgs{}),
 	"gather": unsafe.Sizeof(gatherArgs{}), "timeembed": unsafe.Sizeof(timeEmbedArgs{}), "noise": unsafe.Sizeof(noiseArgs{}),
-	"conv": unsafe.Sizeof(convArgs{}), "unfold": unsafe.Sizeof(unfoldArgs{}), "linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{})}
+	"quant": unsafe.Sizeof(quantArgs{}), "conv": unsafe.Sizeof(convArgs{}), "unfold": unsafe.Sizeof(unfoldArgs{}), "linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{})}
 
 func (f *fakeGPU) fail(call string) error {
 	err := f.failNext[call]
@@ -232,8 +232,8 @@ func (f *fakeGPU) NewProduct(p product) (*productPlan, error) {
 
 func (f *fakeGPU) FreeProduct(*productPlan) {}
 
-func (f *fakeGPU) Multiply(p *productPlan, _, _, _, bias, _ uint64, _ uintptr) error {
-	if p.bias != (bias != 0) {
+func (f *fakeGPU) Multiply(p *productPlan, o operands, _ uint64, _ uintptr) error {
+	if p.bias != (o.bias != 0) {
 		return errors.New("bias does not match its plan")
 	}
 	f.launches = append(f.launches, "cublasLt")

@@ -64,7 +64,12 @@ type bench struct {
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	d := openForTest(t)
+	return newBenchOn(t, openForTest(t))
+}
+
+// newBenchOn takes the device over.
+func newBenchOn(t testing.TB, d *Device) *bench {
+	t.Helper()
 	opened, err := d.NewQueue()
 	if err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func BenchmarkChoices(b *testing.B) {
 				}
 				b.Run(fmt.Sprintf("%dx%d choice=%d %s", in, out, choice, with), func(b *testing.B) {
 					measure(b, r, 0, flops, func(int) {
-						r.fail("multiply", r.Device.drv.Multiply(p, address(half), address(x), address(w.(*matrix).Tensor), address(bias), r.work.ptr, r.stream))
+						r.fail("multiply", r.Device.drv.Multiply(p, operands{dst: address(half), x: address(x), w: address(w.(*matrix).Tensor), bias: address(bias)}, r.work.ptr, r.stream))
 					})
 				})
 			}

@@ -18,6 +18,10 @@ const (
 	ltCompute32F    = 68
 	ltReal32F       = 0
 	ltReal16BF      = 14
+	ltReal8E4M3     = 28
+	ltDescScaleA    = 17 // then B
+	ltDescModeA     = 31 // then B
+	ltModeRows      = 3  // CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F
 	ltDescTransA    = 3
 	ltDescEpilogue  = 7
 	ltDescBias      = 8
@@ -115,6 +119,9 @@ func (d *gpu) describeProduct(plan *productPlan) []func() error {
 		epilogue = epilogue&^ltEpilogueNone | ltEpilogueBias
 	}
 	operand, p := typeOf(plan.half), plan.product
+	if p.fp8 != NoFP8 {
+		operand = ltReal8E4M3
+	}
 	steps := []func() error{
 		func() error {
 			return d.ltCall("cublasLtMatmulDescCreate", uintptr(unsafe.Pointer(&plan.descriptor)), ltCompute32F, ltReal32F)
@@ -124,6 +131,18 @@ func (d *gpu) describeProduct(plan *productPlan) []func() error {
 		func() error { return d.layout(&plan.a, operand, p.in, p.out, p.in) },
 		func() error { return d.layout(&plan.b, operand, p.in, p.rows, p.xStride) },
 		func() error { return d.layout(&plan.c, typeOf(p.dstHalf), p.out, p.rows, p.dstStride) },
+	}
+	if p.fp8 == FP8Rows {
+		for i := range uintptr(2) {
+			mode := int32(ltModeRows)
+			steps = append(steps, func() error { return d.describe(plan, ltDescModeA+i, unsafe.Pointer(&mode), 4) })
+		}
+	}
+	if p.fp8 != NoFP8 { // the library wants to know that there will be scales
+		plan.given.xScale, plan.given.wScale = 1<<20, 1<<20
+		for i, at := range [2]*uint64{&plan.given.wScale, &plan.given.xScale} {
+			steps = append(steps, func() error { return d.describe(plan, uintptr(ltDescScaleA+i), unsafe.Pointer(at), 8) })
+		}
 	}
 	if plan.bias {
 		steps = append(steps, func() error { return d.describe(plan, ltDescBiasType, unsafe.Pointer(&biasType), 4) })
@@ -163,22 +182,28 @@ func (d *gpu) FreeProduct(p *productPlan) {
 	}
 }
 
-func (d *gpu) Multiply(p *productPlan, dst, x, w, bias, workspace uint64, stream uintptr) error {
+func (d *gpu) Multiply(p *productPlan, o operands, workspace uint64, stream uintptr) error {
 	r := d.current()
 	if r != 0 {
 		runtime.UnlockOSThread()
 		return d.cuda.check("cuCtxSetCurrent", r)
 	}
 	defer runtime.UnlockOSThread()
-	if p.bias && bias != p.biasPointer {
-		p.biasPointer = bias
-		r, _, _ = purego.SyscallN(d.ltAttr, p.descriptor, ltDescBias, uintptr(unsafe.Pointer(&p.biasPointer)), 8)
-		if int32(r) != 0 {
+	g := &p.given
+	for _, a := range [3]struct {
+		name    uintptr
+		now, to *uint64
+	}{{ltDescBias, &o.bias, &g.bias}, {ltDescScaleA, &o.wScale, &g.wScale}, {ltDescScaleA + 1, &o.xScale, &g.xScale}} {
+		if *a.now == 0 || *a.now == *a.to {
+			continue
+		}
+		*a.to = *a.now
+		if r, _, _ = purego.SyscallN(d.ltAttr, p.descriptor, a.name, uintptr(unsafe.Pointer(a.to)), 8); int32(r) != 0 {
 			return ltCheck("cublasLtMatmulDescSetAttribute", r)
 		}
 	}
-	p.raw = [16]uintptr{d.handle, p.descriptor, uintptr(unsafe.Pointer(&p.one)), uintptr(w), p.a, uintptr(x), p.b,
-		uintptr(unsafe.Pointer(&p.zero)), uintptr(dst), p.c, uintptr(dst), p.c, uintptr(unsafe.Pointer(&p.algorithm[0])),
+	p.raw = [16]uintptr{d.handle, p.descriptor, uintptr(unsafe.Pointer(&p.one)), uintptr(o.w), p.a, uintptr(o.x), p.b,
+		uintptr(unsafe.Pointer(&p.zero)), uintptr(o.dst), p.c, uintptr(o.dst), p.c, uintptr(unsafe.Pointer(&p.algorithm[0])),
 		uintptr(workspace), uintptr(p.workspaceBytes), stream}
 	r, _, _ = purego.SyscallN(d.ltMatmul, p.raw[:]...)
 	runtime.KeepAlive(p)

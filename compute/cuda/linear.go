@@ -31,7 +31,12 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 	if dst.Elems() == 0 {
 		return
 	}
-	x = q.operand(x, m)
+	var xScale compute.Tensor
+	if m.scale.IsZero() {
+		x = q.operand(x, m)
+	} else {
+		x, xScale = q.quantised(x)
+	}
 	to := dst
 	if !m.half && dst.DType == compute.BF16 { // cuBLASLt does not round float32 products
 		to = q.scratch(scratchOutput, compute.F32, dst.Shape[0], dst.Shape[1])
@@ -39,7 +44,7 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 	if q.err != nil {
 		return
 	}
-	q.product(to, x, m, bias, act)
+	q.product(to, x, xScale, m, bias, act)
 	if to.Buffer != dst.Buffer {
 		q.Copy(dst, to)
 	}
@@ -59,7 +64,7 @@ func (q *queue) operand(x compute.Tensor, m *matrix) compute.Tensor {
 }
 
 // product multiplies by cuBLASLt with as much of bias and activation fused as it offers, else by the plain kernel.
-func (q *queue) product(dst, x compute.Tensor, m *matrix, bias compute.Tensor, act compute.Activation) {
+func (q *queue) product(dst, x, xScale compute.Tensor, m *matrix, bias compute.Tensor, act compute.Activation) {
 	fused := act
 	if act == compute.SiLU {
 		fused = compute.None
@@ -67,8 +72,11 @@ func (q *queue) product(dst, x compute.Tensor, m *matrix, bias compute.Tensor, a
 	key := product{rows: x.Shape[0], in: x.Shape[1], out: m.Shape[0], xStride: stride(x), dstStride: stride(dst), half: m.half,
 		dstHalf: dst.DType == compute.BF16, bias: !bias.IsZero(), biasHalf: !bias.IsZero() && dst.DType == compute.BF16, act: uint8(fused), workspaceBytes: q.work.bytes,
 		xAlign: alignment(x), dstAlign: alignment(dst), wAlign: alignment(m.Tensor)}
+	if !m.scale.IsZero() {
+		key.fp8, key.biasHalf = q.device.fp8, key.bias
+	}
 	if p := q.plan(key); p != nil {
-		if q.multiply(p, dst, x, m, bias); act != fused {
+		if q.multiply(p, dst, x, xScale, m, bias); act != fused {
 			q.Activate(dst, dst, act)
 		}
 		return
@@ -76,8 +84,12 @@ func (q *queue) product(dst, x compute.Tensor, m *matrix, bias compute.Tensor, a
 	key.bias, key.biasHalf, key.act = false, false, uint8(compute.None)
 	bias = q.biasAs(compute.F32, bias)
 	if p := q.plan(key); p != nil {
-		q.multiply(p, dst, x, m, compute.Tensor{})
+		q.multiply(p, dst, x, xScale, m, compute.Tensor{})
 		q.elementwise("linear", opBias, dst, dst, compute.Tensor{}, bias, dst.Shape[0], act, 0, 0)
+		return
+	}
+	if key.fp8 != NoFP8 {
+		q.fail("linear", fmt.Errorf("%d x %d x %d in %v: %w", key.rows, key.in, key.out, key.fp8, compute.ErrUnsupported))
 		return
 	}
 	q.plainLinear(dst, x, m, bias, act)
@@ -103,11 +115,14 @@ func (q *queue) plan(key product) *productPlan {
 	return p
 }
 
-func (q *queue) multiply(p *productPlan, dst, x compute.Tensor, m *matrix, bias compute.Tensor) {
+func (q *queue) multiply(p *productPlan, dst, x, xScale compute.Tensor, m *matrix, bias compute.Tensor) {
 	if q.err != nil {
 		return
 	}
-	var at uint64
+	o := operands{dst: address(dst), x: address(x), w: address(m.Tensor)}
+	if !m.scale.IsZero() {
+		o.xScale, o.wScale = address(xScale), address(m.scale)
+	}
 	if !bias.IsZero() {
 		dt := compute.F32
 		if p.biasHalf {
@@ -116,10 +131,10 @@ func (q *queue) multiply(p *productPlan, dst, x compute.Tensor, m *matrix, bias 
 		if bias = q.biasAs(dt, bias); q.err != nil {
 			return
 		}
-		at = address(bias)
+		o.bias = address(bias)
 	}
 	if q.err == nil {
-		q.run(p, address(dst), address(x), address(m.Tensor), at)
+		q.run(p, o)
 	}
 }
 
@@ -145,12 +160,12 @@ func (q *queue) biasAs(dt compute.DType, bias compute.Tensor) compute.Tensor {
 }
 
 // run starts a product, or writes it down in a batch.
-func (q *queue) run(p *productPlan, dst, x, w, bias uint64) {
+func (q *queue) run(p *productPlan, o operands) {
 	if q.batch.open {
-		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepProduct, target: p.number, operands: [4]uint64{dst, x, w, bias}})
+		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepProduct, target: p.number, operands: o})
 		return
 	}
-	q.fail("linear", q.drv.Multiply(p, dst, x, w, bias, q.work.ptr, q.stream))
+	q.fail("linear", q.drv.Multiply(p, o, q.work.ptr, q.stream))
 }
 
 // plainLinear runs the kernel of kernels/linear.

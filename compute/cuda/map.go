@@ -177,7 +177,7 @@ func (q *queue) Copy(dst, src compute.Tensor) {
 // copyOn copies bytes on the GPU, or writes that down in a batch.
 func (q *queue) copyOn(dst, src uint64, bytes int64) {
 	if q.batch.open {
-		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepCopy, operands: [4]uint64{dst, src, uint64(bytes)}})
+		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepCopy, operands: operands{dst: dst, x: src, w: uint64(bytes)}})
 		return
 	}
 	q.fail("copy", q.drv.CopyOn(dst, src, bytes, q.stream))

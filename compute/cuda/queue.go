@@ -56,6 +56,7 @@ type queue struct {
 	linearArgs    linearArgs
 	unfoldArgs    unfoldArgs
 	convArgs      convArgs
+	quantArgs     quantArgs
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
 	matchArgs     matchArgs
@@ -194,6 +195,8 @@ const (
 	scratchInput    = iota // Linear: x in the type of the weights
 	scratchOutput          // Linear: dst before it is rounded
 	scratchBias            // Linear: bias in bfloat16
+	scratchQuant           // Linear: x in e4m3
+	scratchScales          // likewise: its scales
 	scratchPatches         // Convolve: patches where the kernel does not fit
 	scratchParts           // Attend: outputs of the pieces of a tile
 	scratchPartSums        // Attend: their log-sums

@@ -1,6 +1,7 @@
 // Shared by every kernel: it is put in front of each .cu file. No header of the CUDA toolkit is used, so NVRTC alone suffices.
 // Element types are float and bf16; arithmetic is float. A chunk is 8 neighbouring elements (16 or 32 bytes, moved by
 // 16-byte accesses) or, where alignment forbids that, 1 element.
+typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;

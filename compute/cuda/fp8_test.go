@@ -1,0 +1,59 @@
+package cuda
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"longtake/compute"
+)
+
+func TestCoarseWeightsTakeAByteAndTheirProductsScales(t *testing.T) {
+	f := newFakeGPU()
+	d, err := newDevice(f, &fakeCompiler{archs: []int{80, 90}}, Options{CacheDir: t.TempDir(), Weights: compute.BF16, FP8: FP8Best})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d.fp8 != FP8Rows || !strings.Contains(d.Name(), "e4m3 by rows") {
+		t.Errorf("chose %v: %s", d.fp8, d.Name())
+	}
+	a, _ := d.NewArena(0)
+	meter := &compute.Meter{Device: d}
+	host := func(coarse bool, out, in int) compute.Host {
+		return compute.Host{DType: compute.BF16, Shape: []int{out, in}, Data: make([]byte, 2*out*in), Coarse: coarse}
+	}
+	for _, w := range []compute.Host{host(true, 32, 48), host(false, 32, 48), host(true, 30, 48), host(true, 32, 40)} {
+		before := a.Bytes()
+		m := a.Matrix(w).(*matrix)
+		meter.Matrix(w)
+		want := compute.BF16
+		if w.Coarse && w.Shape[0]%16 == 0 && w.Shape[1]%16 == 0 {
+			want = compute.F8E4M3
+		}
+		if m.DType != want || m.scale.IsZero() != (want == compute.BF16) || a.Bytes()-before != align(d.MatrixBytes(w)) || a.Bytes() != meter.Bytes() {
+			t.Errorf("%v, coarse %v: stored as %v, %d bytes", w.Shape, w.Coarse, m.Tensor, a.Bytes()-before)
+		}
+	}
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	m := a.Matrix(host(true, 32, 48))
+	f.launches = nil
+	q.Linear(a.Tensor(compute.BF16, 5, 32), a.Tensor(compute.BF16, 5, 48), m, a.Tensor(compute.F32, 32), compute.GELU)
+	last := f.products[len(f.products)-1]
+	if !slices.Equal(f.launches, []string{"quant_b", "map_bf", "cublasLt"}) || last.fp8 != FP8Rows || !last.biasHalf || q.Err() != nil {
+		t.Errorf("launched %v, product %+v, %v", f.launches, last, q.Err())
+	}
+	f.refuse = func(product) bool { return true }
+	if _, err := newDevice(f, &fakeCompiler{archs: []int{80, 90}}, Options{CacheDir: t.TempDir(), FP8: FP8Best}); !errors.Is(err, compute.ErrUnsupported) {
+		t.Errorf("no products: %v", err)
+	}
+	f.refuse = func(p product) bool { return p.fp8 == FP8Rows }
+	tensors, err := newDevice(f, &fakeCompiler{archs: []int{80, 90}}, Options{CacheDir: t.TempDir(), FP8: FP8Best})
+	if err != nil || tensors.fp8 != FP8Tensors {
+		t.Errorf("without scales for rows: %v", err)
+	}
+	if _, err := newDevice(f, &fakeCompiler{}, Options{Float32: true, FP8: FP8Best}); !errors.Is(err, compute.ErrUnsupported) {
+		t.Errorf("float32 and fp8: %v", err)
+	}
+}

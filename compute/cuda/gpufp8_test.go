@@ -1,0 +1,121 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"testing"
+
+	"longtake/compute"
+)
+
+// newFP8Bench opens the GPU with weights in e4m3, or skips.
+func newFP8Bench(t testing.TB, f FP8) *bench {
+	t.Helper()
+	openForTest(t).Close()
+	d, err := New(Options{Weights: compute.BF16, FP8: f})
+	if errors.Is(err, compute.ErrUnsupported) && f != FP8Best {
+		t.Skipf("this GPU: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newBenchOn(t, d)
+}
+
+// pair makes a weight in bfloat16 and the same in e4m3. Rows differ in size by up to spread.
+func (b *bench) pair(out, in int, spread float64) (plain, coarse *matrix) {
+	h := compute.Host{DType: compute.BF16, Shape: []int{out, in}}
+	for range out {
+		scale := math.Pow(spread, b.rng.Float64()) / math.Sqrt(float64(in))
+		for range in {
+			h.Data = binary.LittleEndian.AppendUint16(h.Data, compute.BF16FromF32(float32(b.rng.NormFloat64()*scale)))
+		}
+	}
+	plain = b.Arena.Matrix(h).(*matrix)
+	h.Coarse = true
+	coarse = b.Arena.Matrix(h).(*matrix)
+	if coarse.DType != compute.F8E4M3 {
+		b.Fatalf("a coarse weight is %v", coarse.Tensor)
+	}
+	return plain, coarse
+}
+
+// TestFP8ProductsAreNearTheExactOnes: e4m3 has 3 bits of mantissa, an error of 2.5 % of an element; a product of two rounded
+// operands is off by 3.6 % of its size, a sum of independent ones too.
+func TestFP8ProductsAreNearTheExactOnes(t *testing.T) {
+	for _, f := range []FP8{FP8Rows, FP8Tensors} {
+		t.Run(f.String(), func(t *testing.T) {
+			b := newFP8Bench(t, f)
+			for _, size := range wanLinears {
+				for _, rows := range []int{1, 77, 4680} {
+					plain, coarse := b.pair(size[1], size[0], 1)
+					x, bias := b.normal(1, compute.BF16, rows, size[0]), b.normal(0.1, compute.F32, size[1])
+					for act := range compute.ReLU + 1 {
+						want := b.Tensor(compute.F32, rows, size[1])
+						b.plainLinear(want, x, plain, bias, act)
+						for _, dt := range []compute.DType{compute.BF16, compute.F32} {
+							got := b.Tensor(dt, rows, size[1])
+							b.Linear(got, x, coarse, bias, act)
+							d := distance(b.floats(got), b.floats(want))
+							if !(d < 0.05) || d < 1e-3 {
+								t.Errorf("%v by %v rows, activation %d, %v: off by %.2g", size, rows, act, dt, d)
+							} else if act == compute.None && dt == compute.BF16 {
+								t.Logf("%v by %d rows: off by %.3f", size, rows, d)
+							}
+						}
+					}
+					b.Arena.Free()
+					b.Arena, _ = b.NewArena(0)
+				}
+			}
+			// Rows of very different size: their own scales keep them, one for all loses the small ones.
+			plain, coarse := b.pair(256, 1536, 1e4)
+			x, _ := b.pair(64, 1536, 1e4)
+			want, got := b.Tensor(compute.F32, 64, 256), b.Tensor(compute.F32, 64, 256)
+			b.plainLinear(want, x.Tensor, plain, compute.Tensor{}, compute.None)
+			b.Linear(got, x.Tensor, coarse, compute.Tensor{}, compute.None)
+			g, w := b.floats(got), b.floats(want)
+			worst := 0.0
+			for r := range 64 {
+				worst = max(worst, distance(g[256*r:256*(r+1)], w[256*r:256*(r+1)]))
+			}
+			t.Logf("rows of very different size: worst row off by %.3f", worst)
+			if f == FP8Rows && !(worst < 0.06) {
+				t.Errorf("a row is off by %.3f", worst)
+			}
+			zero := b.Tensor(compute.BF16, 16, 1536)
+			b.Linear(got.Slice(0, 0, 16), zero, coarse, compute.Tensor{}, compute.None)
+			for _, v := range b.floats(got.Slice(0, 0, 16)) {
+				if v != 0 {
+					t.Fatalf("zeros give %v", v)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFP8 times products with rounded activations, and the rounding alone.
+func BenchmarkFP8(b *testing.B) {
+	for _, f := range []FP8{FP8Rows, FP8Tensors} {
+		r := newFP8Bench(b, f)
+		for _, size := range wanLinears {
+			in, out := size[0], size[1]
+			_, w := r.pair(out, in, 1)
+			x, bias, dst := r.normal(1, compute.BF16, wanTokens, in), r.normal(1, compute.BF16, out), r.Tensor(compute.BF16, wanTokens, out)
+			for _, c := range []struct {
+				name string
+				act  compute.Activation
+				bias compute.Tensor
+			}{{"", compute.None, compute.Tensor{}}, {" bias gelu", compute.GELU, bias}} {
+				b.Run(fmt.Sprintf("%v %dx%d%s", f, in, out, c.name), func(b *testing.B) {
+					measure(b, r, 0, 2*float64(wanTokens)*float64(in)*float64(out), func(int) { r.Linear(dst, x, w, c.bias, c.act) })
+				})
+			}
+			b.Run(fmt.Sprintf("%v rounding %d wide", f, in), func(b *testing.B) {
+				measure(b, r, 3*float64(wanTokens)*float64(in), 0, func(int) { r.quantised(x) })
+			})
+		}
+	}
+}
