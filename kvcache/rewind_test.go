@@ -132,3 +132,20 @@ func TestRedoWritesTheWholeWindowAgain(t *testing.T) {
 	r.chunk(9)
 	r.read([]int{0, 1, 6, 7, 8, 9}, []int{0, 1, 6, 7, 8, 9})
 }
+
+// Upstream's table of positions ends at frame 1024.
+func TestPositionsHaveNoLimit(t *testing.T) {
+	for _, near := range []bool{false, true} {
+		s := plain()
+		s.Layers = 1
+		r := newRig(t, s, kvcache.Window{Anchor: 2, Recent: 3, Near: near})
+		for f := range 1300 {
+			r.chunk(f)
+		}
+		times := []int{0, 1, 1296, 1297, 1298, 1299}
+		if near {
+			times = []int{1294, 1295, 1296, 1297, 1298, 1299}
+		}
+		r.read([]int{0, 1, 1296, 1297, 1298, 1299}, times)
+	}
+}
