@@ -35,6 +35,12 @@ func (t *take) upcoming() []int {
 	return t.actions[min(t.n, end):end]
 }
 
+// upcomingFrames is how many frames the next chunk gives.
+func (t *take) upcomingFrames() int {
+	done := t.Stats().Frames
+	return t.engine.Frames(done+t.engine.Network.ChunkFrames) - t.engine.Frames(done)
+}
+
 // step makes a chunk and measures it.
 func (t *take) step(ctx context.Context, c *clock) ([]video.Frame, error) {
 	compacted, before := t.Stats().Compacting, c.spent

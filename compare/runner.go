@@ -153,12 +153,14 @@ func (w *follower) track(ctx context.Context, to int) (err error) {
 	if w.take == nil {
 		var watched Entry
 		watched, w.look = probed(w.entry)
-		if w.take, err = newTake(ctx, w.engine, watched.Request(o.Request), o.Actions); err != nil {
+		r := watched.Request(o.Request)
+		r.Peek = true
+		if w.take, err = newTake(ctx, w.engine, r, o.Actions); err != nil {
 			return fmt.Errorf("policy %s, one step: %w", w.entry.Name, err)
 		}
 	}
-	what, each := w.entry.Name+", one step", w.engine.Network.ChunkFrames
-	for w.n+each < to {
+	what := w.entry.Name + ", one step"
+	for w.n+w.upcomingFrames() < to {
 		if o.late() {
 			return errLate
 		}
@@ -166,6 +168,7 @@ func (w *follower) track(ctx context.Context, to int) (err error) {
 		if !ok {
 			return errLate
 		}
+		each := w.upcomingFrames()
 		if err := w.Force(ctx, latent, w.upcoming()...); err != nil {
 			return fmt.Errorf("policy %s, frame %d of the reference: %w", w.entry.Name, w.n, err)
 		}
