@@ -271,8 +271,12 @@ func TestDecodeEqualsTAEHV(t *testing.T) {
 			if len(got) != 20 {
 				t.Fatalf("%d frames, want 20", len(got))
 			}
+			rounded := 1e-5
+			if r.dev.Types().Activation == compute.BF16 {
+				rounded = 4e-3 // one rounding to 8 bits
+			}
 			for f := range 5 {
-				golden.Near(t, fmt.Sprint("squashed latent frame ", f), squashed.got[f], tinyLatent.frame(g.Floats(t, "video.safetensors", "trace.dec00"), f, true), 1e-5)
+				golden.Near(t, fmt.Sprint("squashed latent frame ", f), squashed.got[f], tinyLatent.frame(g.Floats(t, "video.safetensors", "trace.dec00"), f, true), rounded)
 				golden.Near(t, fmt.Sprint("blocks, latent frame ", f), blocks.got[f], planes{32, 5, 4, 6}.frame(g.Floats(t, "video.safetensors", "trace.dec05"), f, true), r.tolerance(2e-2))
 			}
 			for f := range got {

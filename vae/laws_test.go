@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -236,6 +237,37 @@ func TestBadSizesAndNumbersAreErrors(t *testing.T) {
 	r.dq.Upload(nan, floatBytes(slices.Repeat([]float32{float32(math.NaN())}, 64)))
 	if _, err := d.Decode(r.dq, nan, 0); err == nil {
 		t.Error("NaN became pixels")
+	}
+}
+
+func TestLevelsRoundAndLimit(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, l := range []levels{{127.5, 127.5}, {255, 0}} {
+		values := []float32{0, -1, 1, 2, -2, float32(math.Inf(1)), float32(math.Inf(-1)), 0.5 / 255, 1.5 / 255, 2.5 / 255, 1e30, -1e30}
+		for range 10000 {
+			values = append(values, float32(rng.NormFloat64()))
+		}
+		got := make([]byte, len(values))
+		if bad := l.bytes(got, floatBytes(values)); bad >= 0 {
+			t.Fatalf("%v is not a number", values[bad])
+		}
+		for i, v := range values {
+			if want := uint8(math.RoundToEven(min(max(float64(v)*l.scale+l.shift, 0), 255))); got[i] != want {
+				t.Errorf("%+v of %v: %d, want %d", l, v, got[i], want)
+			}
+		}
+		values[77] = float32(math.NaN())
+		if bad := l.bytes(got, floatBytes(values)); bad != 77 {
+			t.Errorf("the number that is none is at 77, not %d", bad)
+		}
+	}
+}
+
+// One frame of 832x480.
+func BenchmarkLevels(b *testing.B) {
+	values, frame := make([]byte, 4*832*480*3), make([]byte, 832*480*3)
+	for b.Loop() {
+		levels{255, 0}.bytes(frame, values)
 	}
 }
 

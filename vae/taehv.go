@@ -130,7 +130,7 @@ func (m *TAEHV) NewDecoder(a compute.Arena, t compute.Types, o Options) (*Decode
 	if err := o.check(); err != nil {
 		return nil, err
 	}
-	d := &Decoder{byteOf: func(v float64) float64 { return v * 255 }, trim: 3}
+	d := &Decoder{levels: levels{scale: 255}, trim: 3}
 	d.work, d.stages = newWork(a, t, o.Patches), stages(m.layers, t.Activation, 1)
 	d.enter = func(z compute.Tensor) {
 		d.squash(z, squashLimit)
