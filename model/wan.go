@@ -250,10 +250,7 @@ func (m *Wan) openVAE() error {
 	if id := Identify(file); id.Kind != KindVAE || !id.Runs {
 		return fmt.Errorf("%s is a %s%s; wanted is the Wan-2.1 VAE", f.VAE, id.Text, because(id.Why))
 	}
-	c := vae.Wan21()
-	if h, err := file.Tensor("decoder.head.0.gamma"); err == nil && len(h.Shape) > 0 {
-		c.Width = max(h.Shape[0], 1)
-	}
+	c := vaeNumbers(file)
 	c.DecodeOnly = !o.Encode
 	p.load = func(at weights.Placer) { m.wan = vae.LoadWan(at, c) }
 	return nil
@@ -269,12 +266,7 @@ func (m *Wan) openTiny(path string) error {
 	if id := Identify(file); id.Kind != KindTinyVAE {
 		return fmt.Errorf("%s is a %s%s; wanted is a tiny VAE (TAEHV)", path, id.Text, because(id.Why))
 	}
-	c := vae.Taew21()
-	for i, name := range []string{"decoder.1.weight", "decoder.8.weight", "decoder.14.weight", "decoder.20.weight"} {
-		if h, err := file.Tensor(name); err == nil && len(h.Shape) > 0 {
-			c.Widths[i] = max(h.Shape[0], 1)
-		}
-	}
+	c := tinyNumbers(file)
 	p.load = func(at weights.Placer) { m.tiny = vae.LoadTAEHV(at, c) }
 	return nil
 }

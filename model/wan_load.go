@@ -123,7 +123,7 @@ func (m *Wan) Load() (e *rollout.Engine, err error) {
 	hashing.Wait()
 	m.parts = nil
 	runtime.GC() // what loading copied is garbage, and large
-	return rollout.NewEngine(m.dev, held, m.engineParts(hash, prompts, parametersOf(network.src))), nil
+	return m.engine(hash, held, prompts, parametersOf(network.src)), nil
 }
 
 // bring loads a part into an arena of its own.
@@ -190,7 +190,8 @@ func (m *Wan) loadText(held *holdings) (rollout.Prompter, error) {
 	return visits, visits.encode(dq, m.Options.Prompts...)
 }
 
-func (m *Wan) engineParts(hash string, prompts rollout.Prompter, parameters int) rollout.Parts {
+// engine puts the parts together; held may be nil for an engine that only counts.
+func (m *Wan) engine(hash string, held *holdings, prompts rollout.Prompter, parameters int) *rollout.Engine {
 	o, f, types := m.Options, m.Files.Family, m.dev.Types()
 	frames := func(again, single bool) vae.Options {
 		return vae.Options{Width: o.Width, Height: o.Height, Again: again, Single: single}
@@ -212,7 +213,7 @@ func (m *Wan) engineParts(hash string, prompts rollout.Prompter, parameters int)
 			return wan.NewEncoder(a, types, frames(false, n == 1))
 		}
 	}
-	return p
+	return rollout.NewEngine(m.dev, held, p)
 }
 
 func parametersOf(s weights.Source) (n int) {

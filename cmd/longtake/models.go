@@ -2,17 +2,22 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
 
 	"longtake/compute/cpu"
+	"longtake/model"
 	"longtake/weights"
 )
 
 // modelsCommand looks at models.
 type modelsCommand struct {
 	List    listCommand    `cmd:"" default:"withargs" help:"List the models that this program knows."`
-	Inspect inspectCommand `cmd:"" help:"List the tensors of a safetensors file and check that every number is finite."`
+	Inspect inspectCommand `cmd:"" help:"Look into a weight file: what it is, its tensors, what is missing or unexpected, whether every number is finite."`
+	Convert convertCommand `cmd:"" help:"Write a weight file (.pt, .pth, sharded) as one safetensors file."`
+	Verify  verifyCommand  `cmd:"" help:"Check a model's files: all there, all tensors, all numbers; what it will take."`
 }
 
 type listCommand struct {
@@ -26,8 +31,11 @@ type modelInfo struct {
 	Width   int     `json:"width"`
 	Height  int     `json:"height"`
 	FPS     float64 `json:"fps"`
-	Memory  int64   `json:"memory"` // bytes of the weights on the CPU device
+	Memory  int64   `json:"memory"` // bytes of the weights on the CPU device; 0 of models that need files
 	About   string  `json:"about"`
+	// Of models that need files: where the network was found, or why not.
+	Found   string `json:"found,omitempty"`
+	Missing string `json:"missing,omitempty"`
 }
 
 // Run lists the models.
@@ -44,24 +52,53 @@ func (c *listCommand) Run(out *streams) error {
 		if err != nil {
 			return fmt.Errorf("model %s: %w", name, err)
 		}
-		list = append(list, modelInfo{modelRecord{Name: e.Name, Hash: e.Hash, Parameters: e.Parameters}, m.licence, e.Width, e.Height, e.FPS, e.WeightBytes(), m.about})
+		list = append(list, modelInfo{modelRecord: modelRecord{Name: e.Name, Hash: e.Hash, Parameters: e.Parameters}, Licence: m.licence,
+			Width: e.Width, Height: e.Height, FPS: e.FPS, Memory: e.WeightBytes(), About: m.about})
 		e.Close()
+	}
+	for _, f := range model.Families() {
+		info := modelInfo{modelRecord: modelRecord{Name: f.Name}, Licence: f.Licence, Width: 832, Height: 480, FPS: 16, About: f.About}
+		if files, err := (model.Source{Model: f.Name, Places: model.UsualPlaces(os.Getenv)}).Find(); err == nil {
+			info.Found = files.Network
+		} else {
+			info.Missing = err.Error()
+		}
+		list = append(list, info)
 	}
 	if c.JSON {
 		_, err := out.out.Write(jsonText(map[string]any{"models": list}))
 		return err
 	}
-	w := tabwriter.NewWriter(out.out, 0, 0, 2, ' ', 0)
+	return printModels(out.out, list)
+}
+
+func printModels(to io.Writer, list []modelInfo) error {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tPARAMETERS\tMEMORY\tFRAME\tLICENCE\tSHA256\tABOUT")
 	for _, m := range list {
+		if m.Hash == "" {
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%.1f M\t%s\t%dx%d at %g fps\t%s\t%.12s\t%s\n",
 			m.Name, float64(m.Parameters)/1e6, bytesText(m.Memory), m.Width, m.Height, m.FPS, m.Licence, m.Hash, m.About)
+	}
+	fmt.Fprintln(w, "\nFAMILY\tFRAME\tLICENCE\tFILES\tABOUT")
+	for _, m := range list {
+		if m.Hash != "" {
+			continue
+		}
+		where := m.Found
+		if where == "" {
+			where = "not here"
+		}
+		fmt.Fprintf(w, "%s\t%dx%d at %g fps\t%s\t%s\t%s\n", m.Name, m.Width, m.Height, m.FPS, m.Licence, where, m.About)
 	}
 	return w.Flush()
 }
 
 type inspectCommand struct {
-	File string `arg:"" help:"A .safetensors file, or the .index.json of a sharded model."`
+	File string `arg:"" help:"A .safetensors, .pt or .pth file, or the .index.json of a sharded model."`
+	Key  string `name:"weights-key" placeholder:"KEY" help:"Dictionary of a checkpoint that is compared with what a network needs."`
 	JSON bool   `name:"json" help:"Print one JSON object."`
 }
 
@@ -76,6 +113,11 @@ type tensorInfo struct {
 // fileInfo is a whole weight file.
 type fileInfo struct {
 	File       string            `json:"file"`
+	Kind       string            `json:"kind"`
+	Looks      string            `json:"looks_like"`
+	Families   []string          `json:"families,omitempty"` // that run such a network
+	Usable     bool              `json:"usable"`
+	Faults     string            `json:"faults,omitempty"` // what is missing, unexpected or of a wrong shape, or why it is not usable
 	Hash       string            `json:"sha256"`
 	Parameters int               `json:"parameters"`
 	Bytes      int               `json:"bytes"`
@@ -92,6 +134,9 @@ func (c *inspectCommand) Run(out *streams) error {
 	}
 	defer f.Close()
 	info := fileInfo{File: c.File, Hash: f.Hash(), Metadata: f.Metadata()}
+	if err := info.examine(f, c.Key); err != nil {
+		return err
+	}
 	var readable []string
 	for _, name := range f.Names() {
 		t, err := f.Tensor(name)
@@ -120,6 +165,29 @@ func (c *inspectCommand) Run(out *streams) error {
 	for _, u := range info.Unreadable {
 		fmt.Fprintln(w, u)
 	}
+	fmt.Fprintf(w, "%s: %s", info.Kind, info.Looks)
+	if len(info.Families) > 0 {
+		fmt.Fprintf(w, "; runs as %s", strings.Join(info.Families, ", "))
+	}
+	fmt.Fprintln(w)
+	if info.Faults != "" {
+		fmt.Fprintln(w, info.Faults)
+	}
 	fmt.Fprintf(w, "%d tensors, %d parameters, %s, sha256 %s\n", len(info.Tensors), info.Parameters, bytesText(int64(info.Bytes)), info.Hash)
 	return w.Flush()
+}
+
+// examine says what a file is and what is wrong with it.
+func (i *fileInfo) examine(f *weights.File, key string) error {
+	dev, err := openCPU(deviceFlags{Options: cpu.Options{Threads: 1}})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	id, report := model.Examine(dev, f, key)
+	i.Kind, i.Looks, i.Families, i.Usable, i.Faults = string(id.Kind), id.Text, id.Families, id.Runs && report == nil, id.Why
+	if report != nil {
+		i.Faults = report.Error()
+	}
+	return nil
 }
