@@ -207,8 +207,15 @@ func (m *Wan) heads(dim int) (int, error) {
 		var c struct {
 			Dim   int `json:"dim"`
 			Heads int `json:"num_heads"`
+			// As diffusers says it.
+			Attention int `json:"num_attention_heads"`
+			HeadDim   int `json:"attention_head_dim"`
 		}
-		if json.Unmarshal(raw, &c) == nil && c.Dim == dim && c.Heads > 0 && dim%c.Heads == 0 {
+		err = json.Unmarshal(raw, &c)
+		if c.Dim == 0 {
+			c.Dim, c.Heads = c.Attention*c.HeadDim, c.Attention
+		}
+		if err == nil && c.Dim == dim && c.Heads > 0 && dim%c.Heads == 0 {
 			return c.Heads, nil
 		}
 	}

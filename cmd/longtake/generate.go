@@ -99,13 +99,16 @@ func (g *generateCommand) check() (s settings, err error) {
 			return s, usagef("--fps: %w", err)
 		}
 	}
+	var config map[string]configValue
 	if g.Config != "" {
-		if err := g.readConfig(); err != nil {
+		if config, err = g.readConfig(); err != nil {
 			return s, err
 		}
 	}
-	s.model, err = modelNamed(&g.modelFlags)
-	return s, err
+	if s.model, err = modelNamed(&g.modelFlags); err != nil || s.model.rolls {
+		return s, err
+	}
+	return s, g.window(config)
 }
 
 // Run makes the video.

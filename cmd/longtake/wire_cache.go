@@ -33,6 +33,15 @@ func windowPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	}
 	put(&w.Recent, f.Window)
 	put(&w.Anchor, f.Anchor)
+	if f.LocalAttnSize != nil {
+		if f.Window != nil {
+			return usagef("--window and --local-attn-size exclude each other")
+		}
+		if *f.LocalAttnSize == -1 {
+			return fullPolicy(f, e, c)
+		}
+		w.Recent = *f.LocalAttnSize - w.Anchor - e.Network.ChunkFrames
+	}
 	if w.Recent < 0 || w.Anchor < 0 || w.Recent > maxFrames || w.Anchor > maxFrames {
 		return usagef("--window %d --anchor %d: both must be between 0 and %d", w.Recent, w.Anchor, maxFrames)
 	}

@@ -58,6 +58,8 @@ type catalogued struct {
 	// world says that the simulator goes with it; stride is the frames of a latent frame.
 	world  bool
 	stride int
+	// rolls says that the model's loop has a cache of its own.
+	rolls bool
 	// budget is filled when the model is opened; nil of world models.
 	budget *model.Budget
 	files  *model.Files
@@ -93,7 +95,7 @@ func modelNamed(f *modelFlags) (catalogued, error) {
 	if err != nil {
 		return c, usageError{err}
 	}
-	c.about, c.licence = found.Family.About, found.Family.Licence
+	c.about, c.licence, c.rolls = found.Family.About, found.Family.Licence, found.Family.Loop == rollout.RollingWindow
 	c.open = func(d compute.Device) (*rollout.Engine, error) {
 		o.Encode, o.Prompts = f.Encode || f.Takes && found.VAE != "", f.Prompts
 		e, err := f.openWan(d, s, o, &c)

@@ -15,7 +15,7 @@ import (
 func main() {
 	dir := flag.String("o", "", "folder to write")
 	size := flag.String("size", "tiny", "tiny, 1.3b or 14b")
-	layout := flag.String("family", "self-forcing", "self-forcing, rolling-forcing, longlive or wan-causal-14b")
+	layout := flag.String("family", "self-forcing", "self-forcing, rolling-forcing, longlive, causvid or wan-causal-14b")
 	half := flag.Bool("bf16", false, "store the network as bfloat16 (the published files are float32)")
 	seed := flag.Uint64("seed", 1, "seed of the numbers")
 	few := flag.Bool("few-text-layers", false, "write umT5 with two layers")
@@ -42,15 +42,8 @@ func write(dir, size, layout string, half, few bool, seed uint64) error {
 	default:
 		return fmt.Errorf("-size %q: tiny, 1.3b or 14b", size)
 	}
-	switch layout {
-	case "self-forcing":
-	case "rolling-forcing":
-		s.Checkpoint = "checkpoints/rolling_forcing_dmd.pt"
-	case "longlive":
-		s.Checkpoint, s.Root = "models/longlive_base.pt", "generator"
-	case "wan-causal-14b":
-		s.Checkpoint, s.Root, s.Prefix = "krea-realtime-video-14b.safetensors", "", ""
-	default:
+	s, ok := s.Family(layout)
+	if !ok {
 		return fmt.Errorf("-family %q", layout)
 	}
 	if half {

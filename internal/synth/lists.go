@@ -3,19 +3,24 @@ package synth
 import (
 	"fmt"
 	"math"
+	"strings"
 )
 
 // list collects tensors.
 type list []Tensor
 
 func (l *list) weight(name string, fanIn int, shape ...int) {
-	*l = append(*l, Tensor{name, shape, 0, 1 / math.Sqrt(float64(fanIn))})
+	*l = append(*l, Tensor{Name: name, Shape: shape, Mean: 0, Std: 1 / math.Sqrt(float64(fanIn))})
 }
 
-func (l *list) bias(name string, shape ...int) { *l = append(*l, Tensor{name, shape, 0, 0.05}) }
-func (l *list) norm(name string, shape ...int) { *l = append(*l, Tensor{name, shape, 1, 0.2}) }
+func (l *list) bias(name string, shape ...int) {
+	*l = append(*l, Tensor{Name: name, Shape: shape, Mean: 0, Std: 0.05})
+}
+func (l *list) norm(name string, shape ...int) {
+	*l = append(*l, Tensor{Name: name, Shape: shape, Mean: 1, Std: 0.2})
+}
 func (l *list) modulation(name string, shape ...int) {
-	*l = append(*l, Tensor{name, shape, 0, 0.3})
+	*l = append(*l, Tensor{Name: name, Shape: shape, Mean: 0, Std: 0.3})
 }
 
 // linear is a layer with bias.
@@ -46,18 +51,18 @@ var (
 	Tiny   = Net{Dim: 96, Heads: 2, Layers: 2, FFN: 160, FreqDim: 32, TextDim: 48, In: 16}
 )
 
-// Tensors lists a network by Wan's names, each behind prefix.
-func (n Net) Tensors(prefix string) []Tensor {
+// Tensors lists a network by Wan's names.
+func (n Net) Tensors() []Tensor {
 	var l list
 	d := n.Dim
-	l.conv(prefix+"patch_embedding", d, n.In, 1, 2, 2)
-	l.linear(prefix+"text_embedding.0", d, n.TextDim)
-	l.linear(prefix+"text_embedding.2", d, d)
-	l.linear(prefix+"time_embedding.0", d, n.FreqDim)
-	l.linear(prefix+"time_embedding.2", d, d)
-	l.linear(prefix+"time_projection.1", 6*d, d)
+	l.conv("patch_embedding", d, n.In, 1, 2, 2)
+	l.linear("text_embedding.0", d, n.TextDim)
+	l.linear("text_embedding.2", d, d)
+	l.linear("time_embedding.0", d, n.FreqDim)
+	l.linear("time_embedding.2", d, d)
+	l.linear("time_projection.1", 6*d, d)
 	for i := range n.Layers {
-		b := fmt.Sprintf("%sblocks.%d.", prefix, i)
+		b := fmt.Sprintf("blocks.%d.", i)
 		l.modulation(b+"modulation", 1, 6, d)
 		l.norm(b+"norm3.weight", d)
 		l.bias(b+"norm3.bias", d)
@@ -71,8 +76,22 @@ func (n Net) Tensors(prefix string) []Tensor {
 		l.linear(b+"ffn.0", n.FFN, d)
 		l.linear(b+"ffn.2", d, n.FFN)
 	}
-	l.modulation(prefix+"head.modulation", 1, 2, d)
-	l.linear(prefix+"head.head", 64, d)
+	l.modulation("head.modulation", 1, 2, d)
+	l.linear("head.head", 64, d)
+	return l
+}
+
+// Adapter lists a LoRA of a rank for every linear layer inside the blocks, by the names of PEFT.
+func (n Net) Adapter(rank int) []Tensor {
+	var l list
+	for _, t := range n.Tensors() {
+		stem, ok := strings.CutSuffix(t.Name, ".weight")
+		if !ok || len(t.Shape) != 2 || !strings.HasPrefix(stem, "blocks.") {
+			continue
+		}
+		l.weight("base_model.model."+stem+".lora_A.weight", t.Shape[1], rank, t.Shape[1])
+		l.weight("base_model.model."+stem+".lora_B.weight", 16*rank, t.Shape[0], rank)
+	}
 	return l
 }
 
@@ -96,7 +115,7 @@ var (
 func (t T5) Tensors() []Tensor {
 	var l list
 	inner := t.Heads * t.HeadDim
-	l = append(l, Tensor{"token_embedding.weight", []int{t.Vocabulary, t.Dim}, 0, 1})
+	l = append(l, Tensor{Name: "token_embedding.weight", Shape: []int{t.Vocabulary, t.Dim}, Mean: 0, Std: 1})
 	for i := range t.Layers {
 		b := fmt.Sprintf("blocks.%d.", i)
 		l.norm(b+"norm1.weight", t.Dim)
@@ -201,6 +220,6 @@ func TAEHV(widths [4]int) []Tensor {
 		w = widths[k+1]
 	}
 	// The last layer is small, so that most pixels lie inside [0, 1].
-	l = append(l, Tensor{"decoder.22.weight", []int{3, w, 3, 3}, 0, 0.02}, Tensor{"decoder.22.bias", []int{3}, 0.5, 0.05})
+	l = append(l, Tensor{Name: "decoder.22.weight", Shape: []int{3, w, 3, 3}, Mean: 0, Std: 0.02}, Tensor{Name: "decoder.22.bias", Shape: []int{3}, Mean: 0.5, Std: 0.05})
 	return l
 }

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"longtake/compute"
 )
@@ -14,9 +16,15 @@ import (
 // Set is a folder with all that a family needs, laid out as its public repository tells people to: the network's file, the
 // Wan folder below wan_models, and the tiny decoder.
 type Set struct {
-	// Checkpoint is the path of the network in the folder ("checkpoints/self_forcing_dmd.pt"); Root the dictionary it lies in;
-	// Prefix stands before every name.
-	Checkpoint, Root, Prefix string
+	// Checkpoint is the path of the network in the folder ("checkpoints/self_forcing_dmd.pt"), Root the dictionary it lies in,
+	// Rename what the names of Wan become; nil keeps them.
+	Checkpoint, Root string
+	Rename           func(string) string
+	// Adapter is the path of a LoRA; "" without. Rank is its rank.
+	Adapter string
+	Rank    int
+	// Shards splits a network in safetensors; Checkpoint is then the index (".index.json").
+	Shards int
 	// Wan is the folder of the models that all share.
 	Wan string
 
@@ -33,7 +41,7 @@ type Set struct {
 
 // SelfForcing is the published layout around a network.
 func SelfForcing(n Net, t T5) Set {
-	return Set{Checkpoint: "checkpoints/self_forcing_dmd.pt", Root: "generator_ema", Prefix: "model.",
+	return Set{Checkpoint: "checkpoints/self_forcing_dmd.pt", Root: "generator_ema", Rename: Wrapped,
 		Wan: "wan_models/Wan2.1-T2V-1.3B", Net: n, T5: t, VAEWidth: 96, TAEWidths: [4]int{256, 128, 64, 64}, Store: compute.F32}
 }
 
@@ -57,6 +65,15 @@ func (s Set) Write(dir string) error {
 	if s.Root != "" {
 		roots = append(roots, s.Root)
 	}
+	network := s.Net.Tensors()
+	if s.Rename != nil {
+		network = Renamed(network, s.Rename)
+	}
+	if s.Shards > 0 {
+		if err := sharded(filepath.Join(dir, s.Checkpoint), network, s); err != nil {
+			return err
+		}
+	}
 	files := []struct {
 		path  string
 		write func(io.Writer) error
@@ -64,10 +81,10 @@ func (s Set) Write(dir string) error {
 	}{
 		{filepath.Join(dir, s.Checkpoint), func(w io.Writer) error {
 			if filepath.Ext(s.Checkpoint) == ".safetensors" {
-				return Safetensors(w, s.Net.Tensors(s.Prefix), s.Store, s.Seed)
+				return Safetensors(w, network, s.Store, s.Seed)
 			}
-			return Torch(w, s.Net.Tensors(s.Prefix), s.Store, s.Seed, roots...)
-		}, false},
+			return Torch(w, network, s.Store, s.Seed, roots...)
+		}, s.Shards > 0},
 		{filepath.Join(wan, "config.json"), func(w io.Writer) error { return json.NewEncoder(w).Encode(s.Net.Config()) }, false},
 		{filepath.Join(wan, "models_t5_umt5-xxl-enc-bf16.pth"), func(w io.Writer) error {
 			return Torch(w, s.T5.Tensors(), compute.BF16, s.Seed+1)
@@ -76,6 +93,9 @@ func (s Set) Write(dir string) error {
 		{filepath.Join(wan, "Wan2.1_VAE.pth"), func(w io.Writer) error {
 			return Torch(w, VAE(s.VAEWidth), compute.F32, s.Seed+2)
 		}, s.NoVAE},
+		{filepath.Join(dir, s.Adapter), func(w io.Writer) error {
+			return Torch(w, s.Net.Adapter(s.Rank), compute.F32, s.Seed+4, "generator_lora")
+		}, s.Adapter == ""},
 		{filepath.Join(dir, "taew2_1.pth"), func(w io.Writer) error {
 			return Torch(w, TAEHV(s.TAEWidths), compute.BF16, s.Seed+3)
 		}, s.NoVAE},
@@ -89,6 +109,52 @@ func (s Set) Write(dir string) error {
 		}
 	}
 	return nil
+}
+
+// Wrapped is the name that training programs give a network's tensors.
+func Wrapped(name string) string { return "model." + name }
+
+// Family is a family's published layout around a network: the name is the catalogue's.
+func (s Set) Family(name string) (Set, bool) {
+	switch name {
+	case "self-forcing":
+	case "rolling-forcing":
+		s.Checkpoint = "checkpoints/rolling_forcing_dmd.pt"
+		s.Rename = func(n string) string { // as FSDP leaves it
+			return "model._fsdp_wrapped_module." + strings.Replace(n, "blocks.", "blocks._fsdp_wrapped_module.", 1)
+		}
+	case "longlive":
+		s.Checkpoint, s.Root, s.Adapter, s.Rank = "models/longlive_base.pt", "generator", "models/lora.pt", 4
+	case "causvid":
+		s.Checkpoint, s.Root = "autoregressive_checkpoint/model.pt", "generator"
+	case "wan-causal-14b":
+		s.Checkpoint, s.Root, s.Rename = "krea-realtime-video-14b.safetensors", "", nil
+		s.Wan = "wan_models/Wan2.1-T2V-14B"
+	default:
+		return s, false
+	}
+	return s, true
+}
+
+// sharded writes an index and its files.
+func sharded(index string, tensors []Tensor, s Set) error {
+	stem := strings.TrimSuffix(filepath.Base(index), ".safetensors.index.json")
+	where := map[string]string{}
+	for i := range s.Shards {
+		lo, hi := i*len(tensors)/s.Shards, (i+1)*len(tensors)/s.Shards
+		name := fmt.Sprintf("%s-%05d-of-%05d.safetensors", stem, i+1, s.Shards)
+		for _, t := range tensors[lo:hi] {
+			where[t.Name] = name
+		}
+		if err := WriteFile(filepath.Join(filepath.Dir(index), name), func(w io.Writer) error {
+			return Safetensors(w, tensors[lo:hi], s.Store, s.Seed)
+		}); err != nil {
+			return err
+		}
+	}
+	return WriteFile(index, func(w io.Writer) error {
+		return json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]any{"total_size": 0}, "weight_map": where})
+	})
 }
 
 // WriteFile makes a file and the folders above it.

@@ -1,10 +1,12 @@
 package synth
 
 import (
+	"cmp"
 	"encoding/binary"
 	"hash/fnv"
 	"math"
 	"runtime"
+	"slices"
 	"sync"
 
 	"longtake/compute"
@@ -15,6 +17,20 @@ type Tensor struct {
 	Name      string
 	Shape     []int
 	Mean, Std float64
+	// Key stands for the name where the numbers are made, so that renamed tensors keep theirs; "" is Name.
+	Key string
+}
+
+// Renamed returns the tensors under other names, with the same numbers.
+func Renamed(tensors []Tensor, name func(string) string) []Tensor {
+	out := slices.Clone(tensors)
+	for i := range out {
+		if out[i].Key == "" {
+			out[i].Key = out[i].Name
+		}
+		out[i].Name = name(out[i].Name)
+	}
+	return out
 }
 
 // elems is the number of elements.
@@ -33,7 +49,7 @@ const piece = 1 << 20
 // and seed give the same numbers, which bfloat16 holds exactly.
 func (t Tensor) fill(dt compute.DType, seed uint64, write func([]byte) error) error {
 	name := fnv.New64a()
-	name.Write([]byte(t.Name))
+	name.Write([]byte(cmp.Or(t.Key, t.Name)))
 	key, n, size := seed*0x9e3779b97f4a7c15^name.Sum64(), t.elems(), dt.Size()
 	batch := runtime.GOMAXPROCS(0)
 	buffers := make([][]byte, batch)
