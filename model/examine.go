@@ -103,5 +103,5 @@ func (m *Wan) Network() (src weights.Source, names []string) {
 // SessionBytes returns what a session takes beside the weights at the prepared size, the model's own cache among it. Prepared
 // means counted: it must come before Load.
 func (m *Wan) SessionBytes() (int64, error) {
-	return m.engine("", nil, &visitor{most: wanPrompt}, 0).SessionBytes(rollout.Request{})
+	return m.engine(nil, nil, &visitor{most: wanPrompt}, 0).SessionBytes(rollout.Request{})
 }

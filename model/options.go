@@ -28,8 +28,10 @@ type Options struct {
 	Steps       []float64
 	Raw         bool
 	Shift       float64
-	// Check looks for numbers that are not finite before anything is loaded.
+	// Unchecked leaves out the look for numbers that are not finite.
 	Unchecked bool
+	// Progress, if not nil, is told what took how long.
+	Progress func(line string)
 	// Free is the device's memory that may be used, 0 for what it says is free.
 	Free int64
 }

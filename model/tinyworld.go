@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"longtake/compute"
 	"longtake/dit"
@@ -245,7 +246,7 @@ func openWorld(dev compute.Device, name string, file *weights.File, config, voca
 	}
 	pixels := vae.Pixels{Rows: network.Rows, Columns: network.Columns, Patch: c.Patch}
 	return rollout.NewEngine(dev, arena, rollout.Parts{
-		Name: name, Hash: file.Hash(), Parameters: parameters(file),
+		Name: name, Sum: sync.OnceValue(file.Hash), Parameters: parameters(file),
 		Network: network, Text: prompts,
 		Width: pixels.Width(), Height: pixels.Height(),
 		NewDecoder: func(compute.Arena, bool) (rollout.Decoder, error) { p := pixels; return &p, nil },

@@ -1,9 +1,10 @@
 package model
 
 import (
+	"context"
 	"fmt"
-	"runtime"
 	"sync"
+	"time"
 
 	"longtake/compute"
 	"longtake/rollout"
@@ -96,16 +97,12 @@ func (m *Wan) Load() (e *rollout.Engine, err error) {
 		}
 	}()
 	if !m.Options.Unchecked {
+		began := time.Now()
 		if err := m.Check(); err != nil {
 			return nil, err
 		}
+		m.say("numbers checked", began)
 	}
-	// The hash reads the whole file once more, beside the loading.
-	network := m.parts[0]
-	var hash string
-	var hashing sync.WaitGroup
-	hashing.Go(func() { hash = network.file.Hash() })
-	defer hashing.Wait()
 	prompts, err := m.loadText(held)
 	if err != nil {
 		return nil, err
@@ -120,14 +117,33 @@ func (m *Wan) Load() (e *rollout.Engine, err error) {
 		}
 		held.arenas = append(held.arenas, arena)
 	}
-	hashing.Wait()
+	network := m.parts[0]
 	m.parts = nil
-	runtime.GC() // what loading copied is garbage, and large
-	return m.engine(hash, held, prompts, parametersOf(network.src)), nil
+	return m.engine(held.hash(network.file), held, prompts, parametersOf(network.src)), nil
+}
+
+// say tells how long something took.
+func (m *Wan) say(what string, began time.Time) {
+	if m.Options.Progress != nil {
+		m.Options.Progress(fmt.Sprintf("%s in %.2f s", what, time.Since(began).Seconds()))
+	}
+}
+
+// hash begins to read a file for its SHA-256, which takes seconds, and returns who waits for it.
+func (h *holdings) hash(f *weights.File) func() string {
+	ctx, stop := context.WithCancel(context.Background())
+	h.stop = stop
+	var sum string
+	h.hashing.Go(func() { sum, _ = f.HashUntil(ctx) })
+	return func() string {
+		h.hashing.Wait()
+		return sum
+	}
 }
 
 // bring loads a part into an arena of its own.
 func (m *Wan) bring(p *part) (compute.Arena, error) {
+	began := time.Now()
 	dq, err := m.dev.NewQueue()
 	if err != nil {
 		return nil, err
@@ -148,6 +164,7 @@ func (m *Wan) bring(p *part) (compute.Arena, error) {
 		arena.Free()
 		return nil, fmt.Errorf("load %s: %w", p.name, err)
 	}
+	m.say(p.name+" loaded", began)
 	return arena, nil
 }
 
@@ -191,14 +208,14 @@ func (m *Wan) loadText(held *holdings) (rollout.Prompter, error) {
 }
 
 // engine puts the parts together; held may be nil for an engine that only counts.
-func (m *Wan) engine(hash string, held *holdings, prompts rollout.Prompter, parameters int) *rollout.Engine {
+func (m *Wan) engine(sum func() string, held *holdings, prompts rollout.Prompter, parameters int) *rollout.Engine {
 	o, f, types := m.Options, m.Files.Family, m.dev.Types()
 	frames := func(again, single bool) vae.Options {
 		return vae.Options{Width: o.Width, Height: o.Height, Again: again, Single: single}
 	}
 	wan, tiny := m.wan, m.tiny
 	p := rollout.Parts{
-		Name: f.Name, Hash: hash, Parameters: parameters, Network: m.network, Text: prompts,
+		Name: f.Name, Sum: sum, Parameters: parameters, Network: m.network, Text: prompts,
 		Width: o.Width, Height: o.Height, Stride: 4, FPS: wanFPS, Loop: f.Loop, Refresh: f.Refresh,
 		NewSolver: o.solver, Cache: f.Cache, CacheShape: m.config.CacheShape(),
 		NewDecoder: func(a compute.Arena, again bool) (rollout.Decoder, error) {
@@ -241,6 +258,9 @@ func shapeOf(s weights.Source, name string) (compute.Host, error) {
 type holdings struct {
 	arenas []compute.Arena
 	files  []*part
+
+	hashing sync.WaitGroup // of the network's file, until stop
+	stop    context.CancelFunc
 }
 
 // Tensor is not for holdings: they are full.
@@ -262,6 +282,10 @@ func (h *holdings) Err() error { return nil }
 
 // Free gives the memory back and closes the files.
 func (h *holdings) Free() {
+	if h.stop != nil {
+		h.stop()
+		h.hashing.Wait()
+	}
 	for _, a := range h.arenas {
 		a.Free()
 	}

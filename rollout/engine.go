@@ -48,8 +48,10 @@ type Encoder interface {
 
 // Parts is what a model's catalogue entry puts together.
 type Parts struct {
-	// Name and Hash say which weights these are; Parameters how many numbers.
-	Name, Hash string
+	// Name says which weights these are, Sum gives the SHA-256 of their file, and may take its time with the first answer (nil:
+	// there is none); Parameters is how many numbers.
+	Name       string
+	Sum        func() string
 	Parameters int
 	Network    *dit.Model
 	Text       Prompter
@@ -115,6 +117,14 @@ func (e *Engine) LatentFrames(frames int) int {
 	}
 	stride := max(e.Stride, 1)
 	return 1 + (frames-2+stride)/stride
+}
+
+// Hash is the SHA-256 of the weights' file in hex. The first call waits until a large file has been read.
+func (e *Engine) Hash() string {
+	if e.Sum == nil {
+		return ""
+	}
+	return e.Sum()
 }
 
 // WeightBytes returns the memory of the weights.

@@ -3,6 +3,7 @@ package weights
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -200,15 +201,39 @@ func (f *File) Tensor(name string) (compute.Host, error) {
 // Hash returns the SHA-256 of the file's bytes in hex, as sha256sum prints it. For a sharded model it is the SHA-256 of
 // the lines "<sha256>  <file name>\n" of the index and then of the files in sorted order.
 func (f *File) Hash() string {
+	sum, err := f.HashUntil(context.Background())
+	if err != nil {
+		panic(err) // a background never ends
+	}
+	return sum
+}
+
+// HashUntil is Hash that stops when ctx ends, with its error.
+func (f *File) HashUntil(ctx context.Context) (string, error) {
 	if len(f.parts) == 1 {
-		sum := sha256.Sum256(f.parts[0].data)
-		return hex.EncodeToString(sum[:])
+		return hashOf(ctx, f.parts[0].data)
 	}
 	all := sha256.New()
 	for _, p := range f.parts {
-		fmt.Fprintf(all, "%x  %s\n", sha256.Sum256(p.data), p.name)
+		sum, err := hashOf(ctx, p.data)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(all, "%s  %s\n", sum, p.name)
 	}
-	return hex.EncodeToString(all.Sum(nil))
+	return hex.EncodeToString(all.Sum(nil)), nil
+}
+
+// hashOf hashes in pieces, between which it looks at ctx.
+func hashOf(ctx context.Context, data []byte) (string, error) {
+	sum := sha256.New()
+	for piece := range slices.Chunk(data, 16<<20) {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		sum.Write(piece)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // Close unmaps the file. Tensors that were read from it must not be touched afterwards.

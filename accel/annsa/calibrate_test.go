@@ -25,7 +25,7 @@ func TestCalibrateEmbeddedModel(t *testing.T) {
 	}
 	o := annsa.Default()
 	o.Fraction = 0.05
-	p, err := annsa.Calibrate(e.Name, e.Hash, o, 0, func(self attention.Maker) error {
+	p, err := annsa.Calibrate(e.Name, e.Hash(), o, 0, func(self attention.Maker) error {
 		for i := range sessions {
 			c := newClip(t, uint32(81000+i), known+own, world.Mixed, 0)
 			c.roll(t, e, known, rollout.Request{Cache: kvcache.Window{Recent: kvcache.Full}, Self: self})
@@ -80,7 +80,7 @@ func TestProfilesOfOtherModelsAreRefusedByName(t *testing.T) {
 
 func TestTheEmbeddedModelShipsItsProfile(t *testing.T) {
 	e := open(t)
-	p, err := annsa.Shipped(e.Name, e.Hash)
+	p, err := annsa.Shipped(e.Name, e.Hash())
 	if err != nil || p == nil {
 		t.Fatal(p, err)
 	}

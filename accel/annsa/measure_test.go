@@ -170,7 +170,7 @@ func rolls(e *rollout.Engine) []variant {
 	add("quant2 of tokens", func(o *annsa.Options) { o.Matcher, o.Tile = ann.Scalar(2), 1 })
 	add("one list for all queries", func(o *annsa.Options) { o.QueryTile = 0 })
 	add("no pass dense", func(o *annsa.Options) { o.Dense = 0 })
-	add("profile", func(o *annsa.Options) { o.Profile, _ = annsa.Shipped(e.Name, e.Hash) })
+	add("profile", func(o *annsa.Options) { o.Profile, _ = annsa.Shipped(e.Name, e.Hash()) })
 	add("paper", func(o *annsa.Options) { *o = annsa.Paper() })
 	return out
 }

@@ -238,7 +238,7 @@ func (s *shot) run(ctx context.Context, engine *rollout.Engine, o video.Options)
 		return err
 	}
 	s.progress.end()
-	return s.publish(session)
+	return s.publish(engine, session)
 }
 
 // shownWords is how many unknown words are listed on standard error; the record has them all.
@@ -325,10 +325,11 @@ func (s *shot) write(ctx context.Context, f video.Frame) error {
 
 // publish gives the finished video and its record their names. The record is on the disk before the video takes its place, so
 // that what can fail fails first.
-func (s *shot) publish(session rollout.Timeline) error {
+func (s *shot) publish(engine *rollout.Engine, session rollout.Timeline) error {
 	t := &s.record.Timings
 	t.Denoise, t.Commit, t.Decode = seconds(s.times.Denoise), seconds(s.times.Commit), seconds(s.times.Decode)
 	t.Encode, t.Total = seconds(s.encoding), seconds(time.Since(s.out.began))
+	s.record.Model.Hash = engine.Hash()
 	s.record.FramesHash = fmt.Sprintf("%x", s.hash.Sum(nil))
 	s.record.Memory.Session = session.Bytes()
 	s.record.Memory.Peak = s.dev.Memory().Peak

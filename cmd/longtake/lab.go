@@ -135,7 +135,7 @@ func (l *lab) setup(s *compare.Setup) {
 	if s.Threads == 0 {
 		s.Threads = runtime.GOMAXPROCS(0)
 	}
-	s.Model, s.ModelHash, s.FPS = l.engine.Name, l.engine.Hash, l.engine.FPS
+	s.Model, s.ModelHash, s.FPS = l.engine.Name, l.engine.Hash(), l.engine.FPS
 	if solver, err := l.engine.NewSolver(l.flags.Steps); err == nil {
 		s.Steps = len(solver.Steps)
 	}

@@ -85,7 +85,7 @@ var badInput = []struct {
 	args string // separated by blanks; DIR is the folder
 	want string
 }{
-	{"", `expected one of "generate", "compare", "bench", "eval"`},
+	{"", `expected one of "generate", "compare", "bench", "forward"`},
 	{"paint", "unexpected argument paint"},
 	{"generate --fram 3", `unknown flag --fram, did you mean`},
 	{"generate extra", "unexpected argument extra"},
@@ -233,7 +233,7 @@ func TestModelsAreListed(t *testing.T) {
 		t.Errorf("said %q", r.out)
 	}
 	list := parse[struct{ Models []modelInfo }](t, succeed(t, "models", "list", "--json").out).Models
-	if len(list) != 1 || list[0].Width != 64 || list[0].Parameters != 7508928 || len(list[0].Hash) != 64 {
+	if len(list) != 6 || list[1].Name != "self-forcing" || list[0].Width != 64 || list[0].Parameters != 7508928 || len(list[0].Hash) != 64 {
 		t.Errorf("found %+v", list)
 	}
 }

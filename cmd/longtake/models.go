@@ -52,7 +52,7 @@ func (c *listCommand) Run(out *streams) error {
 		if err != nil {
 			return fmt.Errorf("model %s: %w", name, err)
 		}
-		list = append(list, modelInfo{modelRecord: modelRecord{Name: e.Name, Hash: e.Hash, Parameters: e.Parameters}, Licence: m.licence,
+		list = append(list, modelInfo{modelRecord: modelRecord{Name: e.Name, Hash: e.Hash(), Parameters: e.Parameters}, Licence: m.licence,
 			Width: e.Width, Height: e.Height, FPS: e.FPS, Memory: e.WeightBytes(), About: m.about})
 		e.Close()
 	}

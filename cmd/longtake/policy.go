@@ -216,13 +216,7 @@ func (f policyFlags) resolve(e *rollout.Engine) (c chosen, err error) {
 	}
 	c.kind = kinds["cache"]
 	if c.rolls(e) {
-		if f.given() {
-			return c, usagef("model %s makes its chunks in a rolling window with a cache of its own: policies (%s) have no meaning for it", e.Name, f.text())
-		}
-		c.kind, c.Keeps = "rolling", e.Cache
-		c.describe(e)
-		c.Policy.Cache = "rolling window of 21 latent frames"
-		return c, nil
+		return c, f.roll(e, kinds, &c)
 	}
 	if err := make(f, e, &c); err != nil {
 		return c, err
@@ -232,6 +226,20 @@ func (f policyFlags) resolve(e *rollout.Engine) (c chosen, err error) {
 	}
 	c.describe(e)
 	return c, nil
+}
+
+// roll is resolve for the rolling loop, which has a cache of its own and takes policies for cross attention only.
+func (f policyFlags) roll(e *rollout.Engine, kinds map[string]string, c *chosen) error {
+	if f.Cache != nil && *f.Cache != "full" || kinds["self"] != "dense" || f.Window != nil || f.Anchor != nil || f.LocalAttnSize != nil {
+		return usagef("model %s makes its chunks in a rolling window with a cache of its own: of the policies only --cross has a meaning for it, not %s", e.Name, f.text())
+	}
+	if err := f.attend(e, kinds, c); err != nil {
+		return err
+	}
+	c.kind, c.Keeps = "rolling", e.Cache
+	c.describe(e)
+	c.Keeps, c.Policy.Cache = nil, "rolling window of 21 latent frames"
+	return nil
 }
 
 // meaningful refuses flags that belong to other choices than those made.

@@ -142,7 +142,7 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 	r := &record{
 		Tool:   tool(),
 		Host:   hostRecord{runtime.GOOS, runtime.GOARCH, runtime.NumCPU()},
-		Model:  modelRecord{Name: e.Name, Hash: e.Hash, Parameters: e.Parameters},
+		Model:  modelRecord{Name: e.Name, Parameters: e.Parameters},
 		Device: deviceRecord{dev.kind, dev.kernel, dev.Name(), dev.why},
 		Request: requestRecord{
 			Prompt: p.request.Prompt, Seed: p.request.Seed, Frames: p.frames, Steps: len(solver.Steps),

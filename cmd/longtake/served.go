@@ -60,7 +60,7 @@ func steer(held []string) int {
 // servedModel makes a lab's model into one that a server plays.
 func servedModel(l *lab, list string) (*serve.Model, error) {
 	e := l.engine
-	m := &serve.Model{Name: e.Name, Hash: e.Hash, Kernel: l.dev.kind + " " + l.dev.kernel, FPS: e.FPS, Width: e.Width, Height: e.Height,
+	m := &serve.Model{Name: e.Name, Hash: e.Hash(), Kernel: l.dev.kind + " " + l.dev.kernel, FPS: e.FPS, Width: e.Width, Height: e.Height,
 		ChunkFrames: e.Network.ChunkFrames, HeadsPerLayer: e.CacheShape.Heads, WeightBytes: e.WeightBytes(), Steer: func([]string) int { return 0 }}
 	if known, ok := models[l.flags.Model]; ok {
 		m.About, m.Licence = known.about, known.licence

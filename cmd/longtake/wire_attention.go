@@ -164,5 +164,5 @@ func readProfile(path string, e *rollout.Engine) (*annsa.Profile, error) {
 	if len(raw) > maxProfileBytes {
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxProfileBytes)
 	}
-	return annsa.ParseProfile(raw, e.Name, e.Hash)
+	return annsa.ParseProfile(raw, e.Name, e.Hash())
 }

@@ -31,7 +31,7 @@ func (g *gauge) request(r rollout.Request) rollout.Request {
 
 // profile returns what was measured as a file, and as a table; a share of the heads, the worst, stays dense.
 func (g *gauge) profile(e *rollout.Engine, samples int, dense float64) (raw []byte, table string, err error) {
-	p := annsa.Profile{Format: "longtake-annsa-profile-v1", Model: e.Name, Hash: e.Hash, Density: g.options.Fraction, Tile: g.options.Tile, Samples: samples}
+	p := annsa.Profile{Format: "longtake-annsa-profile-v1", Model: e.Name, Hash: e.Hash(), Density: g.options.Fraction, Tile: g.options.Tile, Samples: samples}
 	var all []float64
 	for _, m := range g.probe.Results() {
 		if m.Kind != attention.Self {
@@ -49,7 +49,7 @@ func (g *gauge) profile(e *rollout.Engine, samples int, dense float64) (raw []by
 		p.Least = 2 // no head keeps more than all
 	}
 	raw = jsonText(p)
-	if _, err := annsa.ParseProfile(raw, e.Name, e.Hash); err != nil {
+	if _, err := annsa.ParseProfile(raw, e.Name, e.Hash()); err != nil {
 		return nil, "", err
 	}
 	return raw, recallTable(p.Recall, p.Least), nil

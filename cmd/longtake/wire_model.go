@@ -122,6 +122,7 @@ func (f *modelFlags) openWan(d compute.Device, s model.Source, o model.Options, 
 		return nil, err
 	}
 	*c.budget, *c.files = m.Budget, m.Files
+	m.Options.Progress = f.Note
 	if f.Note != nil {
 		b, leaves := m.Budget, ""
 		if b.TextLeaves {
