@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"sync"
 	"unsafe"
 
 	"longtake/compute"
@@ -14,9 +13,6 @@ type biasTask struct {
 	attendTask
 	bias lines3
 }
-
-// biasTasks keeps tasks for reuse, so that calls allocate nothing.
-var biasTasks = sync.Pool{New: func() any { return new(biasTask) }}
 
 // AttendBiased computes softmax attention with biased logits, see compute.BiasedAttender. It runs on the class's float32
 // kernels.
@@ -31,14 +27,12 @@ func (q *Queue) AttendBiased(dst, query, keys, values, bias compute.Tensor, scal
 	if heads == 0 || queries == 0 {
 		return
 	}
-	t := biasTasks.Get().(*biasTask)
+	t := &q.bias
 	t.attendTask = attendTask{class: q.class, a: a, heads: heads, headDim: dst.Shape[2], narrow: dst.DType == compute.BF16,
-		widen: keys.DType == compute.BF16, queryTile: queries, queryTiles: 1}
+		widen: keys.DType == compute.BF16, queryTile: queries, queryTiles: 1, segments: 1}
 	t.dst, t.query, t.keys, t.values, t.bias = lines3Of(dst), lines3Of(query), lines3Of(keys), lines3Of(values), lines3Of(bias)
 	t.cut(q.dev.pool.threads)
 	q.run(t, heads*t.groups)
-	*t = biasTask{}
-	biasTasks.Put(t)
 }
 
 func (t *biasTask) tile(s *scratch, i int) {

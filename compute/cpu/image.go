@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"math"
-	"sync"
 	"unsafe"
 
 	"longtake/compute"
@@ -22,9 +21,6 @@ type unfoldTask struct {
 	step          int // pixels a tile
 }
 
-// unfoldTasks keeps tasks for reuse, so that calls allocate nothing.
-var unfoldTasks = sync.Pool{New: func() any { return new(unfoldTask) }}
-
 // Unfold gathers the patches of a convolution, see compute.Unfolder.
 func (q *Queue) Unfold(dst compute.Tensor, u compute.Unfold) {
 	shape := checkUnfold(dst, &u)
@@ -32,7 +28,7 @@ func (q *Queue) Unfold(dst compute.Tensor, u compute.Unfold) {
 		return
 	}
 	size := dst.DType.Size()
-	t := unfoldTasks.Get().(*unfoldTask)
+	t := &q.unfold
 	*t = unfoldTask{dst: address(dst), dstRow: dst.Stride[0] * size, height: shape[0], width: shape[1], pixel: shape[2] * size}
 	for i, s := range u.Sources[:u.Count] {
 		if s.Rank != 0 {
@@ -43,8 +39,6 @@ func (q *Queue) Unfold(dst compute.Tensor, u compute.Unfold) {
 	t.u = u
 	t.step = max(1, worthIt/dst.Shape[1])
 	q.run(t, (dst.Shape[0]+t.step-1)/t.step)
-	*t = unfoldTask{}
-	unfoldTasks.Put(t)
 }
 
 // checkUnfold panics unless everything fits, and returns the shape of the sources.
@@ -124,9 +118,6 @@ type squashTask struct {
 	step   int
 }
 
-// squashTasks keeps tasks for reuse.
-var squashTasks = sync.Pool{New: func() any { return new(squashTask) }}
-
 // Squash limits smoothly, see compute.Squasher.
 func (q *Queue) Squash(dst, x compute.Tensor, limit float32) {
 	wantSame("squash", dst, x)
@@ -134,12 +125,10 @@ func (q *Queue) Squash(dst, x compute.Tensor, limit float32) {
 	if dst.Elems() == 0 {
 		return
 	}
-	t := squashTasks.Get().(*squashTask)
+	t := &q.squash
 	*t = squashTask{class: q.class, dst: linesOf(dst, false), x: linesOf(x, false), limit: float64(limit)}
 	t.step = max(1, worthIt/16/t.x.width) // a tanh costs some 16 multiply-adds
 	q.run(t, (t.x.rows+t.step-1)/t.step)
-	*t = squashTask{}
-	squashTasks.Put(t)
 }
 
 func (t *squashTask) tile(s *scratch, i int) {

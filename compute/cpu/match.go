@@ -3,7 +3,6 @@ package cpu
 import (
 	"fmt"
 	"math"
-	"sync"
 	"unsafe"
 
 	"longtake/compute"
@@ -25,9 +24,6 @@ type matchTask struct {
 	groups      int // groups a head
 }
 
-// matchTasks keeps tasks for reuse, so that calls allocate nothing.
-var matchTasks = sync.Pool{New: func() any { return new(matchTask) }}
-
 // Match finds for every query the key with the largest dot product, see compute.Matcher. Without keys the score is -Inf.
 func (q *Queue) Match(best, score, query, keys, lengths compute.Tensor) {
 	checkMatch(best, score, query, keys, lengths)
@@ -35,7 +31,7 @@ func (q *Queue) Match(best, score, query, keys, lengths compute.Tensor) {
 	if heads == 0 || queries == 0 {
 		return
 	}
-	t := matchTasks.Get().(*matchTask)
+	t := &q.match
 	*t = matchTask{class: q.class, query: lines3Of(query), keys: lines3Of(keys), headDim: query.Shape[2],
 		groups: (queries + matchQueries - 1) / matchQueries}
 	t.best, t.score = i32s(address(best), heads*queries), f32s(address(score), heads*queries)
@@ -44,8 +40,6 @@ func (q *Queue) Match(best, score, query, keys, lengths compute.Tensor) {
 		t.lengths = i32s(address(lengths), (heads-1)*t.lengthStep+1)
 	}
 	q.run(t, heads*t.groups)
-	*t = matchTask{}
-	matchTasks.Put(t)
 }
 
 func checkMatch(best, score, query, keys, lengths compute.Tensor) {

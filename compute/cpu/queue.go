@@ -23,6 +23,10 @@ type Queue struct {
 	normTask normTask
 	rope     ropeTask
 	noise    noiseTask
+	match    matchTask
+	bias     biasTask
+	unfold   unfoldTask
+	squash   squashTask
 }
 
 // worthIt is how many float32 elements a tile of a memory-bound operation must have before another worker pays.
