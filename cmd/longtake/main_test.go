@@ -108,7 +108,7 @@ var badInput = []struct {
 	{"generate --model big", "model big: no such file or folder, and not a name: known are tinyworld"},
 	{"generate --cache lru", `--cache "lru": known are full, pose, tempcache, window`},
 	{"generate --cache full --window 3", "--window has no meaning with --cache full, only with window or tempcache or pose"},
-	{"generate --preset bold", `--preset "bold": known are balanced, exact, fast, paper`},
+	{"generate --preset bold", `--preset "bold": known are balanced, exact, fast, paper, places`},
 	{"generate --threshold 0.5", "--threshold has no meaning with --cache window, only with tempcache"},
 	{"generate --cache tempcache --budget 2f", "need at least 3"},
 	{"compare --frames 1", "--frames 1: must be between 2"},

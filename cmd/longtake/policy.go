@@ -60,6 +60,7 @@ var presets = map[string]preset{
 	"paper":    {"tempcache:paper-mode,self=annsa,self-mode=paper,self-match=lsh,cross=annca,cross-mode=paper", "as the paper has it: merging by query, hashed self and cross attention"},
 	"balanced": {"tempcache:cache-budget=24f", "merging within 24 frames' worth of memory"},
 	"fast":     {"tempcache:cache-budget=12f,threshold=0.85", "merging within 12 frames' worth of memory"},
+	"places":   {"pose:cache-budget=64MiB", "what was seen from a place is seen there again (world models)"},
 }
 
 // chosen is a policy that is ready to run.

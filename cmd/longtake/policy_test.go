@@ -108,7 +108,7 @@ func TestPoliciesThatCannotBeAreRefusedWithAReason(t *testing.T) {
 		}
 	}
 	for item, want := range map[string]string{
-		"preset:bold":                            `--preset "bold": known are balanced, exact, fast, paper`,
+		"preset:bold":                            `--preset "bold": known are balanced, exact, fast, paper, places`,
 		"lru:window=3":                           `--preset "lru": known are`,
 		"window:width=3":                         "unknown flag --width",
 		"window:window=x":                        "--window",

@@ -48,7 +48,7 @@ func TestASessionOfTheEmbeddedModelReplaysHashForHash(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	policies := []string{"window", "fast"}
+	policies := []string{"window", "fast", "pose"}
 	var last api.StepResult
 	for i := range chunks {
 		q := api.StepRequest{ActionIDs: []int{r.IntN(int(world.StrafeLeft))}, Format: "none"}
@@ -58,7 +58,7 @@ func TestASessionOfTheEmbeddedModelReplaysHashForHash(t *testing.T) {
 				prompt := "the sky is " + []string{"night", "sunny", "alien"}[r.IntN(3)] + " ."
 				q.Prompt = &prompt
 			case 1:
-				if _, err := c.Control(t.Context(), x.ID, api.Control{Type: "policy", Policy: policies[r.IntN(2)]}); err != nil {
+				if _, err := c.Control(t.Context(), x.ID, api.Control{Type: "policy", Policy: policies[r.IntN(len(policies))]}); err != nil {
 					t.Fatal(err)
 				}
 			case 2:
