@@ -8,6 +8,7 @@ from infer import FAR
 from posecache import HEADINGS
 from tw import angles, hw_pos, ln, rms, rope, schedule, seq_angles, stride
 
+TURNS = torch.tensor([0, 0, 0, -1, 1, -1, 1, 0, 0])  # change of heading by action
 CLAMP = 88  # no key is read as if it were older
 POSE = dict(gamma=5.0, sigma_xy=0.15, sigma_heading=0.8, move=4, min_age=3, top=2, window=16, w_move_min=0.3, log_w_min=-4.5)
 
@@ -133,11 +134,14 @@ class Batch:
 
     @torch.no_grad()
     def keep(self, x, head, act, place=None):
-        """The clean pass: frame x [B,64,192] becomes context, made at `place` or where the actions have led."""
+        """The clean pass: frame x [B,64,192] becomes context, made at `place` or where the actions have led. Returns which
+        timelines' step failed, if that is looked for."""
+        stopped = None
         if place is None:
             place = self.target
             if self.blocked and self.last is not None:
                 still = (x - self.last).abs().mean((1, 2)) < self.blocked
+                stopped = still & ((place - self.place).abs().sum(-1) > 0)
                 place = torch.where(still[:, None], self.place, place)
         self.run(x, 0.0, place)
         slot = self.n % self.slots
@@ -146,26 +150,44 @@ class Batch:
         self.places[:, slot], self.heads_[:, slot] = place, head.float()
         self.place, self.last = place, x
         self.n += 1
+        return stopped
 
     @torch.no_grad()
-    def sample(self, eps, steps, shift):
-        """Denoise a frame from noise eps [B,64,192]; look comes before."""
-        ts, z = schedule(steps, shift), eps
+    def sample(self, eps, steps, shift, lead=0.0):
+        """Denoise a frame from noise eps [B,64,192]; look comes before. lead: from the third step on estimates go on by
+        that share of their change (a multistep solver of second order has .5)."""
+        ts, z, last = schedule(steps, shift), eps, None
         for i in range(steps):
             x0 = self.run(z, ts[i]).clamp(-1, 1)
+            if lead and i > 1:
+                x0, last = (x0 + lead * (x0 - last)).clamp(-1, 1), x0
+            else:
+                last = x0
             z = (1 - ts[i + 1]) * x0 + ts[i + 1] * (z - (1 - ts[i]) * x0) / ts[i]
         return x0
 
 
 @torch.no_grad()
-def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, places=None, forced=False, blocked=0.0):
-    """Frames [B,T,64,192]: ctx true ones, then generated ones; forced: every frame is made after the true ones before it."""
+def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, places=None, forced=False, blocked=0.0, lead=0.0, evade=False):
+    """Frames [B,T,64,192]: ctx true ones, then generated ones; forced: every frame is made after the true ones before it.
+
+    evade: a player who was stopped turns right for seven frames instead of what the actions say.
+    """
     r, out = Batch(m, tok, act.shape[1], policy, blocked), []
+    turning, heading = torch.zeros_like(act[:, 0]), head[:, 0]
     g = torch.Generator(device=x.device).manual_seed(seed)
     for i in range(act.shape[1]):
-        r.look(act[:, i], head[:, i])
+        a = torch.where(turning > 0, torch.full_like(turning, 4), act[:, i])
+        if evade:
+            heading = (heading + TURNS.to(a.device)[a]) % HEADINGS if i else heading
+        else:
+            heading = head[:, i]
+        r.look(a, heading)
         eps = torch.randn(x.shape[0], 64, 192, generator=g, device=x.device)
-        made = x[:, i] if i < ctx else r.sample(eps, steps, shift)
-        r.keep(x[:, i] if forced or i < ctx else made, head[:, i], act[:, i], None if places is None else places[:, i])
+        made = x[:, i] if i < ctx else r.sample(eps, steps, shift, lead)
+        stopped = r.keep(x[:, i] if forced or i < ctx else made, heading, a, None if places is None else places[:, i])
+        turning = (turning - 1).clamp(min=0)
+        if evade and stopped is not None:
+            turning = torch.where(stopped & (turning == 0), torch.full_like(turning, 7), turning)
         out.append(made)
     return torch.stack(out, 1)

@@ -88,7 +88,8 @@ class Evaluation:
             png(f"{self.a.out}-sheet.png", torch.cat(self.rows, 0))
 
     def roll(self, c, ctx, policy, **k):
-        return rollout(self.m, **c, ctx=ctx, policy=policy, steps=self.a.steps, shift=self.a.shift, **k)
+        k = {**dict(steps=self.a.steps, shift=self.a.shift, lead=self.a.lead), **k}
+        return rollout(self.m, **c, ctx=ctx, policy=policy, **k)
 
     @torch.no_grad()
     def forced(self, name, kind, frames):
@@ -131,6 +132,46 @@ class Evaluation:
             self.strip(made)
 
     @torch.no_grad()
+    def strolls(self, policy, frames, **k):
+        """From one true frame, with a player who turns away where a wall stops it: sharpness [mean, se] against true strolls,
+        and how many frames are flat (gradient below .35 of the mean), beside how many true ones are."""
+        c, _ = self.clips(7000, STROLL if self.m.c["n_act"] > 7 else MIXED, frames, clean=False)
+        made = self.roll(c, 1, policy, blocked=self.a.blocked, evade=True, **k)
+        g, true = gradient(made), gradient(c["x"])
+        out = {}
+        for at in (16, 64, 96, 256):
+            if at <= frames:
+                ratio = g[:, at - 8:at].mean(1) / true.mean()
+                out[str(at)] = [round(ratio.mean().item(), 3), round(ratio.std().item() / len(ratio) ** 0.5, 3)]
+        flat = lambda v: round((v < 0.35 * true.mean()).float().mean().item(), 3)
+        return dict(sharp=out, flat=flat(g[:, 8:]), flat_truth=flat(true)), made
+
+    @torch.no_grad()
+    def sweep(self):
+        """Ways to sample in few steps: (steps, shift, lead)."""
+        c, xy = self.clips(1000, MIXED, 33, clean=False)
+        for steps, shift, lead in ((4, 1, 0), (4, 1, 0.5), (4, 0.6, 0), (4, 0.6, 0.5), (4, 0.35, 0), (2, 1, 0), (2, 0.6, 0), (8, 1, 0)):
+            k = dict(steps=steps, shift=shift, lead=lead)
+            made = self.roll(c, 1, "full", places=xy, forced=True, **k)
+            se = (made - c["x"]).square().mean((2, 3))[:, 1:]
+            value, _ = self.strolls("window:32", min(96, int(96 * self.a.scale) + 8), **k)
+            self.note(f"sweep {steps} {shift} {lead}", dict(next=score(se)["db"], **value))
+
+    @torch.no_grad()
+    def long(self, policy, frames, clips=16):
+        """A long stroll: sharpness and colours late against early."""
+        many, self.a.clips = self.a.clips, min(clips, self.a.clips)
+        _, made = self.strolls(policy, frames)
+        self.a.clips = many
+        out = {}
+        for at in (100, 300, 1000, 2000, frames):
+            if at <= frames:
+                part = made[:, at - 50:at]
+                out[str(at)] = dict(sharp=round(gradient(part).mean().item(), 4), mean=round(part.mean().item(), 3), std=round(part.std().item(), 3))
+        self.note(f"long {policy}", dict(out, clips=len(made)))
+        self.strip(made)
+
+    @torch.no_grad()
     def press(self, policy):
         """From one true frame 30 steps forward into whatever is there, then half a turn, then 10 steps."""
         frames = 1 + 30 + HALF_TURN + 10
@@ -151,20 +192,19 @@ class Evaluation:
     def obey(self):
         """A turn on the spot from text alone: are wall, floor and sky of the start room those of the prompt?"""
         a, dev = self.a, self.a.device
-        net = classify.train(self.sim, dev, a.classifier)
+        net = classify.load(a.judge, dev) if a.judge else classify.train(self.sim, dev, a.classifier)
         x, want, _ = classify.turns(self.sim, 20000, 512 if dev == "cuda" else 4)
         x1, want1 = x[:, 0], want
-        truth, first = classify.right(classify.judge(net, x), want), classify.right(net(x1), want1)
+        truth, first = classify.right(classify.judge(net, x), want), classify.right(net(x1)[0], want1)
         x, want, (tok, act, head) = classify.turns(self.sim, 30000, a.clips)
         made = rollout(self.m, patchify(torch.zeros(a.clips, classify.VIEWS, 64, 64, 3, dtype=torch.uint8, device=dev)), tok, act, head, 0,
                        "full", steps=a.steps, shift=a.shift)
         u = unpatchify(made.float()).permute(0, 1, 4, 2, 3)
-        whole, one = classify.right(classify.judge(net, u), want), classify.right(net(u[:, 0]), want)
+        whole, one = classify.right(classify.judge(net, u), want), classify.right(net(u[:, 0])[0], want)
         def shares(r):
             return dict({k: round(r[:, i].float().mean().item(), 4) for i, k in enumerate(classify.GROUPS)},
                         all=round(r.all(1).float().mean().item(), 4), clips=len(r))
         self.note("obey", dict(truth_turn=shares(truth), truth_view=shares(first), made_turn=shares(whole), made_view=shares(one)))
-        self.out["classifier"] = classify.packed(net)
         self.strip(made)
 
     def all(self):
@@ -186,12 +226,22 @@ class Evaluation:
         if "dream" in tests:
             for policy in ("window:32", "pose"):
                 self.dream(k(256), policy)
+        if "strolls" in tests:
+            for policy in ("window:32", "pose"):
+                value, made = self.strolls(policy, k(256))
+                self.note(f"strolls {policy}", value)
+                self.strip(made)
         if "press" in tests:
             for policy in ("window:32", "pose"):
                 self.press(policy)
         self.sheet()
         if "obey" in tests:
             self.obey()
+            self.sheet()
+        if "sweep" in tests:
+            self.sweep()
+        if "long" in tests:
+            self.long("pose", k(3000))
             self.sheet()
         self.note("seconds", round(time.time() - self.start))
 
@@ -214,10 +264,12 @@ def main():
     ap.add_argument("--clips", type=int, default=64)
     ap.add_argument("--steps", type=int, default=4)
     ap.add_argument("--shift", type=float, default=1.0)
+    ap.add_argument("--lead", type=float, default=0.0, help="see Batch.sample")
+    ap.add_argument("--judge", default="", help="weights of the judge; empty: train one")
     ap.add_argument("--blocked", type=float, default=0.02)
     ap.add_argument("--scale", type=float, default=1, help="of the lengths, for a dry run")
     ap.add_argument("--classifier", type=int, default=1500, help="training steps of the judge of prompts")
-    ap.add_argument("--tests", default="next,look,undo,return,dream,press,obey")
+    ap.add_argument("--tests", default="next,look,undo,return,strolls,press,obey,sweep,long")
     ap.add_argument("--device", default="cuda")
     a = ap.parse_args()
     torch.set_float32_matmul_precision("high")
