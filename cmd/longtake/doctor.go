@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,7 +58,9 @@ type kernelTest struct {
 	FPS    float64 `json:"fps"`
 	PSNR   float64 `json:"psnr,omitempty"` // against the portable class; absent where all frames are equal
 	Equal  bool    `json:"equal"`
-	Error  string  `json:"error,omitempty"`
+	// Parts are what a GPU's kernels reached before the frames were made.
+	Parts []string `json:"parts,omitempty"`
+	Error string   `json:"error,omitempty"`
 }
 
 // Run examines the machine and fails if a kernel class does not make the right frames.
@@ -71,7 +75,8 @@ func (c *doctorCommand) Run(ctx context.Context, out *streams) error {
 		d.Memory = memoryInfo{m.Total, m.Free}
 		dev.Close()
 	}
-	d.GPUs, _ = gpus()
+	var found int
+	d.GPUs, found = gpus()
 	d.FFmpeg, _ = exec.LookPath("ffmpeg")
 	if dir, err := os.UserCacheDir(); err == nil {
 		d.Cache = filepath.Join(dir, "longtake")
@@ -81,8 +86,13 @@ func (c *doctorCommand) Run(ctx context.Context, out *streams) error {
 	}
 	d.Healthy = true
 	var want []video.Frame
-	for i := len(d.Kernels) - 1; i >= 0; i-- { // the portable class, the reference, is the last
-		t, frames := testKernel(ctx, d.Kernels[i], c.Frames, want)
+	tested := slices.Clone(d.Kernels)
+	slices.Reverse(tested) // the portable class, the reference, is the last
+	for i := range found {
+		tested = append(tested, fmt.Sprintf("cuda:%d", i))
+	}
+	for _, kernel := range tested {
+		t, frames := testKernel(ctx, kernel, c.Frames, want)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -100,7 +110,7 @@ func (c *doctorCommand) Run(ctx context.Context, out *streams) error {
 		}
 	}
 	if !d.Healthy {
-		return errors.New("the self-test failed: choose a kernel class that passed with --cpu-kernel, and report this")
+		return errors.New("the self-test failed: choose what passed with --device and --cpu-kernel, and report this")
 	}
 	return nil
 }
@@ -136,14 +146,15 @@ func (t kernelTest) String() string {
 	case t.Equal:
 		return fmt.Sprintf("self-test %s: %.1f fps, frames equal the portable class's", t.Kernel, t.FPS)
 	}
-	return fmt.Sprintf("self-test %s: %.1f fps, %.1f dB to the portable class", t.Kernel, t.FPS, t.PSNR)
+	line := fmt.Sprintf("self-test %s: %.1f fps, %.1f dB to the portable class", t.Kernel, t.FPS, t.PSNR)
+	return strings.Join(append([]string{line}, t.Parts...), "; ")
 }
 
 // testKernel makes frames and compares them with want; a nil want is the reference itself.
 func testKernel(ctx context.Context, kernel string, count int, want []video.Frame) (kernelTest, []video.Frame) {
 	t := kernelTest{Kernel: kernel}
-	frames, fps, err := testRun(ctx, kernel, count)
-	if err != nil {
+	frames, fps, parts, err := testRun(ctx, kernel, count)
+	if t.Parts = parts; err != nil {
 		t.Error = err.Error()
 		return t, nil
 	}
@@ -170,31 +181,44 @@ func testKernel(ctx context.Context, kernel string, count int, want []video.Fram
 	return t, frames
 }
 
-func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, float64, error) {
-	dev, err := openCPU(deviceFlags{Options: cpu.Options{Kernel: kernel}})
+// testRun makes frames by a kernel class of the CPU, or on a GPU, cuda:N, which is first examined.
+func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, float64, []string, error) {
+	var parts []string
+	name, flags := "cpu", deviceFlags{Options: cpu.Options{Kernel: kernel}, progress: func(string) {}}
+	if number, ok := strings.CutPrefix(kernel, "cuda:"); ok {
+		n, err := strconv.Atoi(number)
+		if err == nil {
+			parts, err = checkGPU(n, flags.progress)
+		}
+		if err != nil {
+			return nil, 0, parts, err
+		}
+		name, flags.Kernel = kernel, ""
+	}
+	dev, err := openDevice(name, flags)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, parts, err
 	}
 	defer dev.Close()
 	engine, err := model.OpenTinyWorld(dev)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, parts, err
 	}
 	defer engine.Close()
 	length := count + 1
 	g := generateCommand{Frames: &length, Seed: 7, Start: "sim", Actions: "auto"}
 	plan, err := g.makePlan(nil, models[model.TinyWorld])
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, parts, err
 	}
 	plan.setStart(engine.Width, engine.Height)
 	session, err := engine.NewSession(ctx, plan.request)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, parts, err
 	}
 	defer session.Close()
 	frames, fps, err := roll(ctx, session, plan)
-	return frames, fps, err
+	return frames, fps, parts, err
 }
 
 // roll generates the frames of a plan after its start.

@@ -117,11 +117,27 @@ func firstClause(err error) string {
 	return line
 }
 
+// checkGPU runs the self-test of a GPU's kernels; a line for each part.
+func checkGPU(number int, progress func(string)) (lines []string, err error) {
+	d, err := cuda.New(cuda.Options{GPU: number, Weights: compute.BF16, Progress: progress})
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	for _, c := range d.SelfTest() {
+		if c.Error != "" {
+			return lines, fmt.Errorf("%s: %s", c.Name, c.Error)
+		}
+		lines = append(lines, c.Name+": "+c.Detail)
+	}
+	return lines, nil
+}
+
 // gpus describes what CUDA finds, a line each; where it finds nothing, why.
-func gpus() (lines []string, found bool) {
+func gpus() (lines []string, found int) {
 	info, err := cuda.Probe()
 	if err != nil {
-		return []string{firstClause(err)}, false
+		return []string{firstClause(err)}, 0
 	}
 	for _, g := range info.GPUs {
 		lines = append(lines, g.String())
@@ -130,5 +146,5 @@ func gpus() (lines []string, found bool) {
 	for _, name := range slices.Sorted(maps.Keys(info.Libraries)) {
 		lines = append(lines, name+" from "+info.Libraries[name])
 	}
-	return lines, len(info.GPUs) > 0
+	return lines, len(info.GPUs)
 }

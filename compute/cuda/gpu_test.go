@@ -369,3 +369,18 @@ func TestSecondStartTakesKernelsFromDisk(t *testing.T) {
 }
 
 var _ io.Closer = (*graph)(nil)
+
+func TestTheSelfTestPasses(t *testing.T) {
+	d := openForTest(t)
+	defer d.Close()
+	start := time.Now()
+	for _, c := range d.SelfTest() {
+		t.Logf("%+v", c)
+		if c.Error != "" {
+			t.Errorf("%s: %s", c.Name, c.Error)
+		}
+	}
+	if took := time.Since(start); took > time.Minute {
+		t.Errorf("took %v", took)
+	}
+}
