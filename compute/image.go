@@ -31,6 +31,13 @@ type Unfold struct {
 	Row, Column, Rows, Columns int
 }
 
+// Pixeler is a Queue that makes bytes of numbers.
+type Pixeler interface {
+	// Pixels computes dst = x*scale + shift in float64, limited to 0..255 and rounded to nearest even: dst U8 and x F32,
+	// contiguous, of as many elements. NaN gives 0; bad, I32 [1], is raised by how many of x are NaN.
+	Pixels(dst, bad, x Tensor, scale, shift float64)
+}
+
 // Squasher is a Queue that can limit smoothly.
 type Squasher interface {
 	// Squash computes dst = limit*tanh(x/limit) on elements, F32 or BF16. In place allowed.

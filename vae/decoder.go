@@ -109,12 +109,16 @@ type Decoder struct {
 	frames     []video.Frame
 	err        error
 	host       []byte
+	pixels     compute.Tensor // U8 [a frame's values], where the queue makes bytes
+	bad        compute.Tensor // I32 [1]: values that were not numbers, of all frames
+	seen       uint32         // of bad
 }
 
 // rehearse fills in what both kinds share and rehearses. Enter and stages must be set.
 func (d *Decoder) rehearse(a compute.Arena, o Options, channels int) error {
 	d.options, d.tokens, d.feeding = o, newTokens(a, o.latent(), channels, false), true
 	d.out = d.frame
+	d.pixels, d.bad = a.Tensor(compute.U8, 3*o.Width*o.Height), a.Tensor(compute.I32, 1)
 	for range 5 { // a second latent frame is the first to give four; memories are full after two more
 		d.one(compute.NewTensor(nil, 0, compute.F32, d.tokens.count(), d.tokens.width()))
 	}
@@ -207,6 +211,35 @@ func (d *Decoder) frame(x compute.Tensor, _ grid) {
 	if index < 0 || d.feeding || d.err != nil {
 		return
 	}
+	f := video.NewFrame(d.options.Width, d.options.Height)
+	f.Index = index
+	if q, ok := d.dq.(compute.Pixeler); ok {
+		d.fetch(q, f.Pix, x, index)
+	} else {
+		d.convert(f.Pix, x, index)
+	}
+	if d.err == nil {
+		d.frames = append(d.frames, f)
+	}
+}
+
+// fetch lets the queue make the bytes.
+func (d *Decoder) fetch(q compute.Pixeler, pix []byte, x compute.Tensor, index int) {
+	q.Pixels(d.pixels, d.bad, x.Reshape(x.Elems()), d.levels.scale, d.levels.shift)
+	d.dq.Download(pix, d.pixels)
+	var bad [4]byte
+	d.dq.Download(bad[:], d.bad)
+	if d.err = d.dq.Err(); d.err != nil {
+		return
+	}
+	if n := binary.LittleEndian.Uint32(bad[:]); n != d.seen {
+		d.err = fmt.Errorf("frame %d: the decoder's output is not a number, %d values of it", index, n-d.seen)
+		d.seen = n
+	}
+}
+
+// convert brings the values to the host and makes the bytes there.
+func (d *Decoder) convert(pix []byte, x compute.Tensor, index int) {
 	if d.host == nil {
 		d.host = make([]byte, x.Bytes())
 	}
@@ -214,13 +247,9 @@ func (d *Decoder) frame(x compute.Tensor, _ grid) {
 	if d.err = d.dq.Err(); d.err != nil {
 		return
 	}
-	f := video.NewFrame(d.options.Width, d.options.Height)
-	f.Index = index
-	if bad := d.levels.bytes(f.Pix, d.host); bad >= 0 {
+	if bad := d.levels.bytes(pix, d.host); bad >= 0 {
 		d.err = fmt.Errorf("frame %d: the decoder's output is not a number at pixel %d", index, bad/3)
-		return
 	}
-	d.frames = append(d.frames, f)
 }
 
 // levels brings a network's range to 0..255: v*scale + shift.

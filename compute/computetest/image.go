@@ -16,6 +16,7 @@ func RunImages(t *testing.T, open func(t *testing.T) compute.Device, tol Toleran
 	}
 	_, unfolds := dq.(compute.Unfolder)
 	_, squashes := dq.(compute.Squasher)
+	_, pixels := dq.(compute.Pixeler)
 	_, convolves := dq.(compute.Convolver)
 	dq.Close()
 	if !unfolds && !squashes {
@@ -30,6 +31,7 @@ func RunImages(t *testing.T, open func(t *testing.T) compute.Device, tol Toleran
 		{"unfold chosen at random", unfolds, examUnfoldRandom},
 		{"unfold wrong shapes", unfolds, examUnfoldPanics},
 		{"convolve", convolves, examConvolve},
+		{"pixels", pixels, examPixels},
 		{"squash", squashes, examSquash},
 	} {
 		if e.has {
@@ -134,6 +136,46 @@ func examUnfoldPanics(s *suite) {
 	try("unfold, type", dst, s.in(newArray(4, 6, 8), compute.BF16, dense), u)
 	try("unfold, no source", dst, compute.Tensor{}, u)
 	s.stillWorks()
+}
+
+// examPixels: the bytes of float64 arithmetic, limits, halves and what is not a number.
+func examPixels(s *suite) {
+	for _, n := range []int{1, 3, 4, 1027, 4096} {
+		s.begin("%d values", n)
+		x := s.normal(compute.F32, 1, n)
+		for i, v := range []float64{0.5 / 127.5, 1.5 / 127.5, math.NaN(), math.Inf(1), math.Inf(-1), -1, 1} {
+			if i < n {
+				x.data[n-1-i] = exactly(v, compute.F32)
+			}
+		}
+		truth, wrong := newArray(n), 0
+		for i, v := range x.data {
+			switch v = v*127.5 + 127.5; {
+			case v != v:
+				wrong++
+			default:
+				truth.data[i] = math.RoundToEven(min(max(v, 0), 255))
+			}
+		}
+		dst, bad := s.arena.Tensor(compute.U8, n+64), s.arena.Tensor(compute.I32, 1)
+		s.dq.(compute.Pixeler).Pixels(dst.Slice(0, 32, 32+n), bad, s.in(x, compute.F32, dense), 127.5, 127.5)
+		got, count := make([]byte, n+64), make([]byte, 4)
+		s.dq.Download(got, dst)
+		s.dq.Download(count, bad)
+		if int(count[0]) != wrong {
+			s.fail("%d are not numbers, want %d", count[0], wrong)
+		}
+		for i, b := range got {
+			want := 0.0
+			if i >= 32 && i < 32+n {
+				want = truth.data[i-32]
+			}
+			if float64(b) != want {
+				s.fail("byte %d is %d, want %v", i-32, b, want)
+				break
+			}
+		}
+	}
 }
 
 // examConvolve compares with the product of the true patches: sizes that fast kernels take, and others.

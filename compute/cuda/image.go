@@ -86,6 +86,36 @@ func (q *queue) Unfold(dst compute.Tensor, u compute.Unfold) {
 	q.launch("unfold", q.device.kernels.unfold[kernel], [3]uint32{(a.total + 255) / 256, 1, 1}, [3]uint32{256, 1, 1}, 0, argument(a))
 }
 
+// pixelsArgs mirrors PixelsArgs in kernels/pixels/pixels.cu.
+type pixelsArgs struct {
+	dst, x, bad  uint64
+	scale, shift float64
+	count        uint32
+	_            uint32
+}
+
+// Pixels makes bytes, see compute.Pixeler.
+func (q *queue) Pixels(dst, bad, x compute.Tensor, scale, shift float64) {
+	if q.err != nil {
+		return
+	}
+	if !(dst.DType == compute.U8 && dst.Contiguous() && x.DType == compute.F32 && x.Contiguous() && dst.Elems() == x.Elems() &&
+		bad.DType == compute.I32 && bad.Elems() == 1) {
+		mismatch("pixels", dst, bad, x)
+	}
+	n := x.Elems()
+	if n == 0 {
+		return
+	}
+	if n > math.MaxInt32-1024 || address(x)%16 != 0 || address(dst)%4 != 0 {
+		q.fail("pixels", fmt.Errorf("%v at an odd place, or too large: %w", x, compute.ErrUnsupported))
+		return
+	}
+	a := &q.pixelsArgs
+	*a = pixelsArgs{dst: address(dst), x: address(x), bad: address(bad), scale: scale, shift: shift, count: uint32(n)}
+	q.launch("pixels", q.device.kernels.pixels[0], [3]uint32{uint32((n + 1023) / 1024), 1, 1}, [3]uint32{256, 1, 1}, 0, argument(a))
+}
+
 // Squash limits smoothly, see compute.Squasher.
 func (q *queue) Squash(dst, x compute.Tensor, limit float32) {
 	if q.err != nil {

@@ -13,7 +13,7 @@ import (
 
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
-//go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh
+//go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -30,6 +30,7 @@ type kernels struct {
 	noise     [2]uintptr
 	linear    [1]uintptr
 	quant     [4]uintptr // x; then those that look for the largest
+	pixels    [1]uintptr
 	unfold    [3]uintptr // units of 16, 4, 2 bytes
 	match     [4]uintptr // begin, fast, any, end
 	merge     [6]uintptr // in the order of mergeFrame
@@ -56,6 +57,7 @@ func (k *kernels) files() []kernelFile {
 		{"timeembed", nil, []string{"timeembed_f", "timeembed_b"}, k.timeembed[:]},
 		{"noise", nil, []string{"noise_f", "noise_b"}, k.noise[:]},
 		{"quant", nil, []string{"quant_f", "quant_b", "quant_amax_f", "quant_amax_b"}, k.quant[:]},
+		{"pixels", nil, []string{"pixels"}, k.pixels[:]},
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:]},
 		{"linear", nil, []string{"linear"}, k.linear[:]},
 		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end"}, k.match[:]},

@@ -56,6 +56,7 @@ type queue struct {
 	linearArgs    linearArgs
 	unfoldArgs    unfoldArgs
 	convArgs      convArgs
+	pixelsArgs    pixelsArgs
 	quantArgs     quantArgs
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs

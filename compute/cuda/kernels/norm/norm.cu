@@ -229,7 +229,7 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& t) {
 }
 
 #define NORM(name, threads, D, X)                                                                 \
-  extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ NormArgs a) { \
+  extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ NormArgs a) { \
     if (a.vec) norm<8, D, X>(a);                                                                  \
     else norm<1, D, X>(a);                                                                        \
   }
