@@ -9,11 +9,11 @@ import (
 
 // examAddNorm examines compute.AddNorm, fused or composed.
 func examAddNorm(s *suite) {
-	const rows = 12
 	for i, types := range [][2]compute.DType{{compute.F32, compute.F32}, {compute.BF16, compute.BF16}, {compute.F32, compute.BF16}, {compute.BF16, compute.F32}} {
-		for j, width := range few([]int{1536, 7, 64, 257, 8200}) {
+		for j, size := range few([][2]int{{12, 1536}, {12, 7}, {1026, 64}, {12, 257}, {12, 8200}}) {
+			rows, width := size[0], size[1]
 			for _, groups := range []int{0, 3, rows} {
-				s.begin("%v after adding %v, width %d, %d groups", types[0], types[1], width, groups)
+				s.begin("%v after adding %v, %d rows of %d, %d groups", types[0], types[1], rows, width, groups)
 				x, y := s.normal(compute.F32, 1, rows, width), s.normal(types[1], 1, rows, width)
 				var gate array
 				n := normal{rms: j%2 == 1, eps: 1e-6}
@@ -58,6 +58,9 @@ func examNormRope(s *suite) {
 		dim := 2 * (split[0] + split[1] + split[2])
 		for j, types := range pairs {
 			for _, tokens := range few([]int{65, 1, 7}) {
+				if tokens == 1 && i == 0 { // many at once
+					tokens = 1024
+				}
 				r.inverse = (i+j)%2 == 1
 				shape := []int{tokens}
 				if j%2 == 0 {

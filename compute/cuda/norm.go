@@ -13,7 +13,7 @@ type normArgs struct {
 	scaleStride, shiftStride                          int64
 	rows, width, rowsPerScale, rowsPerShift, rms, vec uint32
 	eps                                               float32
-	_                                                 uint32
+	together                                          uint32
 }
 
 // addArgs mirrors AddArgs in kernels/norm/norm.cu.
@@ -40,6 +40,7 @@ const (
 	normMostThreads = 256
 	normWideHeld    = 8
 	normWideThreads = 512
+	normPairRows    = 1024 // from so many rows on, a thread takes two at once
 )
 
 // Norm normalises each row, see compute.Norm. Rows may be up to 32768 wide (4096 where alignment
@@ -61,9 +62,10 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	kernel := half("norm", dst)<<1 | half("norm", x)
 	fn, held, most := q.device.kernels.norm[kernel], q.device.normHeld, normMostThreads
 	if wholeWarps(x.Shape[1]/chunk, held) > most {
+		q.normArgs.together = 1
 		fn, held, most = q.device.kernels.normWide[kernel], normWideHeld, normWideThreads
 	}
-	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, held, most)
+	grid, threads, fits := q.device.normGrid(x.Shape[0]/int(q.normArgs.together), x.Shape[1]/chunk, held, most)
 	if !fits {
 		q.fail("norm", fmt.Errorf("rows of %v are too wide: %w", x, compute.ErrUnsupported))
 		return
@@ -75,7 +77,7 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 func (q *queue) normPlan(op string, dst, x compute.Tensor, n compute.Norm) (chunk int, ok bool) {
 	a := &q.normArgs
 	*a = normArgs{dst: address(dst), x: address(x), dstStride: int64(dst.Stride[0]), xStride: int64(x.Stride[0]),
-		rows: uint32(x.Shape[0]), width: uint32(x.Shape[1]), rowsPerScale: 1, rowsPerShift: 1, eps: n.Eps}
+		rows: uint32(x.Shape[0]), width: uint32(x.Shape[1]), rowsPerScale: 2, rowsPerShift: 2, together: 1, eps: n.Eps}
 	if n.RMS {
 		a.rms = 1
 	}
@@ -91,6 +93,9 @@ func (q *queue) normPlan(op string, dst, x compute.Tensor, n compute.Norm) (chun
 	chunk = 1
 	if x.Shape[1]%8 == 0 && aligned(dst) && aligned(x) && aligned(n.Weight) && aligned(n.Bias) && aligned(n.Scale) && aligned(n.Shift) {
 		chunk, a.vec = 8, 1
+	}
+	if a.vec == 1 && q.device.normPairs && a.rows >= normPairRows && a.rows%2 == 0 && a.rowsPerScale%2 == 0 && a.rowsPerShift%2 == 0 {
+		a.together = 2
 	}
 	return chunk, q.err == nil
 }
@@ -114,7 +119,7 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 		mismatch("add norm", dst, sum, x, y)
 	}
 	b := &q.addArgs
-	*b = addArgs{y: address(y), sum: address(sum), yStride: int64(y.Stride[0]), sumStride: int64(sum.Stride[0]), rowsPerGate: 1}
+	*b = addArgs{y: address(y), sum: address(sum), yStride: int64(y.Stride[0]), sumStride: int64(sum.Stride[0]), rowsPerGate: 2}
 	if !gate.IsZero() {
 		b.rowsPerGate = uint32(groups("add norm", gate, x))
 		b.gate, b.gateStride = address(gate), int64(gate.Stride[0])
@@ -127,7 +132,10 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 	if !(aligned(sum) && aligned(y) && aligned(gate)) {
 		chunk, q.normArgs.vec = 1, 0
 	}
-	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, normHeld, normWideThreads)
+	if q.normArgs.vec == 0 || b.rowsPerGate%2 != 0 {
+		q.normArgs.together = 1
+	}
+	grid, threads, fits := q.device.normGrid(x.Shape[0]/int(q.normArgs.together), x.Shape[1]/chunk, normHeld, normWideThreads)
 	if !ok || !fits || x.DType != compute.F32 || sum.DType != compute.F32 {
 		q.AddGated(sum, x, y, gate)
 		q.Norm(dst, sum, n)
@@ -152,7 +160,7 @@ func (q *queue) NormRope(dst, x compute.Tensor, n compute.Norm, pos compute.Tens
 		return
 	}
 	chunk, ok := q.normPlan("norm rope", x, x, n)
-	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, normHeld, normWideThreads)
+	grid, threads, fits := q.device.normGrid(x.Shape[0]/int(q.normArgs.together), x.Shape[1]/chunk, normHeld, normWideThreads)
 	if !ok || !fits || chunk == 1 || dst.Shape[2]%8 != 0 || !aligned(dst) {
 		q.Norm(x, x, n)
 		q.Rope(dst, heads, pos, r)

@@ -7,7 +7,7 @@ struct NormArgs {
   i64 dstStride, xStride, scaleStride, shiftStride;
   u32 rows, width, rowsPerScale, rowsPerShift, rms, vec;
   float eps;
-  u32 pad;
+  u32 together;  // rows of a thread: 2 where both share their parameters, else 1
 };
 static_assert(sizeof(NormArgs) == 112, "NormArgs is mirrored by normArgs in norm.go");
 
@@ -41,21 +41,28 @@ __device__ __forceinline__ void open(float (&v)[8], const Raw<8, bf16>& r) {
 template <typename T>
 __device__ __forceinline__ void open(float (&v)[1], const Raw<1, T>& r) { v[0] = widen(r.v[0]); }
 
-// total sums over the threads of a row, blockDim.x of them (whole warps); blockDim.y rows share a block. The order is fixed,
-// so the result does not depend on scheduling.
-__device__ __forceinline__ float total(float s) {
-  __shared__ float part[32];
+// total sums R numbers over the threads of a row, blockDim.x of them (whole warps); blockDim.y rows share a block. The order is
+// fixed, so the result does not depend on scheduling.
+template <int R>
+__device__ __forceinline__ void total(float (&s)[R]) {
+  __shared__ float part[R][32];
 #pragma unroll
-  for (int m = 16; m > 0; m >>= 1) s += __shfl_xor_sync(0xffffffffu, s, m);
+  for (int m = 16; m > 0; m >>= 1)
+#pragma unroll
+    for (int r = 0; r < R; r++) s[r] += __shfl_xor_sync(0xffffffffu, s[r], m);
   if (blockDim.x > 32) {
     u32 warps = blockDim.x / 32, mine = threadIdx.y * warps;
     __syncthreads();
-    if (threadIdx.x % 32 == 0) part[mine + threadIdx.x / 32] = s;
+    if (threadIdx.x % 32 == 0)
+#pragma unroll
+      for (int r = 0; r < R; r++) part[r][mine + threadIdx.x / 32] = s[r];
     __syncthreads();
-    s = 0.0f;
-    for (u32 w = 0; w < warps; w++) s += part[mine + w];
+#pragma unroll
+    for (int r = 0; r < R; r++) s[r] = 0.0f;
+    for (u32 w = 0; w < warps; w++)
+#pragma unroll
+      for (int r = 0; r < R; r++) s[r] += part[r][mine + w];
   }
-  return s;
 }
 
 // AddArgs is what addnorm does before: row = x + y*gate, which it keeps in sum.
@@ -81,167 +88,210 @@ __device__ __forceinline__ void close(Raw<8, float>& r, const float (&v)[8]) {
 }
 __device__ __forceinline__ void close(Raw<1, float>& r, const float (&v)[1]) { r.v[0] = v[0]; }
 
-// fetchRow brings a thread's part of a row.
-template <int V, typename X>
-__device__ __forceinline__ void fetchRow(Raw<V, X> (&raw)[HELD], const X* x, u32 width) {
-#pragma unroll
-  for (int i = 0; i < HELD; i++) {
-    u32 col = (threadIdx.x + i * blockDim.x) * V;
-    if (col < width) fetch(raw[i], x + col);
-  }
-}
-
-// addRow makes raw the sum and stores it.
-template <int V, typename Y>
-__device__ __forceinline__ void addRow(Raw<V, float> (&raw)[HELD], const AddArgs& a, u32 row, u32 width) {
-  Raw<V, Y> other[HELD];
-  fetchRow<V, Y>(other, (const Y*)a.y + row * a.yStride, width);
-  const float* gate = a.gate + (row / a.rowsPerGate) * a.gateStride;
-#pragma unroll
-  for (int i = 0; i < HELD; i++) {
-    u32 col = (threadIdx.x + i * blockDim.x) * V;
-    if (col >= width) break;
-    float v[V], y[V], g[V];
-    open(v, raw[i]);
-    open(y, other[i]);
-    if (a.gate != nullptr) load<V>(g, gate + col);
-#pragma unroll
-    for (int j = 0; j < V; j++) v[j] = a.gate != nullptr ? v[j] + y[j] * g[j] : v[j] + y[j];
-    store<V>(a.sum + row * a.sumStride + col, v);
-    close(raw[i], v);
-  }
-}
-
-// Moments of a row, over all of its threads.
-struct Moments {
-  float mean, inv;
+// Rows are what a thread has of R rows, which share their parameters: chunk i of row r is raw[r][i].
+template <int V, int R, typename X>
+struct Rows {
+  Raw<V, X> raw[R][HELD];
+  u32 first, width;  // rows past the end have no width: they take part in the barriers only
 };
 
-template <int V, typename X>
-__device__ __forceinline__ Moments moments(const NormArgs& a, const Raw<V, X> (&raw)[HELD], u32 width) {
-  float mean = 0.0f, sum = 0.0f, v[V];
+template <int V, int R, typename X>
+__device__ __forceinline__ void fetchRows(Rows<V, R, X>& t, const NormArgs& a, const void* x, i64 stride) {
+  t.first = (blockIdx.x * blockDim.y + threadIdx.y) * R;
+  t.width = t.first < a.rows ? a.width : 0;  // R divides the number of rows
+#pragma unroll
+  for (int i = 0; i < HELD; i++) {
+    u32 col = (threadIdx.x + i * blockDim.x) * V;
+    if (col >= t.width) break;
+#pragma unroll
+    for (int r = 0; r < R; r++) fetch(t.raw[r][i], (const X*)x + (t.first + r) * stride + col);
+  }
+}
+
+// addRows makes the rows the sums and stores them.
+template <int V, int R, typename Y>
+__device__ __forceinline__ void addRows(Rows<V, R, float>& t, const NormArgs& n, const AddArgs& a) {
+  Rows<V, R, Y> other;
+  fetchRows<V, R, Y>(other, n, a.y, a.yStride);
+  const float* gate = a.gate + (t.first / a.rowsPerGate) * a.gateStride;
+#pragma unroll
+  for (int i = 0; i < HELD; i++) {
+    u32 col = (threadIdx.x + i * blockDim.x) * V;
+    if (col >= t.width) break;
+    float v[V], y[V], g[V];
+    if (a.gate != nullptr) load<V>(g, gate + col);
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+      open(v, t.raw[r][i]);
+      open(y, other.raw[r][i]);
+#pragma unroll
+      for (int j = 0; j < V; j++) v[j] = a.gate != nullptr ? v[j] + y[j] * g[j] : v[j] + y[j];
+      store<V>(a.sum + (t.first + r) * a.sumStride + col, v);
+      close(t.raw[r][i], v);
+    }
+  }
+}
+
+// Moments of R rows, over all of their threads.
+template <int R>
+struct Moments {
+  float mean[R], inv[R];
+};
+
+template <int V, int R, typename X>
+__device__ __forceinline__ void moments(Moments<R>& m, const NormArgs& a, const Rows<V, R, X>& t) {
+  float v[V], sum[R] = {};
+#pragma unroll
+  for (int r = 0; r < R; r++) m.mean[r] = 0.0f;
   if (!a.rms) {
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
-      if ((threadIdx.x + i * blockDim.x) * V >= width) break;
-      open(v, raw[i]);
+      if ((threadIdx.x + i * blockDim.x) * V >= t.width) break;
 #pragma unroll
-      for (int j = 0; j < V; j++) mean += v[j];
+      for (int r = 0; r < R; r++) {
+        open(v, t.raw[r][i]);
+#pragma unroll
+        for (int j = 0; j < V; j++) m.mean[r] += v[j];
+      }
     }
-    mean = total(mean) / (float)a.width;
+    total<R>(m.mean);
+#pragma unroll
+    for (int r = 0; r < R; r++) m.mean[r] /= (float)a.width;
   }
 #pragma unroll
   for (int i = 0; i < HELD; i++) {
-    if ((threadIdx.x + i * blockDim.x) * V >= width) break;
-    open(v, raw[i]);
+    if ((threadIdx.x + i * blockDim.x) * V >= t.width) break;
 #pragma unroll
-    for (int j = 0; j < V; j++) sum += (v[j] - mean) * (v[j] - mean);
+    for (int r = 0; r < R; r++) {
+      open(v, t.raw[r][i]);
+#pragma unroll
+      for (int j = 0; j < V; j++) sum[r] += (v[j] - m.mean[r]) * (v[j] - m.mean[r]);
+    }
   }
-  return {mean, 1.0f / sqrtf(total(sum) / (float)a.width + a.eps)};
+  total<R>(sum);
+#pragma unroll
+  for (int r = 0; r < R; r++) m.inv[r] = 1.0f / sqrtf(sum[r] / (float)a.width + a.eps);
 }
 
-// normed is a chunk after everything.
-template <int V>
-__device__ __forceinline__ void normed(float (&v)[V], const NormArgs& a, const Moments& m, u32 row, u32 col) {
+// normed makes v chunk i of the rows after everything.
+template <int V, int R, typename X>
+__device__ __forceinline__ void normed(float (&v)[R][V], const NormArgs& a, const Moments<R>& m, const Rows<V, R, X>& t, int i, u32 col) {
   float p[V];
 #pragma unroll
-  for (int j = 0; j < V; j++) v[j] = (v[j] - m.mean) * m.inv;
+  for (int r = 0; r < R; r++) {
+    open(v[r], t.raw[r][i]);
+#pragma unroll
+    for (int j = 0; j < V; j++) v[r][j] = (v[r][j] - m.mean[r]) * m.inv[r];
+  }
   if (a.weight != nullptr) {
     load<V>(p, a.weight + col);
 #pragma unroll
-    for (int j = 0; j < V; j++) v[j] *= p[j];
+    for (int r = 0; r < R; r++)
+#pragma unroll
+      for (int j = 0; j < V; j++) v[r][j] *= p[j];
   }
   if (a.bias != nullptr) {
     load<V>(p, a.bias + col);
 #pragma unroll
-    for (int j = 0; j < V; j++) v[j] += p[j];
+    for (int r = 0; r < R; r++)
+#pragma unroll
+      for (int j = 0; j < V; j++) v[r][j] += p[j];
   }
   if (a.scale != nullptr) {
-    load<V>(p, a.scale + (row / a.rowsPerScale) * a.scaleStride + col);
+    load<V>(p, a.scale + (t.first / a.rowsPerScale) * a.scaleStride + col);
 #pragma unroll
-    for (int j = 0; j < V; j++) v[j] *= 1.0f + p[j];
+    for (int r = 0; r < R; r++)
+#pragma unroll
+      for (int j = 0; j < V; j++) v[r][j] *= 1.0f + p[j];
   }
   if (a.shift != nullptr) {
-    load<V>(p, a.shift + (row / a.rowsPerShift) * a.shiftStride + col);
+    load<V>(p, a.shift + (t.first / a.rowsPerShift) * a.shiftStride + col);
 #pragma unroll
-    for (int j = 0; j < V; j++) v[j] += p[j];
+    for (int r = 0; r < R; r++)
+#pragma unroll
+      for (int j = 0; j < V; j++) v[r][j] += p[j];
   }
 }
 
-template <int V, typename D, typename X>
+// finish normalises and stores the rows.
+template <int V, int R, typename D, typename X>
+__device__ __forceinline__ void finish(const NormArgs& a, const Rows<V, R, X>& t) {
+  Moments<R> m;
+  moments<V, R, X>(m, a, t);
+#pragma unroll
+  for (int i = 0; i < HELD; i++) {
+    u32 col = (threadIdx.x + i * blockDim.x) * V;
+    if (col >= t.width) break;
+    float v[R][V];
+    normed<V, R, X>(v, a, m, t, i, col);
+#pragma unroll
+    for (int r = 0; r < R; r++) store<V>((D*)a.dst + (t.first + r) * a.dstStride + col, v[r]);
+  }
+}
+
+template <int V, int R, typename D, typename X>
 __device__ __forceinline__ void norm(const NormArgs& a) {
-  u32 row = blockIdx.x * blockDim.y + threadIdx.y;
-  u32 width = row < a.rows ? a.width : 0;  // rows past the end take part in the barriers only
-  Raw<V, X> raw[HELD];
-  fetchRow<V, X>(raw, (const X*)a.x + row * a.xStride, width);
-  Moments m = moments<V, X>(a, raw, width);
-#pragma unroll
-  for (int i = 0; i < HELD; i++) {
-    u32 col = (threadIdx.x + i * blockDim.x) * V;
-    if (col >= width) break;
-    float v[V];
-    open(v, raw[i]);
-    normed<V>(v, a, m, row, col);
-    store<V>((D*)a.dst + row * a.dstStride + col, v);
-  }
+  Rows<V, R, X> t;
+  fetchRows<V, R, X>(t, a, a.x, a.xStride);
+  finish<V, R, D, X>(a, t);
 }
 
-template <int V, typename D, typename Y>
+template <int V, int R, typename D, typename Y>
 __device__ __forceinline__ void addnorm(const NormArgs& a, const AddArgs& add) {
-  u32 row = blockIdx.x * blockDim.y + threadIdx.y;
-  u32 width = row < a.rows ? a.width : 0;
-  Raw<V, float> raw[HELD];
-  fetchRow<V, float>(raw, (const float*)a.x + row * a.xStride, width);
-  addRow<V, Y>(raw, add, row, width);
-  Moments m = moments<V, float>(a, raw, width);
-#pragma unroll
-  for (int i = 0; i < HELD; i++) {
-    u32 col = (threadIdx.x + i * blockDim.x) * V;
-    if (col >= width) break;
-    float v[V];
-    open(v, raw[i]);
-    normed<V>(v, a, m, row, col);
-    store<V>((D*)a.dst + row * a.dstStride + col, v);
-  }
+  Rows<V, R, float> t;
+  fetchRows<V, R, float>(t, a, a.x, a.xStride);
+  addRows<V, R, Y>(t, a, add);
+  finish<V, R, D, float>(a, t);
 }
 
-template <typename D, typename X>
-__device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& t) {
-  u32 row = blockIdx.x * blockDim.y + threadIdx.y;
-  u32 width = row < a.rows ? a.width : 0;
-  Raw<8, X> raw[HELD];
-  fetchRow<8, X>(raw, (const X*)a.x + row * a.xStride, width);
-  Angles at = {};
-  if (width > 0) at = angles(t.turn, 0, row);
-  Moments m = moments<8, X>(a, raw, width);
+template <int R, typename D, typename X>
+__device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turns) {
+  Rows<8, R, X> t;
+  fetchRows<8, R, X>(t, a, a.x, a.xStride);
+  Angles at[R] = {};
+  if (t.width > 0)
+#pragma unroll
+    for (int r = 0; r < R; r++) at[r] = angles(turns.turn, 0, t.first + r);
+  Moments<R> m;
+  moments<8, R, X>(m, a, t);
 #pragma unroll
   for (int i = 0; i < HELD; i++) {
     u32 col = (threadIdx.x + i * blockDim.x) * 8;
-    if (col >= width) break;
-    float v[8];
-    open(v, raw[i]);
-    normed<8>(v, a, m, row, col);
-    u32 head = over(col, t.headDim), within = col - head * t.headDim.d;
-    if (t.turn.posHead != 0) at = angles(t.turn, head, row);
-    rotate<8>(v, t.turn, at, within / 2);
-    store8((D*)a.dst + head * t.dstHead + row * a.dstStride + within, v);
+    if (col >= t.width) break;
+    float v[R][8];
+    normed<8, R, X>(v, a, m, t, i, col);
+    u32 head = over(col, turns.headDim), within = col - head * turns.headDim.d;
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+      if (turns.turn.posHead != 0) at[r] = angles(turns.turn, head, t.first + r);
+      rotate<8>(v[r], turns.turn, at[r], within / 2);
+      store8((D*)a.dst + head * turns.dstHead + (t.first + r) * a.dstStride + within, v[r]);
+    }
   }
 }
 
+#if HELD < 8
+#define PAIR 2
+#else
+#define PAIR 1  // wide rows fill the registers alone
+#endif
 #define NORM(name, threads, D, X)                                                                 \
   extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ NormArgs a) { \
-    if (a.vec) norm<8, D, X>(a);                                                                  \
-    else norm<1, D, X>(a);                                                                        \
+    if (a.together == 2) norm<8, PAIR, D, X>(a);                                                  \
+    else if (a.vec) norm<8, 1, D, X>(a);                                                          \
+    else norm<1, 1, D, X>(a);                                                                      \
   }
 
 #define ADDNORM(name, D, Y)                                                                                     \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) { \
-    if (a.vec) addnorm<8, D, Y>(a, add);                                                                        \
-    else addnorm<1, D, Y>(a, add);                                                                              \
+    if (a.together == 2) addnorm<8, PAIR, D, Y>(a, add);                                                        \
+    else if (a.vec) addnorm<8, 1, D, Y>(a, add);                                                                \
+    else addnorm<1, 1, D, Y>(a, add);                                                                             \
   }
 #define NORMROPE(name, D, X)                                                                                    \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
-    normrope<D, X>(a, t);                                                                                       \
+    if (a.together == 2) normrope<PAIR, D, X>(a, t);                                                            \
+    else normrope<1, D, X>(a, t);                                                                                      \
   }
 
 #if HELD < 8
