@@ -23,6 +23,13 @@ var wan13 = dit.Config{
 	Pairs: [3]int{22, 21, 21}, Theta: [3]float64{10000, 10000, 10000}, Eps: 1e-6,
 }
 
+// small has the sizes of the embedded model: launches cost more than arithmetic.
+var small = dit.Config{
+	Dim: 256, Heads: 4, Layers: 6, FFN: 1024, In: 64, Out: 64, Rows: 8, Columns: 8, ChunkFrames: 1,
+	Conv: [3]int{16, 2, 2}, TextDim: 4096, TextTokens: 512, FreqDim: 256, MaxPeriod: 10000,
+	Pairs: [3]int{12, 10, 10}, Theta: [3]float64{10000, 10000, 10000}, Eps: 1e-6,
+}
+
 // nothing is a file without tensors.
 type nothing struct{}
 
@@ -53,8 +60,8 @@ func (q filled) Upload(dst compute.Tensor, b []byte) {
 	q.Queue.Upload(dst, b)
 }
 
-// bigEngine is a network of the real size with weights of noise.
-func bigEngine(b *testing.B) *rollout.Engine {
+// noiseEngine is a network with weights of noise, on a GPU.
+func noiseEngine(b *testing.B, config dit.Config) *rollout.Engine {
 	b.Helper()
 	dev := openDevice(b, "cuda")
 	dq, _ := dev.NewQueue()
@@ -69,23 +76,32 @@ func bigEngine(b *testing.B) *rollout.Engine {
 		noise = binary.LittleEndian.AppendUint32(noise, math.Float32bits(float32(rng.NormFloat64()*0.02)))
 	}
 	p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: made{arena, noise}, Queue: filled{dq, noise}}
-	network := dit.Load(p, wan13, dit.WanNames)
-	encoded := arena.Tensor(compute.F32, 22, wan13.TextDim)
+	network := dit.Load(p, config, dit.WanNames)
+	encoded := arena.Tensor(compute.F32, 22, config.TextDim)
 	dq.Noise(encoded, compute.NoiseKey{Seed: 1})
 	if err := dq.Wait(); err != nil {
 		b.Fatal(err)
 	}
 	return rollout.NewEngine(dev, arena, rollout.Parts{
-		Network: network, Text: fixedText{encoded}, CacheShape: wan13.CacheShape(),
+		Network: network, Text: fixedText{encoded}, CacheShape: config.CacheShape(),
 		NewDecoder: func(compute.Arena, bool) (rollout.Decoder, error) { return noFrames{}, nil },
 		NewSolver:  func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 750, 500, 250}, 5) },
 	})
 }
 
-// Chunks of three latent frames of the 1.3B network, both loops in turn; the window is full.
-func BenchmarkWanLoops(b *testing.B) {
-	e := bigEngine(b)
-	for _, window := range []kvcache.Window{{Anchor: 3, Recent: 6}, {Recent: 18}} {
+// Chunks of the 1.3B network, three latent frames each, and of a small one; both loops in turn, the window is full.
+func BenchmarkLoops(b *testing.B) {
+	b.Run("network=small", func(b *testing.B) { loops(b, noiseEngine(b, small), kvcache.Window{Recent: 31}) })
+	single := wan13
+	single.ChunkFrames = 1
+	b.Run("network=1.3b/chunk=1", func(b *testing.B) { loops(b, noiseEngine(b, single), kvcache.Window{Anchor: 3, Recent: 8}) })
+	b.Run("network=1.3b/chunk=3", func(b *testing.B) {
+		loops(b, noiseEngine(b, wan13), kvcache.Window{Anchor: 3, Recent: 6}, kvcache.Window{Recent: 18})
+	})
+}
+
+func loops(b *testing.B, e *rollout.Engine, windows ...kvcache.Window) {
+	for _, window := range windows {
 		loops := []rollout.Loop{rollout.Blockwise, rollout.Overlapping}
 		var sessions []rollout.Timeline
 		for _, loop := range loops {
@@ -94,7 +110,7 @@ func BenchmarkWanLoops(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer s.Close()
-			for range window.Frames(e.CacheShape)/3 + 2 {
+			for range window.Frames(e.CacheShape)/e.Network.ChunkFrames + 2 {
 				if _, err := s.Next(b.Context()); err != nil {
 					b.Fatal(err)
 				}
