@@ -1,13 +1,17 @@
 package annca_test
 
 import (
+	"errors"
+	"os"
 	"testing"
 
 	"longtake/accel/ann"
 	"longtake/accel/annca"
 	"longtake/attention"
 	"longtake/attention/attentiontest"
+	"longtake/compute"
 	"longtake/compute/cpu"
+	"longtake/compute/cuda"
 )
 
 func TestPoliciesKeepTheLaws(t *testing.T) {
@@ -16,6 +20,23 @@ func TestPoliciesKeepTheLaws(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
+	keepTheLaws(t, dev)
+}
+
+func TestPoliciesKeepTheLawsOnAGPU(t *testing.T) {
+	dev, err := cuda.New(cuda.Options{Float32: true})
+	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
+		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	keepTheLaws(t, dev)
+}
+
+func keepTheLaws(t *testing.T, dev compute.Device) {
+	t.Helper()
 	for _, name := range []string{"exact", "lsh64", "lsh8x4+1", "quant8", "quant2", "pq8"} {
 		matcher, err := ann.Parse(name)
 		if err != nil {
