@@ -104,7 +104,7 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	l, n := &p.layers[at.Layer], query.Dim(0)*query.Dim(1)*query.Dim(2)
 	selects := !p.o.All && (p.o.Refresh || at.Chunk != l.chunk || at.Pass <= l.pass)
 	if selects || p.asked != nil {
-		ann.Load(dq, p.queries[:n], query, p.stage, p.host)
+		p.load(dq, query)
 	}
 	if p.asked != nil {
 		p.asked.Set(at.Layer, p.queries[:n])
@@ -119,7 +119,7 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 			panic(err) // there is no way to go on
 		}
 		selects = true
-		ann.Load(dq, p.queries[:n], query, p.stage, p.host)
+		p.load(dq, query)
 	}
 	// The prompt's storage is written anew when the prompt changes, which may be within a chunk only when it is made again.
 	if selects {
@@ -133,6 +133,14 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	p.pairs = int64(query.Dim(0)) * int64(query.Dim(1)) * int64(l.kept)
 	keys, values, a := p.chosen(l, query, kv)
 	dq.Attend(dst, query, keys, values, a)
+}
+
+// load fetches the queries, head by head: the stage is as large as one.
+func (p *policy) load(dq compute.Queue, query compute.Tensor) {
+	each := query.Dim(1) * query.Dim(2)
+	for h := range query.Dim(0) {
+		ann.Load(dq, p.queries[h*each:][:each], query.Index(h), p.stage, p.host)
+	}
 }
 
 // chosen returns what a layer attends to.

@@ -73,7 +73,7 @@ func ensure[T any](s []T, n int) []T {
 
 // update indexes what is new among the selectable frames of a view.
 func (p *policy) update(dq compute.Queue, at attention.Site, l *layer, kv kvcache.View) {
-	clamp := at.Rope.MinTime
+	clamp := p.clamp(l)
 	for _, place := range l.plan.places {
 		part := kv.Parts[l.plan.part[place]]
 		f := &l.frames[place]
@@ -111,7 +111,7 @@ func (p *policy) indexFrame(dq compute.Queue, at attention.Site, l *layer, i, pl
 		p.load(dq, values, kv.Values.Index(i).Slice(0, part.Lo, part.Hi))
 	}
 	if l.frames[place].old {
-		p.setTime(at.Rope.MinTime)
+		p.setTime(p.clamp(l))
 		for t := range n {
 			p.unturn(keys[t*d:][:d])
 		}
@@ -221,6 +221,15 @@ func (p *policy) jensen(l *layer, i int, keys, mean []float32, tokens []uint16, 
 		}
 	}
 	return min(widest, sum/float32(2*rows*len(tokens)))
+}
+
+// clamp returns the time that older frames' keys are rotated by, math.MinInt32 where none are: caches turn keys beyond the distance
+// that the model was trained on, counted from the start of the chunk.
+func (p *policy) clamp(l *layer) int {
+	if p.shape.Clamp == 0 || len(l.plan.current) == 0 {
+		return math.MinInt32
+	}
+	return l.plan.current[0] - p.shape.Clamp
 }
 
 // setTime sets the time that unturn and turn rotate by.

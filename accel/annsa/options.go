@@ -138,7 +138,11 @@ func (o Options) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (att
 	p.arena = arena
 	p.allocate(arena)
 	err = arena.Err()
-	if err == nil {
+	switch {
+	case err != nil:
+	case p.remote.on:
+		err = p.reserve(p.firstTiles())
+	default:
 		err = p.grow(firstFrames * s.Tokens())
 	}
 	if err != nil {
@@ -154,7 +158,11 @@ func (o Options) Bytes(dev compute.Device, s kvcache.Shape) int64 {
 	p := newPolicy(o, dev, s)
 	m := &compute.Meter{Device: dev}
 	p.allocate(m)
-	p.buffers(m, firstFrames*s.Tokens())
+	if p.remote.on {
+		p.remote.growing(p, m, p.firstTiles())
+	} else {
+		p.buffers(m, firstFrames*s.Tokens())
+	}
 	return m.Bytes()
 }
 

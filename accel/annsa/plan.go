@@ -115,7 +115,7 @@ func (p *policy) groupQueries(dq compute.Queue, at attention.Site, l *layer, que
 	q.about, q.order = ensure(q.about, size*d), ensure(q.order, n)
 	clear(q.young)
 	clear(q.old)
-	p.setTime(at.Rope.MinTime)
+	p.setTime(p.clamp(l))
 	for i := range p.shape.Heads {
 		rows := p.keys[:n*d]
 		p.load(dq, rows, query.Index(i))

@@ -37,6 +37,8 @@ type policy struct {
 
 	pairs    int64
 	deciding time.Duration
+	remote   remote
+	expected int64 // pairs of a plan of the device, at most
 }
 
 // layer is one block's side.
@@ -54,6 +56,7 @@ type layer struct {
 	lse         []float32
 	gathered    []gathered // by query tile
 	tiles       int        // of them in use, for the queries of the chunk
+	remote      remoteLayer
 }
 
 // queries are the means of groups of a chunk's queries, [query tiles, heads, groups, headDim].
@@ -87,6 +90,7 @@ func (p *policy) groups(n int) int { return (n + p.o.Group - 1) / p.o.Group }
 func newPolicy(o Options, dev compute.Device, s kvcache.Shape) *policy {
 	n, d := s.Tokens(), s.HeadDim
 	p := &policy{o: o, dev: dev, shape: s, scale: float32(1 / math.Sqrt(float64(d))), layers: make([]layer, s.Layers)}
+	p.remote.on = o.remotely(dev, s)
 	most := n * s.ChunkFrames
 	p.keys, p.values = make([]float32, most*d), make([]float32, most*d)
 	p.sum, p.square, p.turns, p.time = make([]float32, d), make([]float32, d), make([]float32, 2*s.Pairs[0]), math.MinInt
@@ -108,6 +112,9 @@ func (p *policy) allocate(a compute.Arena) {
 	most := s.ChunkFrames * s.Tokens()
 	p.lse, p.stage = a.Tensor(compute.F32, s.Heads*most), a.Tensor(compute.F32, most*s.HeadDim)
 	p.host = make([]byte, 4*max(s.Heads*most, most*s.HeadDim))
+	if p.remote.on {
+		p.remote.fixed(p, a)
+	}
 }
 
 // load reads rows as float32.
@@ -152,6 +159,15 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 		p.attendDense(dq, at, l, dst, query, kv)
 		return
 	}
+	if p.remote.on {
+		if !l.planned || p.o.Refresh {
+			p.decideRemotely(dq, at, l, query, kv)
+			l.planned = true
+		}
+		p.deciding, p.pairs = time.Since(began), p.expected
+		dq.Attend(dst, query, kv.Keys, kv.Values, p.byPlan(l, kv, query.Dim(1)))
+		return
+	}
 	if !l.planned || p.o.Refresh {
 		p.decide(dq, at, l, query, kv)
 		p.gather(dq, at.Layer, l, kv)
@@ -166,9 +182,12 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 func (p *policy) attendDense(dq compute.Queue, at attention.Site, l *layer, dst, query compute.Tensor, kv kvcache.View) {
 	n := query.Dim(0) * query.Dim(1)
 	lse := p.lse.Slice(0, 0, n)
+	if p.remote.on {
+		lse = l.remote.mass.Slice(0, 0, n)
+	}
 	dq.Attend(dst, query, kv.Keys, kv.Values, compute.Attention{Scale: p.scale, LogCount: kv.LogCount, Lengths: kv.Lengths,
 		LogSumExp: lse.Reshape(query.Dim(0), query.Dim(1))})
-	if l.known = p.dense(at) && p.worth(at.Layer, kv); l.known {
+	if l.known = p.dense(at) && p.worth(at.Layer, kv); l.known && !p.remote.on {
 		dq.Download(p.host[:4*n], lse)
 		for i := range l.lse[:n] {
 			l.lse[i] = math.Float32frombits(binary.LittleEndian.Uint32(p.host[4*i:]))
@@ -263,6 +282,13 @@ func (p *policy) Kept(dq compute.Queue, at attention.Site, lse, query compute.Te
 	defer arena.Free()
 	out := arena.Tensor(compute.F32, query.Dim(0), query.Dim(1), query.Dim(2))
 	if arena.Err() != nil {
+		return
+	}
+	if p.remote.on {
+		a := p.byPlan(l, kv, query.Dim(1))
+		a.LogSumExp = lse
+		dq.Attend(out, query, kv.Keys, kv.Keys, a)
+		_ = dq.Wait() // the arena goes
 		return
 	}
 	p.eachRun(at.Layer, func(lo, hi int, sparse bool) {

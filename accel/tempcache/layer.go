@@ -190,9 +190,7 @@ func (l *layer) publish(dq compute.Queue) {
 	c := l.cache
 	if c.remote.on {
 		l.most = 0
-		if c.merged > c.p.Anchor {
-			l.most = l.slots // how many are in use the device knows
-		}
+		l.most = l.mostRemotely()
 		return
 	}
 	l.most = 0
@@ -214,7 +212,7 @@ func (l *layer) turn(dq compute.Queue) {
 	}
 	old, most := c.p.Anchor > 0 && rope.MinTime > 0, 0
 	if c.remote.on && c.merged > c.p.Anchor { // the oldest entry may be as old as the first frame
-		old, most = old || c.p.Anchor < rope.MinTime, l.slots
+		old, most = old || c.p.Anchor < rope.MinTime, l.mostRemotely()
 	}
 	for g := range l.groups {
 		g := &l.groups[g]

@@ -212,3 +212,9 @@ func (l *layer) counts(head int) (n int, entered, evicted int64) {
 	c.heads[l.index*c.shape.Heads+head].LogitError = sums[2]
 	return int(c.remote.known[at]), int64(sums[0]), int64(sums[1])
 }
+
+// mostRemotely bounds the entries of a head by what was merged so far; how many are in use the device knows.
+func (l *layer) mostRemotely() int {
+	c := l.cache
+	return min(l.slots, (c.merged-c.p.Anchor)*c.shape.Tokens())
+}

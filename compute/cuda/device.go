@@ -85,6 +85,9 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	if err := d.modules.loadAll(&d.kernels); err != nil {
 		return nil, err
 	}
+	if err := drv.SetShared(d.kernels.plan[1], planShared); err != nil {
+		return nil, err
+	}
 	if d.feedStream, err = drv.NewStream(); err != nil {
 		return nil, err
 	}

@@ -61,6 +61,7 @@ type queue struct {
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
 	matchArgs     matchArgs
+	planArgs      planArgs
 	mergeArgs     mergeArgs
 	mergeStores   []mergeStore
 	operands      attendOperands

@@ -144,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(256) match_any(const __grid_constan
         ks[x][y] = in && k0 + y < end ? element(a.keys, head * a.keyHead + (i64)(k0 + y) * a.keyRow + w0 + x, a.keyHalf) : 0.0f;
       }
       __syncthreads();
-#pragma unroll
+#pragma unroll 4
       for (u32 x = 0; x < 16; x++)
 #pragma unroll
         for (u32 i = 0; i < 4; i++)

@@ -3,6 +3,8 @@
 extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_constant__ MergeArgs a) {
   const MergeStore& s = a.stores[a.first];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y, n = a.heads / a.groups;
+  u32 *firsts = claimsOf(a, a.first, g, 0), *joiners = claimsOf(a, a.first, g, 1);
+  for (u32 e = blockIdx.x * 256 + threadIdx.x; e < s.slots; e += gridDim.x * 256) firsts[e] = 0xffffffffu, joiners[e] = 0;
   if (i >= a.tokens) return;
   for (u32 h = 0; h < n; h++) {
     i64 to = ((i64)g * a.tokens + i) * n + h;
@@ -125,6 +127,10 @@ extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_cons
     joins = a.maxError == 0.0 || (double)moved <= a.maxError;
   }
   if (lane() != 0) return;
+  if (joins) {
+    atomicMin(&claimsOf(a, a.first, g, 0)[slot], i);
+    atomicAdd(&claimsOf(a, a.first, g, 1)[slot], 1u);
+  }
   hitsOf(a, a.first, SLOT, g)[i] = slot;
   hitsOf(a, a.first, COSINE, g)[i] = __float_as_int(cosine);
   hitsOf(a, a.first, JOINS, g)[i] = joins;
@@ -139,21 +145,28 @@ extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_consta
   const int *slots = hitsOf(a, a.first, SLOT, g), *joins = hitsOf(a, a.first, JOINS, g), *cosines = hitsOf(a, a.first, COSINE, g);
   int slot = slots[i];
   if (!(joins[i] & 1)) return;
-  float own = __int_as_float(cosines[i]);
-  for (u32 j0 = 0; j0 < a.tokens; j0 += 32) {
-    u32 j = j0 + lane();
-    bool rival = j < a.tokens && j != i && (joins[j] & 1) && slots[j] == slot;
-    float c = rival ? __int_as_float(cosines[j]) : 0.0f;
-    if (a.onePerFrame ? __any_sync(FULL, rival && (c > own || (c == own && j < i))) : __any_sync(FULL, rival && j < i)) {
-      if (a.onePerFrame && lane() == 0) hitsOf(a, a.first, JOINS, g)[i] = 3;  // refused: read as bit 0 by rivals, as 3 later
-      return;
+  u32 left = claimsOf(a, a.first, g, 1)[slot] - 1;
+  if (a.onePerFrame && left > 0) {
+    float own = __int_as_float(cosines[i]);
+    for (u32 j0 = 0; j0 < a.tokens; j0 += 32) {
+      u32 j = j0 + lane();
+      bool rival = j < a.tokens && j != i && (joins[j] & 1) && slots[j] == slot;
+      float c = rival ? __int_as_float(cosines[j]) : 0.0f;
+      if (__any_sync(FULL, rival && (c > own || (c == own && j < i)))) {
+        if (lane() == 0) hitsOf(a, a.first, JOINS, g)[i] = 3;  // refused: read as bit 0 by rivals, as 3 later
+        return;
+      }
     }
+    left = 0;
+  } else if (claimsOf(a, a.first, g, 0)[slot] != i) {
+    return;
   }
   u32 last = i;
   add(a, s, g, (u32)slot, a.at + i);
-  for (u32 j0 = i + 1; j0 < a.tokens && !a.onePerFrame; j0 += 32) {
+  for (u32 j0 = i + 1; j0 < a.tokens && left > 0; j0 += 32) {
     u32 j = j0 + lane();
     u32 more = __ballot_sync(FULL, j < a.tokens && (joins[j] & 1) && slots[j] == slot);
+    left -= __popc(more);
     for (; more != 0; more &= more - 1) {
       last = j0 + (u32)__ffs((int)more) - 1;
       add(a, s, g, (u32)slot, a.at + last);

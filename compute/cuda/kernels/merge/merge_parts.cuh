@@ -150,6 +150,11 @@ __device__ __forceinline__ Pairs compared(const MergeArgs& a, const MergeStore& 
 // orderOf is the work space of a group: two lists of keys and ids of a frame's length, then four of the entries'.
 __device__ __forceinline__ u32* orderOf(const MergeArgs& a, u32 layer, u32 g) { return a.order + ((i64)layer * a.groups + g) * a.orderWords; }
 
+// claimsOf is what accept notes for join, for every entry: the first token that joins it, and how many do.
+__device__ __forceinline__ u32* claimsOf(const MergeArgs& a, u32 layer, u32 g, u32 which) {
+  return orderOf(a, layer, g) + 4 * a.tokens + (1 + which) * (a.orderWords / 4 - a.tokens);
+}
+
 // same reports whether the stored keys of an entry and of a slot are equal in all heads of the group.
 __device__ __forceinline__ bool same(const MergeArgs& a, const MergeStore& s, u32 g, u32 entry, u32 slot) {
   u32 n = a.heads / a.groups;

@@ -1,0 +1,161 @@
+package annsa_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"testing"
+
+	"longtake/accel/annsa"
+	"longtake/accel/tempcache"
+	"longtake/attention"
+	"longtake/compute"
+	"longtake/compute/cpu"
+	"longtake/compute/cuda"
+	"longtake/kvcache"
+)
+
+// openGPU opens the GPU in float32, or skips.
+func openGPU(t *testing.T) compute.Device {
+	t.Helper()
+	dev, err := cuda.New(cuda.Options{Float32: true})
+	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
+		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dev
+}
+
+// TestGPUsPlanLikeTheHost compares the results of attention by plans of the device and of the host.
+func TestGPUsPlanLikeTheHost(t *testing.T) {
+	dev := openGPU(t)
+	defer dev.Close()
+	plansLikeTheHost(t, dev)
+}
+
+func plansLikeTheHost(t *testing.T, dev compute.Device) {
+	host, err := cpu.New(cpu.Options{Threads: 1, Kernel: "generic"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	usual := annsa.Default()
+	merged := tempcache.Prototype()
+	merged.Budget.Frames = 10
+	for _, c := range []struct {
+		name    string
+		cache   kvcache.Policy
+		clamp   int
+		options func(*annsa.Options)
+	}{
+		{"full", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) {}},
+		{"clamped", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Least = 40 }},
+		{"window with an anchor", kvcache.Window{Recent: 9, Anchor: 1}, 6, func(o *annsa.Options) { o.Least = 40 }},
+		{"no dense pass", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) { o.Dense, o.Least = 0, 30 }},
+		{"groups of 3, tiles of 12", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Group, o.Tile, o.Least, o.QueryTile = 3, 12, 60, 50 }},
+		{"a group a query", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) { o.Group, o.QueryTile, o.Temper, o.Least = 1, 40, 1, 0 }},
+		{"profile", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) {
+			o.Profile = &annsa.Profile{Recall: [][]float64{{0.9, 0.1, 0.9}, {0.1, 0.1, 0.9}}, Least: 0.5}
+		}},
+		{"merged keys", merged, 8, func(o *annsa.Options) { o.Least = 40 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := usual
+			c.options(&o)
+			want, got := attended(t, host, c.cache, o, c.clamp), attended(t, dev, c.cache, o, c.clamp)
+			for i := range want {
+				var d, n float64
+				for j, w := range want[i] {
+					e := float64(got[i][j] - w)
+					d += e * e
+					n += float64(w) * float64(w)
+				}
+				if r := math.Sqrt(d / n); !(r < 2e-3) {
+					t.Errorf("call %d is off by %.2g", i, r)
+				}
+			}
+		})
+	}
+}
+
+// attended runs chunks through a cache and a policy and returns the results of all calls.
+func attended(t *testing.T, dev compute.Device, cached kvcache.Policy, o annsa.Options, clamp int) (all [][]float32) {
+	s := kvcache.Shape{Layers: 2, Heads: 3, HeadDim: 32, Rows: 6, Columns: 8, ChunkFrames: 2, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Clamp: clamp, DType: compute.F32}
+	dq, err := dev.NewQueue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dq.Close()
+	cache, err := cached.New(dev, dq, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Close()
+	policy, err := o.New(dev, dq, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer policy.Close()
+	arena, err := dev.NewArena(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer arena.Free()
+	n, d := s.ChunkFrames*s.Tokens(), s.Heads*s.HeadDim
+	k, v, q, out := arena.Tensor(compute.F32, n, d), arena.Tensor(compute.F32, n, d), arena.Tensor(compute.F32, n, d), arena.Tensor(compute.F32, n, d)
+	rng := rand.New(rand.NewPCG(5, 1))
+	centres := make([]float32, 20*d)
+	for i := range centres {
+		centres[i] = float32(rng.NormFloat64())
+	}
+	fill := func(x compute.Tensor, scale float64) {
+		b := make([]byte, 0, 4*n*d)
+		for i := range n {
+			c := centres[(i/5+rng.IntN(3))%20*d:]
+			for j := range d {
+				b = binary.LittleEndian.AppendUint32(b, math.Float32bits(c[j]+float32(scale*rng.NormFloat64())))
+			}
+		}
+		dq.Upload(x, b)
+	}
+	const passes = 4
+	for chunk := range 9 {
+		span := kvcache.Span{Start: chunk * s.ChunkFrames, Frames: s.ChunkFrames}
+		if err := cache.Begin(dq, span); err != nil {
+			t.Fatal(err)
+		}
+		for pass := range passes {
+			for l := range s.Layers {
+				fill(k, 0.4)
+				fill(v, 1)
+				fill(q, 0.4)
+				layer := cache.Layer(l)
+				if pass == passes-1 {
+					layer.Commit(dq, k.Heads(s.Heads), v.Heads(s.Heads))
+				} else {
+					layer.Draft(dq, k.Heads(s.Heads), v.Heads(s.Heads))
+				}
+				rope, pos := cache.Rope()
+				dq.Rope(q.Heads(s.Heads), q.Heads(s.Heads), pos, rope)
+				site := attention.Site{Kind: attention.Self, Layer: l, Chunk: chunk, Pass: pass, Passes: passes, Tokens: s.Tokens(), Rope: rope, Pos: pos}
+				policy.Attend(dq, site, out.Heads(s.Heads), q.Heads(s.Heads), layer.View())
+				raw, row := make([]byte, out.Bytes()), make([]float32, out.Elems())
+				dq.Download(raw, out)
+				for i := range row {
+					row[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+				}
+				all = append(all, row)
+			}
+		}
+		cache.End()
+	}
+	if err := dq.Wait(); err != nil {
+		t.Fatal(fmt.Errorf("queue: %w", err))
+	}
+	return all
+}

@@ -1,0 +1,68 @@
+package cuda
+
+import "longtake/compute"
+
+// planArgs mirrors PlanArgs in kernels/plan/plan.cu.
+type planArgs struct {
+	query, keys, logCount, lengths, kinds, fresh, dense, turns, mass                         uint64
+	means, logs, tokens, groups, norms, scores, lists, tileKeys, tileEnds                    uint64
+	fraction                                                                                 float64
+	queryHead, queryRow, keyHead, keyRow, logHead                                            int64
+	heads, queries, keyCount, headDim, tile, tiles, queryTile, queryTiles, group, groupsEach uint32
+	turned, least, entries, queryHalf, keyHalf                                               uint32
+	scale, temper                                                                            float32
+	room                                                                                     uint32
+}
+
+var _ compute.Planner = (*queue)(nil)
+
+// Plans says that queues are compute.Planners.
+func (d *Device) Plans() {}
+
+// planShared is the most shared memory that plan_groups asks for.
+const planShared = 4 * planQueries * (planHeadDim + 1)
+
+// The largest tile of queries and head dimension of kernels/plan.
+const planQueries, planHeadDim = 128, 128
+
+// Plan lists what tiles of queries see, see compute.Planner.
+func (q *queue) Plan(p compute.Planning) {
+	if q.err != nil {
+		return
+	}
+	heads, queries, keys, headDim := p.Query.Shape[0], p.Query.Shape[1], p.Keys.Shape[1], p.Query.Shape[2]
+	tiles, queryTiles := (keys+p.Tile-1)/p.Tile, (queries+p.QueryTile-1)/p.QueryTile
+	each := (min(p.QueryTile, queries) + p.Group - 1) / p.Group
+	if !(p.Query.Rank == 3 && p.Keys.Rank == 3 && p.Keys.Shape[0] == heads && p.Keys.Shape[2] == headDim && headDim <= planHeadDim && headDim%16 == 0 &&
+		p.QueryTile <= planQueries && p.Kinds.Elems() >= tiles && p.Means.Shape[1] >= tiles && p.Groups.Elems() >= 2*heads*queryTiles*each*headDim &&
+		p.Norms.Elems() >= heads*queryTiles*each && p.Scores.Elems() >= heads*queryTiles*tiles && p.Lists.Elems() >= heads*queryTiles*tiles &&
+		p.TileEnds.Elems() == heads*queryTiles && p.Means.Contiguous() && p.Logs.Contiguous() && p.Tokens.Contiguous()) {
+		mismatch("plan", p.Query, p.Keys, p.Means, p.Kinds, p.TileEnds)
+	}
+	if heads*queries == 0 {
+		return
+	}
+	at := func(t compute.Tensor) uint64 {
+		if t.Elems() == 0 {
+			return 0
+		}
+		return address(t)
+	}
+	a := &q.planArgs
+	*a = planArgs{query: address(p.Query), keys: address(p.Keys), logCount: at(p.LogCount), lengths: at(p.Lengths), kinds: at(p.Kinds), fresh: at(p.Fresh),
+		dense: at(p.Dense), turns: at(p.Turns), mass: at(p.Mass), means: at(p.Means), logs: at(p.Logs), tokens: at(p.Tokens), groups: at(p.Groups),
+		norms: at(p.Norms), scores: at(p.Scores), lists: at(p.Lists), tileKeys: at(p.TileKeys), tileEnds: at(p.TileEnds), fraction: p.Fraction,
+		queryHead: int64(p.Query.Stride[0]), queryRow: int64(p.Query.Stride[1]), keyHead: int64(p.Keys.Stride[0]), keyRow: int64(p.Keys.Stride[1]),
+		logHead: int64(p.LogCount.Stride[0]), heads: uint32(heads), queries: uint32(queries), keyCount: uint32(keys), headDim: uint32(headDim),
+		tile: uint32(p.Tile), tiles: uint32(tiles), queryTile: uint32(p.QueryTile), queryTiles: uint32(queryTiles), group: uint32(p.Group),
+		groupsEach: uint32(each), turned: uint32(p.Turns.Shape[0]), least: uint32(p.Least), entries: uint32(p.TileKeys.Elems()),
+		queryHalf: half("plan", p.Query), keyHalf: half("plan", p.Keys), scale: p.Scale, temper: p.Temper, room: uint32(p.Means.Shape[1])}
+	k, rows := &q.device.kernels.plan, [3]uint32{uint32(queryTiles), uint32(heads), 1}
+	small, large := [3]uint32{128, 1, 1}, [3]uint32{256, 1, 1}
+	q.launch("plan", k[0], [3]uint32{uint32(p.Fresh.Elems()), uint32(heads), 1}, small, 0, argument(a))
+	q.launch("plan", k[1], rows, small, 4*p.QueryTile*(headDim+1), argument(a))
+	q.launch("plan", k[2], rows, large, 0, argument(a))
+	q.launch("plan", k[3], rows, large, 0, argument(a))
+	q.launch("plan", k[4], [3]uint32{1, 1, 1}, large, 0, argument(a))
+	q.launch("plan", k[5], [3]uint32{uint32(heads * queryTiles), 1, 1}, small, 0, argument(a))
+}
