@@ -99,6 +99,16 @@ func (o LSH) New(width, slots int) Index {
 	return x
 }
 
+// Planes returns the directions of an index without Augment, [bits][width], for a device that hashes.
+func (o LSH) Planes(width int) []float32 {
+	bits := o.Bits * max(o.Tables, 1)
+	all, out := planes(bits, width+1, o.Seed), make([]float32, 0, bits*width)
+	for b := range bits {
+		out = append(out, all[b*(width+1):][:width]...)
+	}
+	return out
+}
+
 // planes returns random normal directions.
 func planes(bits, width int, seed uint64) []float32 {
 	rng := rand.New(rand.NewPCG(seed, 0x1f83d9abfb41bd6b))

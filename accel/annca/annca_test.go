@@ -24,15 +24,22 @@ func TestPoliciesKeepTheLaws(t *testing.T) {
 }
 
 func TestPoliciesKeepTheLawsOnAGPU(t *testing.T) {
-	dev, err := cuda.New(cuda.Options{Float32: true})
+	dev := openGPU(t, cuda.Options{Float32: true})
+	defer dev.Close()
+	keepTheLaws(t, dev)
+}
+
+// openGPU opens the GPU, or skips.
+func openGPU(t *testing.T, o cuda.Options) compute.Device {
+	t.Helper()
+	dev, err := cuda.New(o)
 	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
 		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dev.Close()
-	keepTheLaws(t, dev)
+	return dev
 }
 
 func keepTheLaws(t *testing.T, dev compute.Device) {

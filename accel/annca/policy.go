@@ -32,6 +32,7 @@ type policy struct {
 
 	pairs    int64
 	deciding time.Duration
+	remote   remote
 }
 
 // layer is one block's side: the prompt's keys in an index for each head, and what was kept of them.
@@ -43,10 +44,13 @@ type layer struct {
 	keys, values compute.Tensor // [heads, room, headDim]
 	count        compute.Tensor // F32 [1, room]
 	kept         int
+	remotely     bool           // the device chose
+	lengths      compute.Tensor // I32 [heads], kept tokens then
 }
 
 func newPolicy(o Options, dev compute.Device, s kvcache.Shape) *policy {
 	p := &policy{o: o, dev: dev, shape: s, layers: make([]layer, s.Layers)}
+	p.remote.on = o.remotely(dev, s)
 	most := s.ChunkFrames * s.Tokens()
 	p.queries, p.key = make([]float32, s.Heads*most*s.HeadDim), make([]float32, s.HeadDim)
 	p.host = make([]byte, 4*most*s.HeadDim)
@@ -69,6 +73,9 @@ func (p *policy) allocate(a compute.Arena, room int) {
 		l := &p.layers[i]
 		l.keys, l.values = a.Tensor(s.DType, s.Heads, room, s.HeadDim), a.Tensor(s.DType, s.Heads, room, s.HeadDim)
 		l.count = a.Tensor(compute.F32, 1, room)
+	}
+	if p.remote.on {
+		p.remote.allocate(p, a, room)
 	}
 }
 
@@ -103,7 +110,8 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	}
 	l, n := &p.layers[at.Layer], query.Dim(0)*query.Dim(1)*query.Dim(2)
 	selects := !p.o.All && (p.o.Refresh || at.Chunk != l.chunk || at.Pass <= l.pass)
-	if selects || p.asked != nil {
+	remotely := p.remote.on && kv.Keys.Dim(1) <= mostRemote
+	if !remotely && selects || p.asked != nil {
 		p.load(dq, query)
 	}
 	if p.asked != nil {
@@ -119,7 +127,16 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 			panic(err) // there is no way to go on
 		}
 		selects = true
-		p.load(dq, query)
+		if !remotely {
+			p.load(dq, query)
+		}
+	}
+	l.remotely = remotely
+	if remotely {
+		p.attendRemotely(dq, at, l, dst, query, kv, selects)
+		p.deciding = time.Since(began)
+		p.pairs = int64(query.Dim(0)) * int64(query.Dim(1)) * int64(l.kept) // at most: how many are kept the device knows
+		return
 	}
 	// The prompt's storage is written anew when the prompt changes, which may be within a chunk only when it is made again.
 	if selects {
@@ -149,6 +166,9 @@ func (p *policy) chosen(l *layer, query compute.Tensor, kv kvcache.View) (keys, 
 	if !kv.LogCount.IsZero() {
 		a.LogCount = l.count.Slice(1, 0, l.kept)
 		a.LogCount.Shape[0], a.LogCount.Stride[0] = p.shape.Heads, 0 // one row for all heads
+	}
+	if l.remotely {
+		a.Lengths = l.lengths
 	}
 	return l.keys.Slice(1, 0, l.kept), l.values.Slice(1, 0, l.kept), a
 }

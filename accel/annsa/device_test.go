@@ -144,12 +144,7 @@ func attended(t *testing.T, dev compute.Device, cached kvcache.Policy, o annsa.O
 				dq.Rope(q.Heads(s.Heads), q.Heads(s.Heads), pos, rope)
 				site := attention.Site{Kind: attention.Self, Layer: l, Chunk: chunk, Pass: pass, Passes: passes, Tokens: s.Tokens(), Rope: rope, Pos: pos}
 				policy.Attend(dq, site, out.Heads(s.Heads), q.Heads(s.Heads), layer.View())
-				raw, row := make([]byte, out.Bytes()), make([]float32, out.Elems())
-				dq.Download(raw, out)
-				for i := range row {
-					row[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
-				}
-				all = append(all, row)
+				all = append(all, download(dq, out))
 			}
 		}
 		cache.End()
@@ -158,4 +153,13 @@ func attended(t *testing.T, dev compute.Device, cached kvcache.Policy, o annsa.O
 		t.Fatal(fmt.Errorf("queue: %w", err))
 	}
 	return all
+}
+
+func download(dq compute.Queue, x compute.Tensor) []float32 {
+	raw, row := make([]byte, x.Bytes()), make([]float32, x.Elems())
+	dq.Download(raw, x)
+	for i := range row {
+		row[i] = math.Float32frombits(binary.LittleEndian.Uint32(raw[4*i:]))
+	}
+	return row
 }

@@ -28,20 +28,20 @@ func newMergeRig(r *bench, frames int, neighbours bool) *mergeRig {
 		Probe: t(compute.F32, wanHeads, tokens, headDim), Best: t(compute.I32, wanHeads, tokens), Score: t(compute.F32, wanHeads, tokens),
 		Hits: t(compute.I32, 1, 4, wanHeads, tokens), Order: t(compute.I32, 1, wanHeads, 4*(slots+tokens)), Recent: t(compute.I32, wanHeads, tokens, 6)}
 	old, noise := r.normal(1, compute.F32, wanHeads, tokens, headDim), t(compute.F32, wanHeads, tokens, headDim)
-	for frame := range frames + 4 {
+	for frame := range frames + 1 {
 		r.Noise(noise, compute.NoiseKey{Seed: 3, Chunk: uint32(frame)})
-		fresh := tokens / 5
-		if frame < frames {
-			fresh = tokens // fills the store
-		}
 		x := g.store.Raw.Slice(1, 0, tokens)
-		r.Mix(x, 1, old, 0.2, noise)
-		r.Copy(x.Slice(1, 0, fresh), noise.Slice(1, 0, fresh))
+		switch frame {
+		case frames: // four fifths have been there in the frame before
+			r.Mix(x, 1, old, 0.2, noise)
+			r.Copy(x.Slice(1, 0, tokens/5), noise.Slice(1, 0, tokens/5))
+		case frames - 1:
+			r.Copy(x, old)
+		default:
+			r.Copy(x, noise)
+		}
 		r.Copy(g.store.Keys.Slice(1, 0, tokens), x)
 		r.Copy(g.store.Values.Slice(1, 0, tokens), x)
-		if frame == frames-1 {
-			r.Copy(x, old)
-		}
 		g.m.Frame = frame
 		r.Merge(g.m, []compute.MergeStore{g.store})
 	}

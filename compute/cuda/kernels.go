@@ -14,7 +14,8 @@ import (
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
 //go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu
-//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu
+//go:embed  kernels/plan/plan.cu
+//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -34,6 +35,7 @@ type kernels struct {
 	pixels    [1]uintptr
 	unfold    [3]uintptr // units of 16, 4, 2 bytes
 	plan      [6]uintptr // means, groups, scores, pick, ends, keys
+	selects   [3]uintptr // hash, mark, copy
 	match     [4]uintptr // begin, fast, any, end
 	merge     [6]uintptr // in the order of mergeFrame
 }
@@ -63,6 +65,7 @@ func (k *kernels) files() []kernelFile {
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:]},
 		{"linear", nil, []string{"linear"}, k.linear[:]},
 		{"plan", nil, []string{"plan_means", "plan_groups", "plan_scores", "plan_pick", "plan_ends", "plan_keys"}, k.plan[:]},
+		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:]},
 		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end"}, k.match[:]},
 		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:]},
 	}

@@ -61,6 +61,7 @@ type queue struct {
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
 	matchArgs     matchArgs
+	selectArgs    selectArgs
 	planArgs      planArgs
 	mergeArgs     mergeArgs
 	mergeStores   []mergeStore

@@ -1,0 +1,75 @@
+package annca
+
+import (
+	"encoding/binary"
+	"math"
+
+	"longtake/accel/ann"
+	"longtake/attention"
+	"longtake/compute"
+	"longtake/kvcache"
+)
+
+// mostRemote is the longest prompt that a compute.Selector takes.
+const mostRemote = 1024
+
+// remote is the side of a policy whose tokens are chosen by the device, a compute.Selector: how many were kept the host does not
+// learn.
+type remote struct {
+	on                         bool
+	told                       bool           // planes are there
+	planes, codes, norms, keep compute.Tensor // of compute.Selection
+}
+
+// remotely reports whether tokens are chosen by the device: by products, or hashes of up to 64 bits.
+func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
+	_, ok := dev.(compute.SelectingDevice)
+	able := false
+	switch m := o.matcher().(type) {
+	case ann.Exact:
+		able = true
+	case ann.LSH:
+		able = m.Tables == 0 && m.Bits <= 64 && !m.Centre && !m.Augment
+	}
+	return ok && able && o.Top > 0 && !o.All && o.Queries == nil && s.HeadDim <= 256
+}
+
+// allocate takes what is shared by the layers.
+func (r *remote) allocate(p *policy, a compute.Arena, room int) {
+	s := p.shape
+	if m, ok := p.o.matcher().(ann.LSH); ok {
+		r.planes = a.Tensor(compute.F32, m.Bits, s.HeadDim)
+	}
+	r.codes = a.Tensor(compute.I64, s.Heads, s.ChunkFrames*s.Tokens()+room)
+	r.norms, r.keep = a.Tensor(compute.F32, s.Heads, room), a.Tensor(compute.I32, room)
+	r.told = false
+	for i := range p.layers {
+		p.layers[i].lengths = a.Tensor(compute.I32, s.Heads)
+	}
+}
+
+// attendRemotely attends to what the device keeps.
+func (p *policy) attendRemotely(dq compute.Queue, at attention.Site, l *layer, dst, query compute.Tensor, kv kvcache.View, selects bool) {
+	r := &p.remote
+	if m, ok := p.o.matcher().(ann.LSH); ok && !r.told {
+		var b []byte
+		for _, v := range m.Planes(p.shape.HeadDim) {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+		}
+		dq.Upload(r.planes, b)
+		r.told = true
+	}
+	l.kept = kv.Keys.Dim(1)
+	if selects {
+		s := compute.Selection{Query: query, Keys: kv.Keys, Values: kv.Values, Top: p.o.Top, Last: 2, Planes: r.planes, Codes: r.codes, Norms: r.norms,
+			Keep: r.keep, ToKeys: l.keys, ToValues: l.values, ToCount: l.count, Lengths: l.lengths}
+		if !kv.LogCount.IsZero() {
+			s.LogCount = kv.LogCount.Slice(0, 0, 1)
+		}
+		dq.(compute.Selector).Select(s)
+		l.chunk = at.Chunk
+	}
+	l.pass = at.Pass
+	keys, values, a := p.chosen(l, query, kv)
+	dq.Attend(dst, query, keys, values, a)
+}

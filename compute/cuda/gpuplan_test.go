@@ -1,0 +1,110 @@
+//go:build linux && (amd64 || arm64) && !nocuda
+
+package cuda
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"longtake/compute"
+)
+
+// newPlanRig describes a plan of Wan's queries over so many keys, all of which can be chosen from.
+func newPlanRig(r *bench, keys, tile int, share float64) compute.Planning {
+	const queryTile, group, d = 128, 16, 128
+	tiles, rows := keys/tile, wanHeads*((wanTokens+queryTile-1)/queryTile)
+	kinds := make([]int32, tiles)
+	for i := range kinds {
+		kinds[i] = compute.TileYoung
+	}
+	p := compute.Planning{Query: r.normal(1, compute.BF16, wanTokens, wanWidth).Heads(wanHeads), Keys: r.normal(1, compute.BF16, wanHeads, keys, d),
+		Scale: 0.088, Temper: 0.5, Tile: tile, QueryTile: queryTile, Group: group, Fraction: share, Kinds: r.ints(kinds...),
+		Means: r.Tensor(compute.F32, wanHeads, tiles, d), Logs: r.Tensor(compute.F32, wanHeads, tiles), Tokens: r.Tensor(compute.I32, wanHeads, tiles),
+		Groups: r.Tensor(compute.F32, 2*rows*8*d), Norms: r.Tensor(compute.F32, rows*8), Scores: r.Tensor(compute.F32, rows*tiles),
+		Lists: r.Tensor(compute.I32, rows*tiles), TileKeys: r.Tensor(compute.I32, rows*(int(share*float64(tiles))+2)), TileEnds: r.Tensor(compute.I32, rows),
+		Mass: r.Tensor(compute.F32, wanHeads, wanTokens)}
+	for i := range kinds {
+		kinds[i] = int32(i)
+	}
+	p.Fresh = r.ints(kinds...)
+	return p
+}
+
+// BenchmarkPlan times plans at Wan's size, and attention by them.
+func BenchmarkPlan(b *testing.B) {
+	r := newBench(b)
+	for _, c := range []struct {
+		keys, tile int
+		share      float64
+	}{{32768, 128, 0.2}, {32768, 64, 0.2}, {131072, 128, 0.05}, {131072, 64, 0.05}} {
+		p := newPlanRig(r, c.keys, c.tile, c.share)
+		values, dst := r.normal(1, compute.BF16, wanHeads, c.keys, 128), r.Tensor(compute.BF16, wanTokens, wanWidth).Heads(wanHeads)
+		r.Attend(dst, p.Query, p.Keys, values, compute.Attention{Scale: p.Scale, LogSumExp: p.Mass})
+		r.Plan(p)
+		a := compute.Attention{Scale: p.Scale, Tiles: compute.Tiles{QueryTile: 128, KeyTile: c.tile, Keys: p.TileKeys, Ends: p.TileEnds}}
+		raw := make([]byte, p.TileEnds.Bytes())
+		r.Download(raw, p.TileEnds)
+		flops, before, tiles := 0.0, 0, p.TileEnds.Elems()/wanHeads
+		for i := range p.TileEnds.Elems() {
+			end := int(binary.LittleEndian.Uint32(raw[4*i:]))
+			queries := min(128, wanTokens-i%tiles*128)
+			flops += 4 * 128 * float64(queries*(end-before)*c.tile)
+			before = end
+		}
+		seen := p
+		seen.Fresh = p.Fresh.Slice(0, 0, wanTokens/c.tile) // a chunk's
+		steady := p
+		steady.Fresh = compute.Tensor{}
+		for name, call := range map[string]func(int){
+			"attend":                       func(int) { r.Attend(dst, p.Query, p.Keys, values, a) },
+			"plan, all means":              func(int) { r.Plan(p) },
+			"plan, a chunk's means":        func(int) { r.Plan(seen) },
+			"plan":                         func(int) { r.Plan(steady) },
+			"plan and attend, every pass":  func(int) { r.Plan(steady); r.Attend(dst, p.Query, p.Keys, values, a) },
+			"plan and attend, four passes": func(i int) { planOnce(r, seen, i); r.Attend(dst, p.Query, p.Keys, values, a) },
+		} {
+			b.Run(fmt.Sprintf("keys=%d tile=%d share=%g %s", c.keys, c.tile, c.share, name), func(b *testing.B) { measure(b, r, 0, flops, call) })
+		}
+		r.planParts(b, fmt.Sprintf("keys=%d tile=%d", c.keys, c.tile), p)
+		r.Arena.Free()
+		r.Arena, _ = r.NewArena(0)
+	}
+}
+
+// planOnce plans in every fourth pass, as a chunk of four sparse passes does.
+func planOnce(r *bench, p compute.Planning, pass int) {
+	if pass%4 == 0 {
+		r.Plan(p)
+	}
+}
+
+// planParts times the kernels of a plan.
+func (r *bench) planParts(b *testing.B, name string, p compute.Planning) {
+	r.Plan(p)
+	a, k, rows := &r.planArgs, &r.device.kernels.plan, [3]uint32{uint32((wanTokens + 127) / 128), wanHeads, 1}
+	small, large := [3]uint32{128, 1, 1}, [3]uint32{256, 1, 1}
+	for part, call := range map[string]func(int){
+		"groups": func(int) { r.launch("plan", k[1], rows, small, 4*p.QueryTile*129, argument(a)) },
+		"scores": func(int) { r.launch("plan", k[2], rows, large, 0, argument(a)) },
+		"pick":   func(int) { r.launch("plan", k[3], rows, large, 0, argument(a)) },
+		"ends":   func(int) { r.launch("plan", k[4], [3]uint32{1, 1, 1}, large, 0, argument(a)) },
+	} {
+		b.Run(name+" part "+part, func(b *testing.B) { measure(b, r, 0, 0, call) })
+	}
+	r.Plan(p)
+}
+
+// BenchmarkSelect times the choice of prompt tokens at Wan's size.
+func BenchmarkSelect(b *testing.B) {
+	r := newBench(b)
+	for _, tokens := range []int{121, 512} {
+		query := r.normal(1, compute.BF16, wanTokens, wanWidth).Heads(wanHeads)
+		keys, values := r.normal(1, compute.BF16, tokens, wanWidth).Heads(wanHeads), r.normal(1, compute.BF16, tokens, wanWidth).Heads(wanHeads)
+		s := compute.Selection{Query: query, Keys: keys, Values: values, Top: 4, Last: 2, Planes: r.normal(1, compute.F32, 64, 128),
+			Codes: r.Tensor(compute.I64, wanHeads, wanTokens+tokens), Norms: r.Tensor(compute.F32, wanHeads, tokens), Keep: r.Tensor(compute.I32, tokens),
+			ToKeys: r.Tensor(compute.BF16, wanHeads, tokens, 128), ToValues: r.Tensor(compute.BF16, wanHeads, tokens, 128),
+			ToCount: r.Tensor(compute.F32, 1, tokens), Lengths: r.Tensor(compute.I32, wanHeads)}
+		b.Run(fmt.Sprintf("tokens=%d lsh64", tokens), func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Select(s) }) })
+	}
+}

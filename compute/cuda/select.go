@@ -1,0 +1,49 @@
+package cuda
+
+import "longtake/compute"
+
+// selectArgs mirrors SelectArgs in kernels/select/select.cu.
+type selectArgs struct {
+	query, keys, values, logCount, planes, codes, norms, keep, toKeys, toValues, toCount, lengths uint64
+	queryHead, queryRow, keyHead, keyRow, valueHead, valueRow                                     int64
+	heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf                     uint32
+}
+
+var _ compute.Selector = (*queue)(nil)
+
+// Selects says that queues are compute.Selectors.
+func (d *Device) Selects() {}
+
+// Select keeps the keys that any query is near to, see compute.Selector.
+func (q *queue) Select(s compute.Selection) {
+	if q.err != nil {
+		return
+	}
+	heads, queries, headDim, count := s.Query.Shape[0], s.Query.Shape[1], s.Query.Shape[2], s.Keys.Shape[1]
+	if !(s.Query.Rank == 3 && s.Keys.Rank == 3 && s.Values.Shape == s.Keys.Shape && s.Keys.Shape[0] == heads && s.Keys.Shape[2] == headDim && headDim <= 256 &&
+		s.Keys.DType == s.Values.DType && s.ToKeys.DType == s.Keys.DType && s.ToValues.DType == s.Keys.DType && s.ToKeys.Contiguous() && s.ToValues.Contiguous() &&
+		count <= 1024 && s.Planes.Shape[0] <= 64 && s.Codes.Elems() >= heads*(queries+count) && s.Norms.Elems() >= heads*count &&
+		s.Keep.Elems() >= count && s.ToKeys.Shape[1] >= count && s.Lengths.Elems() == heads) {
+		mismatch("select", s.Query, s.Keys, s.Values, s.ToKeys, s.Planes)
+	}
+	if heads*queries*count == 0 {
+		return
+	}
+	a := &q.selectArgs
+	*a = selectArgs{query: address(s.Query), keys: address(s.Keys), values: address(s.Values), codes: address(s.Codes), norms: address(s.Norms),
+		keep: address(s.Keep), toKeys: address(s.ToKeys), toValues: address(s.ToValues), toCount: address(s.ToCount), lengths: address(s.Lengths),
+		queryHead: int64(s.Query.Stride[0]), queryRow: int64(s.Query.Stride[1]), keyHead: int64(s.Keys.Stride[0]), keyRow: int64(s.Keys.Stride[1]),
+		valueHead: int64(s.Values.Stride[0]), valueRow: int64(s.Values.Stride[1]), heads: uint32(heads), queries: uint32(queries), count: uint32(count),
+		headDim: uint32(headDim), bits: uint32(s.Planes.Shape[0]), top: uint32(s.Top), last: uint32(s.Last), room: uint32(s.ToKeys.Shape[1]),
+		queryHalf: half("select", s.Query), keyHalf: half("select", s.Keys)}
+	if !s.LogCount.IsZero() {
+		a.logCount = address(s.LogCount)
+	}
+	if !s.Planes.IsZero() {
+		a.planes = address(s.Planes)
+	}
+	k := &q.device.kernels.selects
+	q.launch("select", k[0], [3]uint32{uint32(queries + count), uint32(heads), 1}, [3]uint32{64, 1, 1}, 0, argument(a))
+	q.launch("select", k[1], [3]uint32{uint32((queries + 7) / 8), uint32(heads), 1}, [3]uint32{256, 1, 1}, 0, argument(a))
+	q.launch("select", k[2], [3]uint32{uint32(count), uint32(heads), 1}, [3]uint32{128, 1, 1}, 0, argument(a))
+}

@@ -1,0 +1,33 @@
+package compute
+
+// SelectingDevice is a Device whose queues are Selectors.
+type SelectingDevice interface {
+	Device
+	// Selects does nothing.
+	Selects()
+}
+
+// Selector keeps the keys that any query is near to, without the host: the rules of package accel/annca, which has them for queues
+// with host memory and is the oracle.
+type Selector interface {
+	// Select chooses keys and copies them together.
+	Select(s Selection)
+}
+
+// Selection describes a choice. Every query of every head keeps its Top nearest keys, of equal ones the first; the last Last keys
+// are always kept. Kept of any head's query are kept in all heads, in the order of the keys.
+type Selection struct {
+	// Query [heads, queries, headDim], Keys and Values [heads, keys, headDim], F32 or BF16, headDim at most 256, at most 1024 keys;
+	// LogCount F32 [1, keys] or absent.
+	Query, Keys, Values, LogCount Tensor
+	Top, Last                     int
+	// Planes F32 [bits, headDim], at most 64 of them, make near a matter of hashes: of a key with length l whose signs of products
+	// with the planes differ in n of bits from the query's, by l*cos(pi*n/bits). Absent, products decide.
+	Planes Tensor
+
+	// Work space: Codes I64 [heads, queries+keys], Norms F32 [heads, keys], Keep I32 [keys].
+	Codes, Norms, Keep Tensor
+	// The kept keys and values [heads, room, headDim], contiguous, of the types of Keys and Values, their log counts F32 [1, room]
+	// and their number I32 [heads], the same for all.
+	ToKeys, ToValues, ToCount, Lengths Tensor
+}
