@@ -210,6 +210,40 @@ func BenchmarkAttend(b *testing.B) {
 	}
 }
 
+// BenchmarkTiles times attention over lists of key tiles drawn at random, without and with log-counts; work is what is executed.
+func BenchmarkTiles(b *testing.B) {
+	r := newBench(b)
+	const queryTiles, keyTile = 37, 64
+	for _, c := range []struct {
+		keys    int
+		density float64
+	}{{32768, 0.2}, {131072, 0.05}} {
+		q, dst := r.normal(1, compute.BF16, wanHeads, queryTiles*attendRows, 128), r.Tensor(compute.BF16, wanHeads, queryTiles*attendRows, 128)
+		k, v := r.normal(1, compute.BF16, wanHeads, c.keys, 128), r.normal(1, compute.BF16, wanHeads, c.keys, 128)
+		var ids, ends []int32
+		each := int(float64(c.keys/keyTile) * c.density)
+		for range wanHeads * queryTiles {
+			list := r.rng.Perm(c.keys / keyTile)[:each]
+			slices.Sort(list)
+			for _, id := range list {
+				ids = append(ids, int32(id))
+			}
+			ends = append(ends, int32(len(ids)))
+		}
+		tiles := compute.Tiles{QueryTile: attendRows, KeyTile: keyTile, Keys: r.ints(ids...), Ends: r.ints(ends...)}
+		flops := 4 * float64(len(ids)) * attendRows * keyTile * 128
+		for _, a := range []compute.Attention{{Scale: 0.088, Tiles: tiles}, {Scale: 0.088, Tiles: tiles, LogCount: r.normal(1, compute.F32, wanHeads, c.keys)}} {
+			b.Run(fmt.Sprintf("keys=%d density=%v counts=%v", c.keys, c.density, !a.LogCount.IsZero()), func(b *testing.B) {
+				r.Attend(dst, q, k, v, a)
+				us := medianOf(b, r, 5, func() { r.Attend(dst, q, k, v, a) })
+				b.ReportMetric(us, "us/call")
+				b.ReportMetric(flops/us/1e6, "TFLOP/s")
+				b.ReportMetric(0, "ns/op")
+			})
+		}
+	}
+}
+
 // BenchmarkHost is what the host spends to start things.
 func BenchmarkHost(b *testing.B) {
 	r := newBench(b)
