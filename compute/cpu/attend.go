@@ -224,6 +224,7 @@ type flash struct {
 	stat              unsafe.Pointer // maximum, sum, rescale, each [lanes in all]
 	count             unsafe.Pointer // [keyBlock]
 	lanes             int            // all lanes, a multiple of 16
+	next              int            // key after the block, likely the first of the next one
 }
 
 func (t *attendTask) tile(s *scratch, i int) {
@@ -398,6 +399,7 @@ func (t *attendTask) softmax(s *scratch, f *flash, lane, i, w, keys int, logit, 
 		a.count = f.count
 	}
 	if out != nil {
+		a.ahead, a.aheadStep = t.ahead(f, (lane+i)/16)
 		t.class.tiles.softmaxPairs(a)
 	} else {
 		t.class.softmax(a)

@@ -15,10 +15,11 @@ DATA amxTiles<>+48(SB)/8, $0x1010101010101010
 DATA amxTiles<>+56(SB)/8, $0
 GLOBL amxTiles<>(SB), RODATA|NOPTR, $64
 
-// Fields of tileArgs: a 0, aRow 8, b 16, k 24, c 32, cRow 40, init 48, initRow 56, blocks 64.
+// Fields of tileArgs: a 0, aRow 8, b 16, k 24, c 32, cRow 40, init 48, initRow 56, blocks 64, ahead 72.
 
 // func amxGemm32(args *tileArgs)
 // Row blocks of 32 rows by 32 columns. Tiles 0-3 are sums, 4 and 5 rows of A, 6 and 7 columns of B.
+// Each step fetches 1 KiB of what comes next, if ahead is set: weights come from the third-level cache.
 TEXT ·amxGemm32(SB), NOSPLIT, $0-8
 	MOVQ args+0(FP), AX
 	LEAQ amxTiles<>(SB), R8
@@ -31,6 +32,7 @@ TEXT ·amxGemm32(SB), NOSPLIT, $0-8
 	MOVQ 56(AX), SI
 	MOVQ 64(AX), R15
 	MOVQ $128, R12
+	MOVQ 72(AX), R14
 block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x04; BYTE $0x33 // tileloadd (%rbx,%rsi,1), %tmm0
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x4c; BYTE $0x33; BYTE $0x40 // tileloadd 64(%rbx,%rsi,1), %tmm1
@@ -59,6 +61,26 @@ loop:
 	ADDQ $64, R13
 	ADDQ $64, R8
 	ADDQ $2048, R11
+	TESTQ R14, R14
+	JZ fetched
+	PREFETCHT1 0(R14)
+	PREFETCHT1 64(R14)
+	PREFETCHT1 128(R14)
+	PREFETCHT1 192(R14)
+	PREFETCHT1 256(R14)
+	PREFETCHT1 320(R14)
+	PREFETCHT1 384(R14)
+	PREFETCHT1 448(R14)
+	PREFETCHT1 512(R14)
+	PREFETCHT1 576(R14)
+	PREFETCHT1 640(R14)
+	PREFETCHT1 704(R14)
+	PREFETCHT1 768(R14)
+	PREFETCHT1 832(R14)
+	PREFETCHT1 896(R14)
+	PREFETCHT1 960(R14)
+	ADDQ $1024, R14
+fetched:
 	DECQ R9
 	JNZ loop
 	BYTE $0xc4; BYTE $0xa2; BYTE $0x7a; BYTE $0x4b; BYTE $0x04; BYTE $0x12 // tilestored %tmm0, (%rdx,%r10,1)

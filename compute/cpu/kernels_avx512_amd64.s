@@ -2853,7 +2853,7 @@ DATA kAVX512_3f800000<>+60(SB)/4, $0x3f800000
 GLOBL kAVX512_3f800000<>(SB), RODATA|NOPTR, $64
 
 // func softmaxPairsAVX512(args *byte)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·softmaxPairsAVX512(SB), NOSPLIT, $0-8
 	MOVQ    args+0(FP), AX
 	MOVQ    (AX), CX
@@ -2916,8 +2916,13 @@ found:
 	MOVQ        (AX), CX
 	MOVQ        16(AX), BX
 	MOVQ        64(AX), SI
+	MOVQ        72(AX), DI
+	MOVQ        80(AX), R8
 
 exp:
+	PREFETCHT0  (DI)
+	PREFETCHT0  64(DI)
+	ADDQ        R8, DI
 	VMOVUPS     (CX), Z2
 	VSUBPS      Z0, Z2, Z2
 	VMAXPS      Z2, Z1, Z2

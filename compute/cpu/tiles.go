@@ -39,6 +39,7 @@ type tileArgs struct {
 	init    unsafe.Pointer
 	initRow int
 	blocks  int
+	ahead   unsafe.Pointer // memory soon needed: 1 KiB for every step of every 32 rows; nil for none
 }
 
 func padded(n, to int) int { return (n + to - 1) / to * to }
@@ -99,6 +100,10 @@ func (t *linearTask) multiplyTiles(s *scratch, panel, panels, row, rows int, c u
 	for p := range panels {
 		s.tile = tileArgs{a: unsafe.Add(t.x, row*t.xRow), aRow: t.xRow, b: unsafe.Add(t.w.p, (panel+p)*pairBytes(t.w.in)), k: t.xRow / (2 * tileSize),
 			c: unsafe.Add(c, p*tileSize*4), cRow: cRow, init: unsafe.Add(bias, p*biasStep)}
+		// The panel that this thread probably takes next.
+		if next := panel + p + t.stride; next < t.class.panels(t.w.out) {
+			s.tile.ahead = unsafe.Add(t.w.p, next*pairBytes(t.w.in))
+		}
 		t.class.tiles.run(&s.tile, rows)
 	}
 }
@@ -162,6 +167,8 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 			hidden[i] = float32(math.Inf(-1))
 		}
 	}
+	last := parts[len(parts)-1]
+	f.next = last.first + last.n
 	for lane := 0; lane < f.lanes; lane += 16 {
 		i := lane / tileSize
 		half := lane % tileSize
@@ -173,4 +180,18 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 			c: acc, cRow: tileSize * 4, init: acc, initRow: tileSize * 4}
 		kernels.run(&s.tile, d)
 	}
+}
+
+// ahead names keys or values that the next block needs, for group i of 16 queries to fetch: a group passes
+// keyBlock/2 rows of 128 bytes. Wrong guesses cost nothing but bandwidth; behind the last row it stays on that row.
+func (t *attendTask) ahead(f *flash, i int) (p unsafe.Pointer, step int) {
+	pieces, next := t.headDim*2/128, f.next+i%2*keyBlock/2
+	from, piece := &t.keys, i/2
+	if piece >= pieces {
+		from, piece = &t.values, piece-pieces
+	}
+	if piece >= pieces || next+keyBlock/2 > from.rows {
+		return unsafe.Pointer(&zeros), 0
+	}
+	return unsafe.Add(from.at(f.h, next), piece*128), from.row
 }

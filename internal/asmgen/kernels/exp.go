@@ -42,7 +42,7 @@ func (s *ISA) expBy(c []float64, x, low reg.VecVirtual) reg.VecVirtual {
 const (
 	softS, softStride, softKeys, softCount = 0, 8, 16, 24
 	softMax, softSum, softRescale, softChg = 32, 40, 48, 56
-	softOut                                = 64
+	softOut, softAhead, softAheadStep      = 64, 72, 80
 )
 
 // Softmax writes the update of 16 queries, one a lane. With pairs the probabilities of two keys become one word of two
@@ -91,12 +91,13 @@ func (s *ISA) Softmax(pairs bool) {
 		VADDPS(f, sum[i], sum[i])
 		return f
 	}
-	var out reg.GPVirtual
+	var out, ahead, step reg.GPVirtual
 	if pairs {
-		out = field(a, softOut)
+		out, ahead, step = field(a, softOut), field(a, softAhead), field(a, softAheadStep)
 	}
 	Label("exp")
 	if pairs {
+		fetch(ahead, step)
 		s.pair(probability(0, Mem{Base: row}), probability(0, Mem{Base: row, Index: stride, Scale: 1}), Mem{Base: out})
 		LEAQ(Mem{Base: row, Index: stride, Scale: 2}, row)
 		ADDQ(stride, out)
@@ -113,6 +114,14 @@ func (s *ISA) Softmax(pairs bool) {
 	s.storeAll(sum, field(a, softSum))
 	VZEROUPPER()
 	RET()
+}
+
+// fetch asks for 128 bytes of the next block. Keys and values come from the third-level cache; fetched one by one, they hide
+// behind arithmetic.
+func fetch(ahead, step reg.GPVirtual) {
+	PREFETCHT0(Mem{Base: ahead})
+	PREFETCHT0(Mem{Base: ahead, Disp: 64})
+	ADDQ(step, ahead)
 }
 
 // storeAll stores registers one after the other.
