@@ -112,7 +112,7 @@ var badInput = []struct {
 	{"generate --cache lru", `--cache "lru": known are full, pose, tempcache, window`},
 	{"generate --cache full --window 3", "--window has no meaning with --cache full, only with window or tempcache or pose"},
 	{"generate --preset bold", `--preset "bold": known are balanced, exact, fast, paper, places`},
-	{"generate --threshold 0.5", "--threshold has no meaning with --cache window, only with tempcache"},
+	{"generate --threshold 0.5", "--threshold has no meaning with --cache pose, only with tempcache"},
 	{"generate --cache tempcache --budget 2f", "need at least 3"},
 	{"compare --frames 1", "--frames 1: must be between 2"},
 	{"compare --given 240", "--given 240: must be at least 1 and less than --frames 240"},

@@ -21,11 +21,11 @@ import (
 type policyFlags struct {
 	Preset *string `group:"policy" placeholder:"NAME" help:"What to keep and look at, as a whole: ${presets}. The flags below change parts of it."`
 
-	Cache         *string `group:"policy" placeholder:"KIND" help:"History that the model sees: ${policies} (full is unlimited: memory and time grow; tempcache merges what repeats; pose also reads frames made where the walker stands). Default: the model's own."`
+	Cache         *string `group:"policy" placeholder:"KIND" help:"History that the model sees: ${policies} (full is unlimited: memory and time grow; tempcache merges what repeats; pose also reads frames made where the walker stands). Default: pose for a model whose actions give one, else the model's window; window where --window or --anchor are given."`
 	Window        *int    `group:"policy" placeholder:"N" with:"cache=window,tempcache,pose" help:"Latest frames kept as they are. Default: the model's own; 2 of tempcache, 16 of pose."`
 	Anchor        *int    `group:"policy" aliases:"sink-size" placeholder:"N" with:"cache=window,tempcache" help:"First frames kept for ever. Default: the model's own, 0 of tempcache."`
 	LocalAttnSize *int    `group:"policy" placeholder:"N" with:"cache=window" help:"--window as Self-Forcing and LongLive count it: anchors and the chunk in work are part of it; -1 keeps everything."`
-	CacheBudget   *string `group:"policy" aliases:"budget" placeholder:"SIZE" with:"cache=tempcache,pose" help:"Most that the cache may hold, in latent frames (12f) or bytes (64MiB). Default: no bound for tempcache, 256MiB for pose."`
+	CacheBudget   *string `group:"policy" aliases:"budget" placeholder:"SIZE" with:"cache=tempcache,pose" help:"Most that the cache may hold, in latent frames (12f) or bytes (64MiB). Default: no bound for tempcache, 64MiB for pose."`
 
 	Threshold    *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine of two keys that are merged; 1 merges only equal ones. Default: 0.9."`
 	Search       *string  `group:"policy" placeholder:"HOW" with:"cache=tempcache" help:"How the nearest entry is found: exact, neighbours (near places of the picture), lsh, quant, or a matcher by name (lsh64, lsh10x4+1, quant8, pq8). Default: exact."`
@@ -202,7 +202,7 @@ func (f policyFlags) resolve(e *rollout.Engine) (c chosen, err error) {
 		c.Policy.Preset = *f.Preset
 		f = f.overlay(under)
 	}
-	kinds := map[string]string{"cache": "window", "self": "dense", "cross": "dense"}
+	kinds := map[string]string{"cache": f.defaultCache(e), "self": "dense", "cross": "dense"}
 	for name, choice := range map[string]*string{"cache": f.Cache, "self": f.Self, "cross": f.Cross} {
 		if choice != nil {
 			kinds[name] = *choice
@@ -241,6 +241,15 @@ func (f policyFlags) roll(e *rollout.Engine, kinds map[string]string, c *chosen)
 	c.describe(e)
 	c.Keeps, c.Policy.Cache = nil, "rolling window of 21 latent frames"
 	return nil
+}
+
+// defaultCache is the cache of a model where none is asked for: by pose where its actions give one, measured as the best by
+// "eval world" (docs/model/tinyworld.md), else the model's window. Flags that only a window has mean a window.
+func (f policyFlags) defaultCache(e *rollout.Engine) string {
+	if e.Advance == nil || f.Window != nil || f.Anchor != nil {
+		return "window"
+	}
+	return "pose"
 }
 
 // meaningful refuses flags that belong to other choices than those made.

@@ -64,7 +64,7 @@ func TestPoliciesAreWhatTheirItemsSay(t *testing.T) {
 		"preset:exact,cache=window,window=9": "window 9 + 0 anchor",
 		"preset:fast,cache=full":             "full", // the preset's budget belongs to its cache
 		"preset:fast,budget=9f":              strings.Replace(resolved(t, e, "fast").Policy.Cache, "12 frames", "9 frames", 1),
-		"pose:window=8,retrieve=3":           "pose: window 8 + 3 by pose, store 256 MiB",
+		"pose:window=8,retrieve=3":           "pose: window 8 + 3 by pose, store 64 MiB",
 	} {
 		if f, err := parsePolicy(strings.ReplaceAll(item, " ", "")); err != nil {
 			t.Errorf("%s: %v", item, err)
@@ -87,6 +87,27 @@ func TestPoliciesAreWhatTheirItemsSay(t *testing.T) {
 	}
 	if c := resolved(t, e, "tempcache:by-query"); c.Shows == nil {
 		t.Error("a cache that matches by query does not see queries")
+	}
+}
+
+func TestADefaultRemembersByPoseWhereActionsGiveOne(t *testing.T) {
+	e := openWorld(t)
+	two := 2
+	for _, c := range []struct {
+		flags policyFlags
+		want  string
+	}{
+		{policyFlags{}, "pose: window 16 + 2 by pose, store 64 MiB"},
+		{policyFlags{Window: &two}, "window 2 + 0 anchor"},
+		{policyFlags{Anchor: &two}, "window 32 + 2 anchor"},
+	} {
+		if got, err := c.flags.resolve(e); err != nil || got.Policy.Cache != c.want {
+			t.Errorf("%s: %s (%v), want %s", c.flags.text(), got.Policy.Cache, err, c.want)
+		}
+	}
+	e.Advance = nil
+	if got, err := (policyFlags{}).resolve(e); err != nil || got.Policy.Cache != "window 32 + 0 anchor" {
+		t.Errorf("without poses: %s (%v)", got.Policy.Cache, err)
 	}
 }
 

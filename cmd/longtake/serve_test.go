@@ -194,7 +194,7 @@ func TestServedPoliciesAreBoundedAndKnownBeforehand(t *testing.T) {
 		}
 		names = append(names, p.Name)
 	}
-	if !slices.Equal(names, []string{"window", "dense", "fast", "balanced", "pose"}) || len(list.Data[0].Actions) != int(world.StrafeLeft) {
+	if !slices.Equal(names, []string{"pose", "window", "dense", "fast", "balanced"}) || len(list.Data[0].Actions) != int(world.StrafeLeft) {
 		b, _ := json.Marshal(list)
 		t.Errorf("%s", b)
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // served are the policies that viewers may choose, all of them bounded.
-const served = "window; dense=window:window=240; fast=preset:fast; balanced=preset:balanced; pose=pose:budget=64MiB"
+const served = "pose; window; dense=window:window=240; fast=preset:fast; balanced=preset:balanced"
 
 // keyActions are the keys of the embedded page, by KeyboardEvent.code.
 var keyActions = map[string]world.Action{
