@@ -10,8 +10,15 @@ import (
 	"longtake/compute/cuda"
 )
 
-// kernels names the devices that goldens run on: every class of the CPU, and a GPU in bfloat16 and in float32.
-func kernels() []string { return append(cpu.Kernels(), "cuda", "cuda-float32") }
+// kernels names the devices that goldens run on: every class of the CPU, with -short the best alone, and a GPU in bfloat16 and in
+// float32.
+func kernels() []string {
+	classes := cpu.Kernels()
+	if testing.Short() {
+		classes = classes[:1]
+	}
+	return append(classes, "cuda", "cuda-float32")
+}
 
 // openDevice opens one of kernels, or the CPU's best for "". Without a GPU its tests are skipped, or fail if
 // LONGTAKE_REQUIRE_GPU is set.

@@ -101,6 +101,9 @@ func TestRefreshAfterEviction(t *testing.T) {
 	for _, refresh := range []rollout.Refresh{rollout.NoRefresh, rollout.RefreshChunks, rollout.RefreshWindow} {
 		for _, w := range []kvcache.Window{{Anchor: 3, Recent: 6}, {Anchor: 3, Recent: 6, Near: true}} {
 			t.Run(fmt.Sprint(refresh, " ", w), func(t *testing.T) {
+				if testing.Short() && !w.Near {
+					t.Skip("slow")
+				}
 				r := rollout.Request{Seed: 3, Cache: w, Refresh: refresh}
 				a, b := session(t, e, r), overlapped(t, e, r)
 				want, err := e.SessionBytes(r)
