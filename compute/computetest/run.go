@@ -66,6 +66,7 @@ var exams = []struct {
 	{"attend extremes", examAttendExtremes},
 	{"attend laws", examAttendLaws},
 	{"attend merged counts", examAttendCounts},
+	{"match", examMatch},
 	{"add norm", examAddNorm},
 	{"norm rope", examNormRope},
 	{"attend biased", examBiased},
