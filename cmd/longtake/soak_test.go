@@ -4,211 +4,322 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net"
+	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"longtake/api"
 	"longtake/client"
-	"longtake/serve"
 )
 
-// program starts "longtake serve" as a process of its own and waits until it answers.
-func program(t *testing.T, args ...string) (*exec.Cmd, *client.Client) {
+// These measure a server as a process of its own and take minutes; dev/soak.sh runs them. Without LONGTAKE_SOAK they are skipped.
+
+// soaking returns how long to measure.
+func soaking(t *testing.T) time.Duration {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"serve", "--listen", addr, "--load", "0", "--device", "cpu"}, args...)...)
-	cmd.Env = append(os.Environ(), asProgram+"=1")
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	c := &client.Client{URL: "http://" + addr}
-	for deadline := time.Now().Add(time.Minute); ; {
-		if _, err := c.Models(t.Context()); err == nil {
-			return cmd, c
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the server does not answer")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-}
-
-// frames reads n frames of a player.
-func frames(t *testing.T, p *client.Player, n int) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-	defer cancel()
-	for n > 0 {
-		m, err := p.Next(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m.Frame != nil {
-			n--
-		}
-	}
-}
-
-func TestWhatAKilledServerLeavesCanBeReadAndATerminatedOneEndsWell(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("signals are not the same there")
-	}
-	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		data := t.TempDir()
-		cmd, c := program(t, "--data", data, "--quiet")
-		x, err := c.CreateSession(t.Context(), api.SessionRequest{Seed: 5})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p, err := c.Watch(t.Context(), x.ID, "jpeg")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Send(t.Context(), api.Control{Type: "record", Record: true}); err != nil {
-			t.Fatal(err)
-		}
-		// Fragments reach the disk every second or two; under the race detector, or on a busy machine, later.
-		began := time.Now()
-		for size := int64(0); size < 1000 && time.Since(began) < time.Minute; {
-			frames(t, p, 1)
-			if tapes, _ := filepath.Glob(filepath.Join(data, "recordings", "*.webm*")); len(tapes) == 1 {
-				if info, err := os.Stat(tapes[0]); err == nil {
-					size = info.Size()
-				}
-			}
-		}
-		if err := cmd.Process.Signal(signal); err != nil {
-			t.Fatal(err)
-		}
-		err = cmd.Wait()
-		if signal == syscall.SIGTERM && err != nil {
-			t.Errorf("after SIGTERM: %v", err)
-		}
-		p.Cut()
-		in, err := os.Open(filepath.Join(data, "logs", x.ID+".jsonl"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		events, err := serve.ReadLog(in, 1000)
-		in.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if whole := events[len(events)-1].Type == "end"; whole != (signal == syscall.SIGTERM) {
-			t.Errorf("%v: the log's end is there: %v", signal, whole)
-		}
-		tapes, err := filepath.Glob(filepath.Join(data, "recordings", "*.webm"))
-		if err != nil || len(tapes) != 1 {
-			t.Fatalf("%v: recordings %v, %v", signal, tapes, err)
-		}
-		if info, err := os.Stat(tapes[0]); err != nil || info.Size() < 1000 {
-			t.Errorf("%v: the recording has %d bytes", signal, info.Size())
-		}
-	}
-}
-
-// TestSoak plays for LONGTAKE_SOAK (such as 30m) and reports rate, intervals, late frames, delay and memory; LONGTAKE_SOAK_FPS is
-// the rate asked for, LONGTAKE_SOAK_VIEWERS how many watch. LONGTAKE_SOAK=30m is the soak of a release.
-func TestSoak(t *testing.T) {
 	length, err := time.ParseDuration(os.Getenv("LONGTAKE_SOAK"))
 	if err != nil {
 		t.Skip("LONGTAKE_SOAK says for how long, such as 30m")
 	}
-	fps := os.Getenv("LONGTAKE_SOAK_FPS")
-	viewers, _ := strconv.Atoi(os.Getenv("LONGTAKE_SOAK_VIEWERS"))
+	return length
+}
+
+// sample is what one viewer saw.
+type sample struct {
+	intervals, delays []float64 // milliseconds, sorted
+	late, stages      float64   // late frames; mean milliseconds of a chunk
+	length            time.Duration
+}
+
+func (s sample) fps() float64 { return float64(len(s.intervals)) / s.length.Seconds() }
+
+func (s sample) String() string {
+	n := max(1, len(s.intervals))
+	return fmt.Sprintf("%d frames in %v: %.2f fps, chunk %.1f ms, interval p50 %.1f p99 %.1f max %.1f ms, %.0f late (%.2f %%), key to picture p50 %.1f p99 %.1f ms",
+		len(s.intervals), s.length.Round(time.Second), s.fps(), s.stages/float64(n), at(s.intervals, .5), at(s.intervals, .99), at(s.intervals, 1), s.late,
+		100*s.late/float64(n), at(s.delays, .5), at(s.delays, .99))
+}
+
+// at is the q-th quantile of sorted numbers.
+func at(v []float64, q float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	return v[min(len(v)-1, int(q*float64(len(v))))]
+}
+
+// observe reads the frames of a player for a while and presses a key every second; each is called now and then.
+func observe(t *testing.T, p *client.Player, length time.Duration, each func()) (s sample) {
+	start := time.Now()
+	last, pressed, asked := time.Time{}, start, start
+	first := -1
+	for down := false; time.Since(start) < length; {
+		if time.Since(pressed) > time.Second {
+			pressed, down = time.Now(), !down
+			keys := []string{}
+			if down {
+				keys = []string{"KeyW"}
+			}
+			if err := p.Send(t.Context(), api.Control{Type: "keys", Keys: keys, Time: float64(time.Since(start)) / 1e6}); err != nil {
+				t.Error(err)
+				return s
+			}
+		}
+		m, err := p.Next(t.Context())
+		if err != nil {
+			t.Error(err)
+			return s
+		}
+		if m.Frame == nil {
+			continue
+		}
+		now := time.Now()
+		if first < 0 {
+			first = m.Frame.Late
+		} else {
+			s.intervals = append(s.intervals, now.Sub(last).Seconds()*1000)
+		}
+		last = now
+		s.late = float64(m.Frame.Late - first)
+		s.stages += m.Frame.GenMS
+		if m.Frame.Echo > 0 {
+			s.delays = append(s.delays, float64(now.Sub(start))/1e6-m.Frame.Echo)
+		}
+		if each != nil && time.Since(asked) > 5*time.Second {
+			asked = now
+			each()
+		}
+	}
+	s.length = time.Since(start)
+	slices.Sort(s.intervals)
+	slices.Sort(s.delays)
+	return s
+}
+
+// TestSoak plays for LONGTAKE_SOAK at LONGTAKE_SOAK_FPS (20) and reports rate, intervals, late frames, delay, and the slope of
+// resident memory after a fifth of the time. LONGTAKE_STRICT=1 makes what is promised a condition.
+func TestSoak(t *testing.T) {
+	length := soaking(t)
+	fps := 20.0
+	if v, err := strconv.ParseFloat(os.Getenv("LONGTAKE_SOAK_FPS"), 64); err == nil {
+		fps = v
+	}
 	cmd, c := program(t, "--data", t.TempDir(), "--quiet")
-	began := time.Now()
-	p, err := c.Play(t.Context(), url.Values{"fps": {fps}, "format": {"jpeg"}})
+	p, err := c.Play(t.Context(), url.Values{"fps": {fmt.Sprint(fps)}, "format": {"jpeg"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	frames(t, p, 1)
-	t.Logf("first picture after %v", time.Since(began).Round(time.Millisecond))
 	frames(t, p, 40) // the cache is full
+	var hours, sizes []float64
+	start := time.Now()
+	s := observe(t, p, length, func() {
+		hours, sizes = append(hours, time.Since(start).Hours()), append(sizes, float64(resident(cmd.Process.Pid))/(1<<20))
+	})
+	t.Log(s)
+	t.Logf("p99 interval %.2f of nominal, key to picture p99 %.2f frames", at(s.intervals, .99)*fps/1000, at(s.delays, .99)*fps/1000)
+	if len(sizes) < 10 {
+		return
+	}
+	warm := len(sizes) / 5
+	t.Logf("resident memory: %.1f MiB at first, %.1f after warm-up, %.1f at the end, most %.1f; slope after warm-up %.2f MiB/h",
+		sizes[0], sizes[warm], sizes[len(sizes)-1], slices.Max(sizes), slope(hours[warm:], sizes[warm:]))
+	if os.Getenv("LONGTAKE_STRICT") == "" {
+		return
+	}
+	if s.fps() < 0.995*fps || at(s.intervals, .99)*fps/1000 > 1.5 || s.late > 0.005*float64(len(s.intervals)) || at(s.delays, .99)*fps/1000 > 2.1 {
+		t.Error("rate, intervals, late frames or delay are not as promised")
+	}
+	if length >= 30*time.Minute && slope(hours[warm:], sizes[warm:]) > 1 {
+		t.Error("memory grows")
+	}
+}
+
+// slope of the least-squares line.
+func slope(x, y []float64) float64 {
+	var mx, my, xy, xx float64
+	for i := range x {
+		mx, my = mx+x[i]/float64(len(x)), my+y[i]/float64(len(x))
+	}
+	for i := range x {
+		xy, xx = xy+(x[i]-mx)*(y[i]-my), xx+(x[i]-mx)*(x[i]-mx)
+	}
+	return xy / xx
+}
+
+// TestTwentyViewers measures a session that runs as fast as the engine can, with one viewer and with twenty in turn.
+func TestTwentyViewers(t *testing.T) {
+	length := soaking(t)
+	_, c := program(t, "--data", t.TempDir(), "--quiet")
+	p, err := c.Play(t.Context(), url.Values{"fps": {fmt.Sprint(api.MaxFPS)}, "format": {"jpeg"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames(t, p, 60)
 	list, err := c.Sessions(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range viewers {
-		watch(t, c, list.Data[0].ID)
-	}
-	var intervals, delays []float64
-	var sizes []int64
-	late, first := 0, -1
-	start, last, measured := time.Now(), time.Now(), time.Now()
-	for i := 0; time.Since(start) < length; i++ {
-		if i%20 == 0 {
-			keys := []string{}
-			if i%40 == 0 {
-				keys = []string{"KeyW"}
-			}
-			if err := p.Send(t.Context(), api.Control{Type: "keys", Keys: keys, Time: float64(time.Since(start)) / 1e6}); err != nil {
+	var one, twenty []float64
+	var seen atomic.Int64
+	for range 3 {
+		one = append(one, observe(t, p, length/6, nil).fps())
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 19 {
+			v, err := c.Watch(ctx, list.Data[0].ID, "jpeg")
+			if err != nil {
 				t.Fatal(err)
 			}
+			all.Go(func() {
+				defer v.Cut()
+				for {
+					m, err := v.Next(ctx)
+					if err != nil {
+						return
+					}
+					if m.Frame != nil {
+						seen.Add(1)
+					}
+				}
+			})
+		}
+		twenty = append(twenty, observe(t, p, length/6, nil).fps())
+		cancel()
+		all.Wait()
+	}
+	a, b := mean(one), mean(twenty)
+	t.Logf("one viewer %.2f fps %.2f, twenty %.2f fps %.2f: %.1f %% less; the others saw %d frames", a, one, b, twenty, 100*(1-b/a), seen.Load())
+	if os.Getenv("LONGTAKE_STRICT") != "" && b < 0.9*a {
+		t.Error("twenty viewers cost more than 10 %")
+	}
+}
+
+func mean(v []float64) (m float64) {
+	for _, x := range v {
+		m += x / float64(len(v))
+	}
+	return m
+}
+
+// TestOverload asks for four times the sessions that fit and measures those that are served.
+func TestOverload(t *testing.T) {
+	length := soaking(t)
+	fps := 10.0
+	if v, err := strconv.ParseFloat(os.Getenv("LONGTAKE_OVERLOAD_FPS"), 64); err == nil {
+		fps = v
+	}
+	cmd, c := program(t, "--data", t.TempDir(), "--quiet", "--load", "0.8")
+	base := resident(cmd.Process.Pid)
+	var served []*client.Player
+	refused := 0
+	for len(served) == 0 || len(served)+refused < 4*len(served) || refused == 0 {
+		p, err := c.Play(t.Context(), url.Values{"fps": {fmt.Sprint(fps)}, "format": {"jpeg"}})
+		if err != nil {
+			t.Fatal(err)
 		}
 		m, err := p.Next(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if m.Frame == nil {
+		if m.Notice.Type == "error" {
+			if refused++; m.Notice.RetryAfter <= 0 || m.Notice.Error.Type != api.Overloaded {
+				t.Errorf("%+v", m.Notice)
+			}
+			p.Cut()
 			continue
 		}
-		if first < 0 {
-			first = m.Frame.Late
-		}
-		late = m.Frame.Late - first
-		now := time.Now()
-		intervals = append(intervals, now.Sub(last).Seconds()*1000)
-		last = now
-		if m.Frame.Echo > 0 {
-			delays = append(delays, float64(now.Sub(start))/1e6-m.Frame.Echo)
-		}
-		if time.Since(measured) > 5*time.Second || len(sizes) == 0 {
-			measured = now
-			sizes = append(sizes, resident(cmd.Process.Pid))
+		defer p.Cut()
+		frames(t, p, 20)
+		served = append(served, p)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var others, all sync.WaitGroup
+	var asked atomic.Int64
+	for range 3 * len(served) { // and they go on asking
+		others.Go(func() {
+			for ctx.Err() == nil {
+				p, err := c.Play(ctx, url.Values{"fps": {fmt.Sprint(fps)}})
+				if err == nil {
+					_, _ = p.Next(ctx)
+					p.Cut()
+				}
+				asked.Add(1)
+				time.Sleep(100 * time.Millisecond)
+			}
+		})
+	}
+	samples := make([]sample, len(served))
+	for i, p := range served {
+		all.Go(func() { samples[i] = observe(t, p, length, nil) })
+	}
+	health := beat(t, c.URL, length)
+	all.Wait()
+	cancel()
+	others.Wait()
+	t.Logf("%d sessions of %g fps served, %d refused at first, %d times later", len(served), fps, refused, asked.Load())
+	for _, s := range samples {
+		t.Log(s)
+		if os.Getenv("LONGTAKE_STRICT") != "" && s.fps() < 0.95*fps {
+			t.Error("a served session lost more than 5 % of its rate")
 		}
 	}
-	slices.Sort(intervals)
-	slices.Sort(delays)
-	at := func(v []float64, q float64) float64 { return v[min(len(v)-1, int(q*float64(len(v))))] }
-	t.Logf("%d frames in %v: %.2f fps, interval p50 %.1f p99 %.1f max %.1f ms, %d late (%.2f %%), key to picture p50 %.1f p99 %.1f ms", len(intervals), length,
-		float64(len(intervals))/length.Seconds(), at(intervals, .5), at(intervals, .99), at(intervals, 1), late, 100*float64(late)/float64(len(intervals)),
-		at(delays, .5), at(delays, .99))
-	t.Logf("resident memory: %.1f MiB after warm-up, %.1f MiB at the end", float64(sizes[0])/(1<<20), float64(sizes[len(sizes)-1])/(1<<20))
+	t.Logf("/healthz p50 %.1f p99 %.1f max %.1f ms; resident %.0f MiB before, %.0f after", at(health, .5), at(health, .99), at(health, 1),
+		float64(base)/(1<<20), float64(resident(cmd.Process.Pid))/(1<<20))
+	if os.Getenv("LONGTAKE_STRICT") != "" && at(health, 1) > 100 {
+		t.Error("/healthz took more than 100 ms")
+	}
 }
 
-// watch reads the frames of a session until the test ends.
-func watch(t *testing.T, c *client.Client, id string) {
-	t.Helper()
-	v, err := c.Watch(t.Context(), id, "jpeg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { v.Cut() })
-	go func() {
-		for {
-			if _, err := v.Next(t.Context()); err != nil {
-				return
-			}
+// beat asks for /healthz ten times a second, and returns the times in milliseconds, sorted.
+func beat(t *testing.T, address string, length time.Duration) (took []float64) {
+	for start := time.Now(); time.Since(start) < length; time.Sleep(100 * time.Millisecond) {
+		began := time.Now()
+		a, err := http.Get(address + "/healthz")
+		if err != nil || a.StatusCode != http.StatusOK {
+			t.Errorf("healthz: %v", err)
+			return took
 		}
-	}()
+		a.Body.Close()
+		took = append(took, time.Since(began).Seconds()*1000)
+	}
+	slices.Sort(took)
+	return took
+}
+
+// TestFirstPictureAfterStart measures from the start of the process to the first picture, and from a request to the first picture
+// of a warm server.
+func TestFirstPictureAfterStart(t *testing.T) {
+	soaking(t)
+	var cold, warm []float64
+	for range 5 {
+		began := time.Now()
+		_, c := program(t, "--no-data", "--quiet")
+		p, err := c.Play(t.Context(), url.Values{"format": {"jpeg"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		frames(t, p, 2) // the first is the start frame
+		cold = append(cold, time.Since(began).Seconds()*1000)
+		p.Cut()
+		began = time.Now()
+		if p, err = c.Play(t.Context(), url.Values{"format": {"jpeg"}}); err != nil {
+			t.Fatal(err)
+		}
+		frames(t, p, 2)
+		warm = append(warm, time.Since(began).Seconds()*1000)
+		p.Cut()
+	}
+	t.Logf("ms from the start of the process to the first made picture: %.0f; of a warm server: %.0f", cold, warm)
+	if os.Getenv("LONGTAKE_STRICT") != "" && (slices.Max(cold) > 2000 || slices.Max(warm) > 1000) {
+		t.Error("too slow")
+	}
 }
 
 // resident is the memory of a process, 0 where it is not known.
