@@ -23,6 +23,7 @@ import (
 //	reset    begin again with Seed and Start
 //	fps      FPS
 //	record   Record on or off
+//	map      Map on or off: this viewer wants the map of every view
 //	ping     nothing; the answer carries Time back
 type Control struct {
 	Type string `json:"type"`
@@ -40,6 +41,7 @@ type Control struct {
 	Start  string   `json:"start,omitempty"`
 	FPS    float64  `json:"fps,omitempty"`
 	Record bool     `json:"record,omitempty"`
+	Map    bool     `json:"map,omitempty"`
 }
 
 // ParseControl reads and checks a message. Errors are for the sender.
@@ -75,7 +77,7 @@ func (c *Control) check() error {
 		}
 	case "fps":
 		return CheckFPS(c.FPS)
-	case "action", "compare", "pause", "reset", "record", "ping":
+	case "action", "compare", "pause", "reset", "record", "map", "ping":
 	default:
 		return fmt.Errorf("unknown type %.32q of message", c.Type)
 	}
@@ -120,6 +122,7 @@ func Strict(b []byte, v any) error {
 //	received  the control ID has arrived
 //	applied   the control ID, of type Control, counts from Chunk on; Unknown are words that the model does not know
 //	state     the Session has changed
+//	map       a Map of a view, a few times a second for viewers that asked for it; the newest takes the place of unread ones
 //	error     Error, of control ID if that is not 0
 //	pong      answers ping
 //	end       the session has ended for Reason
@@ -137,6 +140,24 @@ type Notice struct {
 	Reason          string   `json:"reason,omitempty"`
 	RetryAfter      float64  `json:"retry_after,omitempty"`
 	Error           *Error   `json:"error,omitempty"`
+	Map             *Map     `json:"map,omitempty"`
+}
+
+// Map says where in the frame the tokens lie that a view's cache keeps, and where its queries look. The grids are Rows by Columns
+// tokens, row by row.
+type Map struct {
+	View    int    `json:"view"`
+	Chunk   int    `json:"chunk"`
+	Policy  string `json:"policy"`
+	Rows    int    `json:"rows"`
+	Columns int    `json:"columns"`
+	// Kept keys are tokens as they were; Merged tokens are part of a key that stands for several. Both are counts of the newest
+	// view, mean over layers and heads, by the place of a key's newest token.
+	Kept   []float32 `json:"kept"`
+	Merged []float32 `json:"merged"`
+	// Attended is the share of self attention in each place, a running mean over layers and heads; the sum is 1, or 0 before the
+	// first chunk.
+	Attended []float32 `json:"attended"`
 }
 
 // FrameHeader stands before the image of every frame.

@@ -34,7 +34,7 @@ func (e *Engine) refreshFor(r Request) Refresh {
 	return e.Refresh
 }
 
-func dense(r Request) bool { return r.Self == attention.Dense{} && r.Cross == attention.Dense{} }
+func dense(r Request) bool { return attention.Whole(r.Self) && attention.Whole(r.Cross) }
 
 // newRenewal checks what a request wants.
 func newRenewal(e *Engine, r Request) (n renewal, err error) {

@@ -351,3 +351,12 @@ func (s *Session) Close() {
 		s.dq = nil
 	}
 }
+
+// Chart lists the keys in view, see kvcache.Charted; it returns false if the cache cannot say.
+func (s *Session) Chart(layer, head int, f func(key, token, stands int)) bool {
+	c, ok := s.cache.(kvcache.Charted)
+	if ok {
+		c.Chart(layer, head, f)
+	}
+	return ok
+}

@@ -104,6 +104,7 @@ type toyLine struct {
 	chunk  int
 	latent []float32
 	closed bool
+	looks  bool
 
 	unknown []text.Unknown
 }
@@ -160,6 +161,13 @@ func (l *toyLine) Unknown() []text.Unknown { return l.unknown }
 func (l *toyLine) Stats() kvcache.Stats    { return kvcache.Stats{Bytes: 1000, Tokens: float64(l.chunk)} }
 func (l *toyLine) Times() rollout.Times    { return rollout.Times{Denoise: l.toy.delay} }
 func (l *toyLine) Heading() int            { return l.chunk % 30 }
+func (l *toyLine) Look(on bool)            { l.looks = on }
+func (l *toyLine) Map() *api.Map {
+	if !l.looks {
+		return nil
+	}
+	return &api.Map{Rows: 1, Columns: 2, Kept: []float32{float32(l.chunk), 0}, Merged: []float32{0, 1}, Attended: []float32{0.25, 0.75}}
+}
 func (l *toyLine) Close() {
 	if !l.closed {
 		l.closed = true

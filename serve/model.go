@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"longtake/api"
 	"longtake/kvcache"
 	"longtake/rollout"
 	"longtake/text"
@@ -25,6 +26,10 @@ type Timeline interface {
 	Stats() kvcache.Stats
 	Times() rollout.Times
 	Heading() int
+	// Look asks for Map, which costs a little in every chunk, or no longer. Map adds up what the cache holds and where queries
+	// looked, by place in the frame; nil if the policy cannot say. The frames are the same with and without.
+	Look(on bool)
+	Map() *api.Map
 	Close()
 }
 

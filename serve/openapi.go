@@ -97,7 +97,7 @@ func schema(t reflect.Type, schemas object) object {
 		return object{"type": "integer"}
 	case reflect.Uint64:
 		return object{"type": "integer", "minimum": 0}
-	case reflect.Float64:
+	case reflect.Float32, reflect.Float64:
 		return object{"type": "number"}
 	case reflect.Map:
 		return object{"type": "object", "additionalProperties": schema(t.Elem(), schemas)}

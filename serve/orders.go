@@ -17,6 +17,10 @@ func (s *Session) control(v *viewer, c api.Control) {
 	case c.Type == "ping":
 		v.tell(api.Notice{Type: "pong", ID: c.ID, Time: c.Time})
 		return
+	case c.Type == "map": // the viewer's own matter: nothing of the session changes
+		v.want(c.Map)
+		v.tell(api.Notice{Type: "applied", ID: c.ID, Control: c.Type})
+		return
 	case c.Type == "action" && c.Action != "":
 		a, err := s.model.action(c.Action)
 		if err != nil {

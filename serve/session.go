@@ -272,7 +272,37 @@ func (s *Session) advance(ctx context.Context) error {
 	for _, r := range in.receipts {
 		r.to.tell(api.Notice{Type: "applied", ID: r.id, Control: r.control, Chunk: m.chunk})
 	}
+	s.chart(m.chunk)
 	return s.publish(ctx, m, in.receipts)
+}
+
+// mapEvery is how many chunks lie between two maps.
+const mapEvery = 4
+
+// chart gives a map of every view to the viewers that want one.
+func (s *Session) chart(chunk int) {
+	s.mu.Lock()
+	var wanting []*viewer
+	for v := range s.viewers {
+		if v.mapped() {
+			wanting = append(wanting, v)
+		}
+	}
+	s.mu.Unlock()
+	for i, v := range s.scene.views {
+		v.Look(len(wanting) > 0)
+		if len(wanting) == 0 || chunk%mapEvery != 0 {
+			continue
+		}
+		m := v.Map()
+		if m == nil {
+			continue
+		}
+		m.View, m.Chunk, m.Policy = i, chunk, v.name
+		for _, to := range wanting {
+			to.chart(m)
+		}
+	}
 }
 
 // countCache tells the server how large the caches are.

@@ -234,6 +234,11 @@ func (s *Server) tell(ctx context.Context, c *websocket.Conn, v *viewer, d diale
 				return
 			}
 		}
+		for _, m := range p.maps {
+			if m != nil && s.sendNotice(ctx, c, &api.Notice{Type: "map", Map: m}) != nil {
+				return
+			}
+		}
 		for _, pic := range p.frames {
 			if pic == nil {
 				continue

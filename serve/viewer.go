@@ -20,6 +20,8 @@ type viewer struct {
 	notices []api.Notice
 	over    bool // no more comes
 	lost    bool // notices overflowed
+	maps    [2]*api.Map
+	wants   bool // maps
 }
 
 // maxNotices is how many receipts a viewer may leave unread.
@@ -50,6 +52,33 @@ func (v *viewer) offer(p *picture) {
 	v.nudge()
 }
 
+// want turns the map on or off.
+func (v *viewer) want(on bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.wants = on
+}
+
+// chart puts a map into the mailbox if it is wanted. It never waits.
+func (v *viewer) chart(m *api.Map) {
+	v.mu.Lock()
+	wanted := v.wants
+	if wanted {
+		v.maps[m.View&1] = m
+	}
+	v.mu.Unlock()
+	if wanted {
+		v.nudge()
+	}
+}
+
+// mapped reports whether the viewer wants maps.
+func (v *viewer) mapped() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.wants
+}
+
 // tell adds a notice. It never waits.
 func (v *viewer) tell(n api.Notice) {
 	v.mu.Lock()
@@ -76,14 +105,15 @@ type parcel struct {
 	frames  [2]*picture
 	echo    float64
 	dropped int
+	maps    [2]*api.Map
 }
 
 // fetch waits for something new. It returns false after the end, and errSlow if notices were lost.
 func (v *viewer) fetch(ctx context.Context) (p parcel, more bool, err error) {
 	for {
 		v.mu.Lock()
-		p = parcel{v.notices, v.frames, v.echo, v.dropped}
-		v.notices, v.frames = nil, [2]*picture{}
+		p = parcel{v.notices, v.frames, v.echo, v.dropped, v.maps}
+		v.notices, v.frames, v.maps = nil, [2]*picture{}, [2]*api.Map{}
 		if p.frames[0] != nil {
 			v.echo = 0
 		}
@@ -92,7 +122,7 @@ func (v *viewer) fetch(ctx context.Context) (p parcel, more bool, err error) {
 		switch {
 		case lost:
 			return p, false, errSlow
-		case len(p.notices) > 0 || p.frames[0] != nil || p.frames[1] != nil:
+		case len(p.notices) > 0 || p.frames[0] != nil || p.frames[1] != nil || p.maps[0] != nil || p.maps[1] != nil:
 			return p, true, nil
 		case over:
 			return p, false, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -121,6 +122,65 @@ func TestTheEmbeddedModelIsPlayedOverAWebSocket(t *testing.T) {
 				t.Fatalf("%+v", m.Frame)
 			}
 			return
+		}
+	}
+}
+
+func TestMapsOfTheEmbeddedModelAddUp(t *testing.T) {
+	_, c := hosted(t, serve.Options{})
+	sums := map[string]string{}
+	for _, on := range []bool{false, true} {
+		p, err := c.Play(t.Context(), url.Values{"seed": {"3"}, "fps": {"60"}, "format": {"raw"}, "compare": {"fast"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Send(t.Context(), api.Control{Type: "map", Map: on}); err != nil {
+			t.Fatal(err)
+		}
+		maps := map[string]*api.Map{}
+		for chunk := 0; chunk < 18; {
+			m, err := p.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m.Frame != nil {
+				if chunk = m.Frame.Chunk; m.Frame.GenMS == 0 {
+					continue // the start frame
+				}
+				if key := fmt.Sprint(m.Frame.Frame, m.Frame.View); sums[key] == "" {
+					sums[key] = string(m.Image)
+				} else if sums[key] != string(m.Image) {
+					t.Fatalf("frame %s is another with a map", key)
+				}
+			} else if m.Notice.Type == "map" {
+				maps[m.Notice.Map.Policy] = m.Notice.Map
+			}
+		}
+		p.Cut()
+		if !on {
+			continue
+		}
+		sum := func(v []float32) (s float64) {
+			for _, x := range v {
+				s += float64(x)
+			}
+			return s
+		}
+		for _, policy := range []string{"window", "fast"} {
+			m := maps[policy]
+			if m == nil || m.Rows != 8 || m.Columns != 8 || len(m.Attended) != 64 {
+				t.Fatalf("%s: %+v", policy, m)
+			}
+			if a := sum(m.Attended); math.Abs(a-1) > 1e-3 {
+				t.Errorf("%s: shares of attention add up to %v", policy, a)
+			}
+			// Every token so far is in view, itself or as part of another.
+			if got, want := sum(m.Kept)+sum(m.Merged), float64(64*(m.Chunk+2)); policy == "fast" && math.Abs(got-want) > 64 {
+				t.Errorf("%s: %v tokens in chunk %d, not %v", policy, got, m.Chunk, want)
+			}
+			if merged := sum(m.Merged) > 0; merged != (policy == "fast") {
+				t.Errorf("%s: %v merged tokens", policy, sum(m.Merged))
+			}
 		}
 	}
 }

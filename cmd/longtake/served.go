@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"longtake/attention"
 	"longtake/rollout"
 	"longtake/serve"
 	"longtake/video"
@@ -145,6 +146,11 @@ func (p *planner) plan(s serve.Setup) (out serve.Plan, err error) {
 	}
 	c := p.chosen[s.Policy]
 	r := c.Request(rollout.Request{Seed: s.Seed, Steps: s.Steps, Prompt: episode.Prompt()})
+	if r.Self == nil {
+		r.Self = attention.Dense{}
+	}
+	inner := r.Self
+	r.Self = &attention.Gaze{Inner: inner} // for its bytes; every timeline has its own
 	if s.Prompt != nil {
 		r.Prompt = *s.Prompt
 	}
@@ -170,11 +176,13 @@ func (p *planner) plan(s serve.Setup) (out serve.Plan, err error) {
 	}
 	out.Prompt, out.Policy, out.Start = r.Prompt, about(c), r.Start
 	open := func(ctx context.Context, r rollout.Request) (serve.Timeline, error) {
+		gaze := &attention.Gaze{Inner: inner}
+		r.Self = gaze
 		s, err := p.engine.NewSession(ctx, r)
 		if err != nil {
 			return nil, err
 		}
-		return s, nil
+		return newCharted(s, gaze, p.engine.CacheShape), nil
 	}
 	out.Open = func(ctx context.Context) (serve.Timeline, error) { return open(ctx, r) }
 	out.Resume = func(ctx context.Context, heading int) (serve.Timeline, error) {

@@ -15,7 +15,7 @@ const state = {
 window.longtake = state;
 
 function newView(i) {
-  return { canvas: $('screen' + i), draw: $('screen' + i).getContext('2d'), busy: false, next: null, shown: 0, times: [] };
+  return { canvas: $('screen' + i), draw: $('screen' + i).getContext('2d'), map: null, maps: 0, busy: false, next: null, shown: 0, times: [] };
 }
 
 function say(message, bad) {
@@ -171,6 +171,7 @@ function notice(n) {
       show(n.session);
       if (n.prompt !== undefined) setPrompt(n.prompt);
       say(state.note);
+      if ($('overlay').value) tell({ type: 'map', map: true });
       break;
     case 'applied':
       state.waiting.delete(n.id);
@@ -183,6 +184,11 @@ function notice(n) {
     case 'state':
       show(n.session);
       if (n.prompt !== undefined && document.activeElement !== $('prompt')) setPrompt(n.prompt);
+      break;
+    case 'map':
+      state.views[n.map.view].map = n.map;
+      state.views[n.map.view].maps++;
+      drawMaps();
       break;
     case 'end':
       say('ended: ' + n.reason, true);
@@ -243,7 +249,7 @@ function measure(view, head) {
   const seen = view.times.length > 1 ? 1000 * (view.times.length - 1) / (now - view.times[0]) : 0;
   if (head.gen_ms === 0) return; // a start frame
   text('name' + head.view, head.policy);
-  text('facts' + head.view, `${head.gen_ms.toFixed(0)} ms · ${size(head.cache_bytes)} · ${Math.round(head.cache_tokens)} tokens` +
+  text('facts' + head.view, `${(head.fps || seen).toFixed(1)} fps · ${head.gen_ms.toFixed(0)} ms · ${size(head.cache_bytes)} · ${Math.round(head.cache_tokens)} tokens` +
     (head.psnr ? ` · ${head.psnr >= 99 ? 'equal' : head.psnr.toFixed(1) + ' dB'}` : ''));
   if (head.view !== 0) return;
   state.shown++;
@@ -294,6 +300,53 @@ function heads() {
   text('merged', `${head.policy}: at most ${most} tokens a head; ${head.merged || 0} merged, ${head.evicted || 0} forgotten so far`);
 }
 
+// ---- the map
+
+// heat is a colour for 0 to 1 that lets the picture through where little is.
+function heat(x) {
+  const stops = [[59, 29, 110], [214, 65, 123], [255, 226, 122]], at = Math.min(1.999, 2 * x), i = Math.floor(at), f = at - i;
+  const c = stops[i].map((v, j) => Math.round(v + f * (stops[i + 1][j] - v)));
+  return `rgb(${c} / ${(0.12 + 0.58 * x).toFixed(2)})`;
+}
+
+// drawMaps draws the newest maps; both views have one scale, so that they can be compared.
+function drawMaps() {
+  const how = $('overlay').value, maps = state.views.map((v, i) => i === 0 || !$('second').hidden ? v.map : null);
+  const most = f => Math.max(1e-9, ...maps.flatMap(m => m ? f(m) : []));
+  const keys = most(m => m.kept), merged = most(m => m.merged), looks = most(m => m.attended);
+  $('key').hidden = !how || !maps[0];
+  maps.forEach((m, i) => {
+    const c = $('map' + i);
+    c.hidden = !how || !m;
+    if (!c.hidden) drawMap(c, m, how, { keys, merged, looks });
+  });
+  const sum = v => Math.round(v.reduce((a, b) => a + b, 0));
+  if (maps[0]) text('counts', maps.filter(m => m).map(m => `${m.policy}: ${sum(m.kept)} kept, ${sum(m.merged)} merged`).join(' · '));
+}
+
+function drawMap(c, m, how, scale) {
+  const d = c.getContext('2d'), w = c.width / m.columns, h = c.height / m.rows, r = Math.min(w, h) * 0.26;
+  d.clearRect(0, 0, c.width, c.height);
+  for (let i = 0; i < m.kept.length; i++) {
+    const x = i % m.columns * w, y = Math.floor(i / m.columns) * h;
+    if (how !== 'tokens') {
+      d.fillStyle = heat(m.attended[i] / scale.looks);
+      d.fillRect(x + 0.5, y + 0.5, w - 1, h - 1);
+    }
+    if (how === 'attended') continue;
+    for (const [n, most, colour, at] of [[m.kept[i], scale.keys, '#5ec8ff', 0.28], [m.merged[i], scale.merged, '#ffb454', 0.72]]) {
+      if (n < 0.05) continue;
+      d.beginPath();
+      d.arc(x + at * w, y + 0.72 * h, Math.max(1.5, r * Math.sqrt(n / most)), 0, 7);
+      d.fillStyle = colour;
+      d.strokeStyle = 'rgb(0 0 0 / 0.65)';
+      d.lineWidth = 1.5;
+      d.fill();
+      d.stroke();
+    }
+  }
+}
+
 // ---- settings
 
 function settle(model) {
@@ -310,6 +363,7 @@ function show(session) {
   $('policy0').value = session.policy;
   $('policy1').value = session.compare || '';
   $('second').hidden = !session.compare;
+  drawMaps();
   if (document.activeElement !== $('rate')) $('rate').value = session.fps;
   if (document.activeElement !== $('seed')) $('seed').value = session.seed;
   $('pause').setAttribute('aria-pressed', session.status === 'paused');
@@ -357,6 +411,7 @@ $('policy0').onchange = e => tell({ type: 'policy', view: 0, policy: e.target.va
 $('policy1').onchange = e => tell({ type: 'compare', policy: e.target.value });
 $('rate').onchange = e => { if (e.target.validity.valid && e.target.value) tell({ type: 'fps', fps: Number(e.target.value) }); };
 $('format').onchange = connect;
+$('overlay').onchange = () => { tell({ type: 'map', map: !!$('overlay').value }); drawMaps(); };
 $('pause').onclick = () => tell({ type: 'pause', paused: $('pause').getAttribute('aria-pressed') !== 'true' });
 $('record').onclick = () => tell({ type: 'record', record: $('record').getAttribute('aria-pressed') !== 'true' });
 $('full').onclick = () => document.fullscreenElement ? document.exitFullscreen() : $('stage').requestFullscreen?.();
@@ -397,7 +452,8 @@ addEventListener('keydown', e => {
   if (state.model?.keys?.[e.code]) {
     e.preventDefault();
     if (!e.repeat) hold(e.code, true);
-  } else if (e.code === 'KeyF') $('full').click();
+  } else if (e.code === 'KeyM') { $('overlay').value = $('overlay').value ? '' : 'all'; $('overlay').onchange(); }
+  else if (e.code === 'KeyF') $('full').click();
   else if (e.code === 'KeyR') $('record').click();
   else if (e.code === 'Space' && !e.target.matches('button')) { e.preventDefault(); $('pause').click(); }
 });

@@ -58,7 +58,14 @@ await page.keyboard.down('ArrowLeft');
 await later(page, 5);
 await page.keyboard.up('ArrowLeft');
 check('both views have the same chunk and action', await page.evaluate(() => longtake.views[1].last.policy === 'fast'));
+await page.selectOption('#overlay', 'all');
+await page.waitForFunction(() => longtake.views[0].maps > 1 && longtake.views[1].maps > 1, null, patience);
+await later(page, 6);
+check('both views have a map over the picture', await page.isVisible('#map0') && await page.isVisible('#map1') && await page.isVisible('#key'));
+check('the map is drawn', await page.evaluate(() => { const c = document.getElementById('map0'); return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v > 0); }));
 await page.screenshot({ path: folder + '/3-compare.png' });
+await page.selectOption('#overlay', '');
+check('it goes away', await page.isHidden('#map0') && await page.isHidden('#key'));
 await page.selectOption('#policy1', '');
 await page.waitForFunction(() => document.getElementById('second').hidden, null, patience);
 

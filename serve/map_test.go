@@ -1,0 +1,63 @@
+package serve
+
+import (
+	"testing"
+	"time"
+
+	"longtake/api"
+)
+
+func TestMapsGoToThoseWhoAskAndChangeNoFrame(t *testing.T) {
+	r := newRig(t, nil)
+	p := r.player("fps=100&format=raw&compare=fast&seed=4")
+	other := r.player("fps=100&format=raw&compare=fast&seed=4")
+	send(t, p, api.Control{Type: "map", Map: true, ID: 3})
+	next(t, p, notice("applied"))
+	pictures := map[int]string{}
+	seen := [2]int{}
+	for seen[0] < 2 || seen[1] < 2 {
+		m, err := p.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Frame != nil && m.Frame.View == 0 {
+			pictures[m.Frame.Frame] = string(m.Image)
+		}
+		if m.Notice == nil || m.Notice.Type != "map" {
+			continue
+		}
+		a := m.Notice.Map
+		seen[a.View]++
+		if want := []string{"window", "fast"}[a.View]; a.Policy != want || a.Rows*a.Columns != len(a.Kept) || a.Merged[1] != 1 || a.Attended[1] != 0.75 {
+			t.Fatalf("%+v", a)
+		}
+	}
+	same := 0
+	for same < 3 {
+		m, err := other.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Notice != nil && m.Notice.Type == "map" {
+			t.Fatal("a map for one who did not ask")
+		}
+		if m.Frame == nil || m.Frame.View != 0 {
+			continue
+		}
+		if image, ok := pictures[m.Frame.Frame]; ok {
+			if same++; image != string(m.Image) {
+				t.Fatalf("frame %d is another with a map", m.Frame.Frame)
+			}
+		}
+		if m.Frame.Frame > 1000 {
+			t.Fatal("no frame of both was seen")
+		}
+	}
+	send(t, p, api.Control{Type: "map", ID: 4})
+	next(t, p, notice("applied"))
+	for until := time.Now().Add(100 * time.Millisecond); time.Now().Before(until); {
+		if m, err := p.Next(t.Context()); err != nil || m.Notice != nil && m.Notice.Type == "map" && time.Now().Add(50*time.Millisecond).After(until) {
+			t.Fatalf("a map after it was turned off, %v", err)
+		}
+	}
+}
