@@ -338,3 +338,26 @@ func resident(pid int) int64 {
 	}
 	return 0
 }
+
+// TestTheMapsCost measures a session that runs as fast as the engine can, without and with the map in turn.
+func TestTheMapsCost(t *testing.T) {
+	length := soaking(t)
+	_, c := program(t, "--no-data", "--quiet")
+	p, err := c.Play(t.Context(), url.Values{"fps": {fmt.Sprint(api.MaxFPS)}, "format": {"none"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames(t, p, 60)
+	var off, on []float64
+	for range 4 {
+		off = append(off, observe(t, p, length/8, nil).fps())
+		if err := p.Send(t.Context(), api.Control{Type: "map", Map: true}); err != nil {
+			t.Fatal(err)
+		}
+		on = append(on, observe(t, p, length/8, nil).fps())
+		if err := p.Send(t.Context(), api.Control{Type: "map"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("without the map %.2f fps %.2f, with it %.2f fps %.2f: %.1f %% less", mean(off), off, mean(on), on, 100*(1-mean(on)/mean(off)))
+}

@@ -269,7 +269,8 @@ function measure(view, head) {
 function plot() {
   const c = $('trace'), d = c.getContext('2d'), style = getComputedStyle(document.documentElement);
   const colours = ['--blue', '--amber', '--green'].map(n => style.getPropertyValue(n));
-  const top = Math.max(1000 / (state.session.fps || 15), ...state.trace.map(t => t[0] + t[1] + t[2])) * 1.1;
+  const due = 1000 / (state.session.fps || 15); // one long chunk may not flatten all others
+  const top = Math.min(3 * due, Math.max(due, ...state.trace.map(t => t[0] + t[1] + t[2]))) * 1.1;
   d.clearRect(0, 0, c.width, c.height);
   const w = c.width / traceLength;
   state.trace.forEach((t, i) => {
@@ -306,7 +307,7 @@ function heads() {
 function heat(x) {
   const stops = [[59, 29, 110], [214, 65, 123], [255, 226, 122]], at = Math.min(1.999, 2 * x), i = Math.floor(at), f = at - i;
   const c = stops[i].map((v, j) => Math.round(v + f * (stops[i + 1][j] - v)));
-  return `rgb(${c} / ${(0.12 + 0.58 * x).toFixed(2)})`;
+  return `rgb(${c.join(' ')} / ${(0.1 + 0.55 * x).toFixed(2)})`;
 }
 
 // drawMaps draws the newest maps; both views have one scale, so that they can be compared.
