@@ -5,6 +5,7 @@ import (
 	"flag"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -233,6 +234,27 @@ func obeys(v any, schema map[string]any, all map[string]any, at string) (faults 
 		}
 	}
 	return faults
+}
+
+func TestEveryRouteHasAnExample(t *testing.T) {
+	b, err := os.ReadFile("../api/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rt := range newRig(t, nil).routes {
+		found := false
+		for line := range strings.Lines(string(b)) {
+			method := "GET"
+			if _, after, ok := strings.Cut(line, "-X "); ok {
+				method, _, _ = strings.Cut(after, " ")
+			}
+			want := regexp.MustCompile(`\$S` + regexp.MustCompile(`\\\{\w+\\\}`).ReplaceAllString(regexp.QuoteMeta(rt.path), `[^/ ]+`) + `["?;\s]`)
+			found = found || method == rt.method && want.MatchString(line)
+		}
+		if !found {
+			t.Errorf("api/README.md has no example of %s %s", rt.method, rt.path)
+		}
+	}
 }
 
 func TestVideosGoThroughTheirStates(t *testing.T) {

@@ -242,7 +242,7 @@ func TestViewersThatLeaveNothingBehind(t *testing.T) {
 	r := newRig(t, func(o *Options, _ *toy) { o.Store = openStore(t); o.Limits.Conns = 100 })
 	r.player("").Close()
 	await(t, "the first session's end", func() bool { return len(r.all()) == 0 })
-	before := runtime.NumGoroutine()
+	before, heap := runtime.NumGoroutine(), alive()
 	var all sync.WaitGroup
 	for worker := range 8 {
 		all.Go(func() {
@@ -266,9 +266,23 @@ func TestViewersThatLeaveNothingBehind(t *testing.T) {
 	await(t, "the end of all sessions", func() bool { return len(r.all()) == 0 })
 	r.web.CloseClientConnections()
 	await(t, "the goroutines' end", func() bool { return runtime.NumGoroutine() <= before+5 })
+	if grown := alive() - heap; grown > 4<<20 {
+		t.Errorf("%d sessions left %d bytes", sessions, grown)
+	} else {
+		t.Logf("%d sessions: %d goroutines before, %d after; %+d bytes", sessions, before, runtime.NumGoroutine(), grown)
+	}
 	if bytes, n := r.ledger.Used(); bytes != 0 || n != 0 || r.toy.opened.Load() != 0 || r.cacheBytes.Load() != 0 {
 		t.Errorf("%d bytes of %d sessions, %d timelines, %d bytes of caches are left", bytes, n, r.toy.opened.Load(), r.cacheBytes.Load())
 	}
+}
+
+// alive is the heap in use.
+func alive() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 func TestAFullServerRefusesPolitelyAndTheOthersKeepTheirRate(t *testing.T) {
