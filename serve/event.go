@@ -44,8 +44,11 @@ type Event struct {
 // Bounds of event logs.
 const (
 	logVersion = 1
-	// maxEvents bounds what a session keeps in memory to be forked or restored from, and what a log may hold to be restored.
+	// maxEvents bounds what a log may hold to be restored.
 	maxEvents = 100_000
+	// maxHistory bounds the bytes that a session keeps in memory to be forked or restored from: a key a second for a day. It
+	// is part of what a session is said to take.
+	maxHistory = 4 << 20
 	// maxChunks is more than a day at 120 chunks a second.
 	maxChunks = 20_000_000
 	// maxLine holds a start picture in base64 and a prompt.

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -60,4 +61,26 @@ func TestMapsGoToThoseWhoAskAndChangeNoFrame(t *testing.T) {
 			t.Fatalf("a map after it was turned off, %v", err)
 		}
 	}
+}
+
+// A caller who floods a session with prompts takes no memory that was not reserved; the session goes on without a snapshot.
+func TestTheHistoryOfASessionIsBounded(t *testing.T) {
+	r := newRig(t, nil)
+	x := r.create(api.SessionRequest{Mode: api.Step})
+	var s *Session
+	for _, s = range r.all() {
+	}
+	if status, _, _ := r.do("GET", "/v1/sessions/"+x.ID+"/snapshot", nil); status != 200 {
+		t.Fatalf("snapshot: %d", status)
+	}
+	for i := range 2 * maxHistory / api.MaxPromptBytes {
+		s.note(&Event{Type: eventPrompt, Chunk: i, Prompt: strings.Repeat("x", api.MaxPromptBytes)})
+	}
+	if len(s.events) > maxHistory || cap(s.events) > 2*maxHistory {
+		t.Errorf("%d bytes of history", len(s.events))
+	}
+	if status, b, _ := r.do("GET", "/v1/sessions/"+x.ID+"/snapshot", nil); status != 400 || !strings.Contains(string(b), "on disk") {
+		t.Errorf("snapshot of a long session: %d, %s", status, b)
+	}
+	call2[api.StepResult](r, "POST", "/v1/sessions/"+x.ID+"/step", api.StepRequest{ActionIDs: []int{1}}, 200)
 }

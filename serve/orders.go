@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -259,10 +260,14 @@ func (s *Session) tellState() {
 // scene must not run meanwhile: call it through do.
 func (s *Session) history() ([]Event, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.partial {
-		return nil, badf("the session has more than %d events: its log is on disk only", maxEvents)
+	partial, lines := s.partial, s.events // what is there is never changed
+	s.mu.Unlock()
+	if partial {
+		return nil, badf("the session has more than %d MiB of events: its log is on disk only", maxHistory>>20)
 	}
-	out := append([]Event(nil), s.events...)
+	out, err := ReadLog(bytes.NewReader(lines), maxEvents-1)
+	if err != nil {
+		return nil, err
+	}
 	return append(out, Event{Type: eventDigest, Chunk: s.scene.chunk, SHA256: s.scene.sum()}), nil
 }

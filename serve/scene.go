@@ -101,8 +101,11 @@ func need(m *Model, setup Setup, compare string) (int64, error) {
 	return sum, nil
 }
 
-// pastBytes is an estimate from above for models whose latents are no larger than their pixels.
-func pastBytes(m *Model) int64 { return int64(pastChunks) * int64(m.Width) * int64(m.Height) * 3 * 4 }
+// pastBytes is what a scene keeps besides its views: latents, an estimate from above for models whose latents are no larger than their
+// pixels, and events.
+func pastBytes(m *Model) int64 {
+	return int64(pastChunks)*int64(m.Width)*int64(m.Height)*3*4 + maxHistory
+}
 
 // begin makes the views for a setup. The bytes are charged already.
 func (s *scene) begin(ctx context.Context, setup Setup, compare string) (start []video.Frame, err error) {

@@ -34,7 +34,7 @@ type Session struct {
 	prompt  string
 	viewers map[*viewer]bool
 	used    time.Time // last sign of life from outside
-	events  []Event   // what the session can be made again from
+	events  []byte    // lines of a log from which the session can be made again, at most maxHistory
 	partial bool      // events are missing
 	tape    *recording
 
@@ -159,13 +159,14 @@ func (s *Session) note(e *Event) {
 	if e.Type == eventEnd && s.partial {
 		return
 	}
-	s.log.write(e.line())
+	line := e.line()
+	s.log.write(line)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case e.Type == eventDigest || e.Type == eventEnd:
-	case len(s.events) < maxEvents-1:
-		s.events = append(s.events, *e)
+	case len(s.events)+len(line) <= maxHistory:
+		s.events = append(s.events, line...)
 	default:
 		s.partial = true
 	}

@@ -216,7 +216,7 @@ func TestOverload(t *testing.T) {
 		fps = v
 	}
 	cmd, c := program(t, "--data", t.TempDir(), "--quiet", "--load", "0.8")
-	base := resident(cmd.Process.Pid)
+	before := resident(cmd.Process.Pid)
 	var served []*client.Player
 	refused := 0
 	for len(served) == 0 || len(served)+refused < 4*len(served) || refused == 0 {
@@ -271,7 +271,7 @@ func TestOverload(t *testing.T) {
 		}
 	}
 	t.Logf("/healthz p50 %.1f p99 %.1f max %.1f ms; resident %.0f MiB before, %.0f after", at(health, .5), at(health, .99), at(health, 1),
-		float64(base)/(1<<20), float64(resident(cmd.Process.Pid))/(1<<20))
+		float64(before)/(1<<20), float64(resident(cmd.Process.Pid))/(1<<20))
 	if os.Getenv("LONGTAKE_STRICT") != "" && at(health, 1) > 100 {
 		t.Error("/healthz took more than 100 ms")
 	}
