@@ -8,8 +8,8 @@ import (
 	"math"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"longtake/attention"
 	"longtake/compare"
@@ -252,19 +252,20 @@ func TestALimitOfTimeEndsAtAFrontier(t *testing.T) {
 	e := open(t)
 	o := options(t, e, full, narrow)
 	o.Frames, o.Frontiers, o.Truth = 100_000, []int{5, 9, 100}, nil
-	o.Until = time.Now().Add(time.Hour)
+	over := false
+	o.Late = func() bool { return over }
 	if err := o.Check(); err == nil || !errors.Is(err, rollout.ErrRequest) {
 		t.Errorf("a limit for runs in turn: %v", err)
 	}
-	o.Parallel, o.Alone, o.Until = 2, 1, time.Time{}
-	ended := false
-	o.Progress = func(string, int, int) { ended = true }
-	o.Until = time.Now().Add(1500 * time.Millisecond)
+	o.Parallel, o.Alone = 2, 1
+	var made atomic.Int64
+	o.Progress = func(string, int, int) { made.Add(1) }
+	o.Late = func() bool { return made.Load() > 40 }
 	r, err := compare.Policies(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Asked != 100_000 || r.Setup.Frames != r.Frontiers[len(r.Frontiers)-1] || len(r.Runs[1].PSNR) != r.Setup.Frames || !ended {
+	if r.Asked != 100_000 || r.Setup.Frames != r.Frontiers[len(r.Frontiers)-1] || len(r.Runs[1].PSNR) != r.Setup.Frames {
 		t.Errorf("asked %d, made %d, frontiers %v", r.Asked, r.Setup.Frames, r.Frontiers)
 	}
 	for _, run := range r.Runs {
@@ -272,8 +273,35 @@ func TestALimitOfTimeEndsAtAFrontier(t *testing.T) {
 			t.Errorf("%s: %d frontiers, %d chunks", run.Policy.Name, len(run.Frontiers), len(run.ChunkSeconds))
 		}
 	}
-	o.Until = time.Now()
+	o.Late = func() bool { return true }
 	if _, err := compare.Policies(t.Context(), o); err == nil || !strings.Contains(err.Error(), "out of time") {
 		t.Errorf("no time at all: %v", err)
+	}
+}
+
+func TestAFreeRunMayEndBeforeTheVideo(t *testing.T) {
+	e := open(t)
+	endless := entry("endless", kvcache.Window{Recent: kvcache.Full})
+	endless.Unbounded = true
+	o := options(t, e, full, endless, narrow)
+	o.Parallel, o.Alone, o.Free, o.Frontiers, o.OneStep = 3, 1, 5, []int{5}, false
+	if err := o.Check(); err == nil {
+		t.Error("free runs end early and nothing goes on")
+	}
+	o.OneStep = true
+	solo := 0
+	o.Solo = func(on bool) { solo++ }
+	r, err := compare.Policies(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roundTrip(t, r)
+	run := r.Runs[1]
+	if run.FreeFrames != 5 || r.Runs[2].FreeFrames != 8 || len(run.PSNR) != 8 || run.PSNR[6].Measured() || !run.PSNR[4].Measured() || solo == 0 {
+		t.Errorf("free to %d, PSNR %v, solo %d", run.FreeFrames, run.PSNR, solo)
+	}
+	last := run.Frontiers[1] // its last chunk is only looked at: sizes are those before
+	if last.Chunks < 1 || last.Tokens != 7*64 || last.OneStep.Equal != 1 || last.Quality.PSNR.Measured() || len(run.ChunkSeconds) != 5 {
+		t.Errorf("at the end %+v, %d chunks", last, len(run.ChunkSeconds))
 	}
 }

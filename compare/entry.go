@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"longtake/attention"
 	"longtake/kvcache"
@@ -18,6 +17,8 @@ type Entry struct {
 	// Keeps, Looks and Reads are the request's Cache, Self and Cross; nil is the model's own cache and dense attention.
 	Keeps        kvcache.Policy
 	Looks, Reads attention.Maker
+	// Unbounded says that the cache grows with the video.
+	Unbounded bool
 	// Shows, if not nil, wraps Looks for a cache that wants to see the queries.
 	Shows func(attention.Maker) attention.Maker
 }
@@ -83,11 +84,16 @@ type Options struct {
 	// Parallel is how many runs share the machine, 0 and 1 for one after the other. With more, all runs advance from frontier to
 	// frontier side by side, and only the first Alone chunks and the Alone ones before each frontier are timed, run by run.
 	Parallel int
-	// Alone is 0 for DefaultAlone.
+	// Alone is 0 for DefaultAlone. Solo, if not nil, is called before and after times are taken (true, false): a device may then
+	// use another number of threads.
 	Alone int
-	// Until, if not zero, is when to stop: the report then ends with the last frontier that all runs reached. It needs runs
-	// that advance side by side.
-	Until time.Time
+	Solo  func(bool)
+	// Free, if not 0, is the frame at which free runs of entries end whose Unbounded is true, the reference excepted: beyond it
+	// they are single chunks on the reference's history only, which cost a fifth. It needs OneStep and runs side by side.
+	Free int
+	// Late, if not nil, says when to stop: the report then ends with the last frontier that all runs reached. It needs runs
+	// that advance side by side, and is called from all of them.
+	Late func() bool
 	// Progress, if not nil, hears of every chunk: what is being done, and how many frames of how many.
 	Progress func(what string, done, total int)
 }
@@ -158,7 +164,13 @@ func (o *Options) prepare() (err error) {
 	if o.Alone <= 0 {
 		o.Alone = DefaultAlone
 	}
-	if !o.Until.IsZero() && o.Parallel < 2 {
+	if o.Free > 0 && (o.Parallel < 2 || !o.OneStep) {
+		return errors.New("free runs that end early need runs side by side, and one-step fidelity to go on with")
+	}
+	if o.Solo == nil {
+		o.Solo = func(bool) {}
+	}
+	if o.Late != nil && o.Parallel < 2 {
 		return errors.New("a limit of time needs runs side by side: all of them stop at the same frame")
 	}
 	if c := o.Ceiling; c != nil && c.Engine == nil {

@@ -120,6 +120,8 @@ type Run struct {
 	ChunkSeconds []float64 `json:"chunk_seconds"`
 	CacheBytes   []int64   `json:"cache_bytes"`
 	Tokens       []float64 `json:"tokens"`
+	// FreeFrames is where the free run ended; beyond it, speed and sizes are those of chunks on the reference's history.
+	FreeFrames int `json:"free_frames"`
 	// FramesHash is SHA-256 over the raw RGB of all frames, given ones included.
 	FramesHash string     `json:"frames_sha256"`
 	Frontiers  []Frontier `json:"frontiers"`

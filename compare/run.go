@@ -76,7 +76,12 @@ func (c *cast) assemble() {
 	}
 	if c.OneStep {
 		for _, f := range c.films[1:] {
-			c.followers = append(c.followers, &follower{options: c.Options, engine: f.engine, entry: f.entry, reference: c.films[0]})
+			if f.entry.Unbounded {
+				f.end = c.Free
+			}
+			w := &follower{options: c.Options, engine: f.engine, entry: f.entry, reference: c.films[0], film: f}
+			w.borrows = c.Free > 0 && f.engine == c.Engine && f.entry.Shows == nil && f.entry.Unbounded && f.entry.Keeps == c.Entries[0].Keeps
+			c.followers = append(c.followers, w)
 		}
 	}
 }
@@ -115,6 +120,7 @@ func (c *cast) inTurn(ctx context.Context) error {
 // sideBySide runs all from frontier to frontier, as far as the time allows.
 func (c *cast) sideBySide(ctx context.Context) error {
 	each, reached := c.Engine.Network.ChunkFrames, 0
+	c.Alone = max(c.Alone, 2) // followers that are timed need two chunks
 	all, progress := c.films[0].what, c.Progress
 	c.Progress = func(what string, done, total int) {
 		if what == all { // the reference speaks for all: mostly it is the slowest
@@ -127,10 +133,18 @@ func (c *cast) sideBySide(ctx context.Context) error {
 			err = c.race(ctx, frontier-(c.Alone+1)*each)
 		}
 		if err == nil {
+			err = c.borrow(ctx, frontier)
+		}
+		if err == nil {
 			err = c.alone(ctx, frontier)
 		}
 		if err == nil {
-			err = parallel(c.Parallel, 0, len(c.followers), func(k int) error { return c.followers[k].follow(ctx, frontier) })
+			err = parallel(c.Parallel, 0, len(c.followers), func(k int) error {
+				if c.followers[k].borrows {
+					return c.followers[k].judge()
+				}
+				return c.followers[k].follow(ctx, frontier)
+			})
 		}
 		if err != nil {
 			break
@@ -148,10 +162,50 @@ func (c *cast) sideBySide(ctx context.Context) error {
 	return nil
 }
 
+// borrow lets the reference go on to the chunk before a frontier, and followers without a history of their own make that chunk.
+func (c *cast) borrow(ctx context.Context, frontier int) error {
+	ref, any := c.films[0], false
+	for _, w := range c.followers {
+		any = any || w.borrows
+	}
+	if !any {
+		return nil
+	}
+	c.Solo(true)
+	defer c.Solo(false)
+	ref.shared = false
+	if err := ref.advance(ctx, frontier-c.Engine.Network.ChunkFrames); err != nil {
+		return err
+	}
+	for _, w := range c.followers {
+		if !w.borrows {
+			continue
+		}
+		if c.late() {
+			return errLate
+		}
+		if err := w.borrow(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // alone lets run after run go on to a frame with the machine to itself. The first chunk only warms the processor's caches.
 func (c *cast) alone(ctx context.Context, to int) error {
 	to = min(to, c.Frames)
-	for _, f := range c.films {
+	c.Solo(true)
+	defer c.Solo(false)
+	for i, f := range c.films {
+		if f.ended() && c.followers[i-1].borrows {
+			continue
+		}
+		if f.ended() && c.followers[i-1].n < to {
+			if err := c.followers[i-1].time(ctx); err != nil {
+				return err
+			}
+			continue
+		}
 		if f.take != nil {
 			f.shared = true
 			if err := f.advance(ctx, min(to, f.n+1)); err != nil {
@@ -174,8 +228,8 @@ func (c *cast) race(ctx context.Context, to int) error {
 		if i < len(c.films) {
 			c.films[i].shared = true
 			err = c.films[i].advance(ctx, to)
-		} else {
-			err = c.followers[i-len(c.films)].track(ctx, to)
+		} else if w := c.followers[i-len(c.films)]; !w.borrows {
+			err = w.track(ctx, to)
 		}
 		if err != nil {
 			stop(err) // the others need not go on
@@ -211,6 +265,7 @@ func (o *Options) report(made, reference *film, first bool) (*Run, error) {
 		run.ChunkSeconds = append(run.ChunkSeconds, took.Seconds())
 		run.CacheBytes, run.Tokens = append(run.CacheBytes, made.ticks[i].cacheBytes), append(run.Tokens, made.ticks[i].tokens)
 	}
+	run.FreeFrames = len(made.frames)
 	var s scores
 	var err error
 	if first {
@@ -219,6 +274,7 @@ func (o *Options) report(made, reference *film, first bool) (*Run, error) {
 		if s, err = score(made.frames, reference.frames, given); err != nil {
 			return nil, err
 		}
+		s.extend(o.Frames)
 		run.PSNR, run.SSIM, run.MSSSIM = s.psnr, s.ssim, s.msssim
 		run.Spans, run.FirstDiverged = s.spans(given, o.Span), s.diverged(o.Diverged)
 		run.Speedup = reference.total().Seconds() / run.Total
@@ -232,8 +288,15 @@ func (o *Options) report(made, reference *film, first bool) (*Run, error) {
 		return nil, err
 	}
 	run.TruthMean = meanDecibel(run.Truth)
-	run.Strip, err = stills(func(i int) video.Frame { return made.frames[i] }, given, o.Frames, o.Stills)
+	run.Strip, err = stills(func(i int) video.Frame { return made.frames[i] }, given, len(made.frames), o.Stills)
 	return run, err
+}
+
+// extend adds frames that were not measured.
+func (s *scores) extend(frames int) {
+	for len(s.psnr) < frames {
+		s.psnr, s.ssim, s.msssim = append(s.psnr, Unmeasured), append(s.ssim, Fraction(nan)), append(s.msssim, Fraction(nan))
+	}
 }
 
 // equal are the scores of a film against itself.

@@ -20,6 +20,7 @@ type film struct {
 	what    string
 	*take
 	frames []video.Frame // given ones included
+	end    int           // of the free run; 0 is the video's. A follower then goes on with the clock.
 
 	// Latents of each chunk, if they are kept. Followers wait for them.
 	keep    bool
@@ -35,7 +36,7 @@ func (o *Options) film(e *rollout.Engine, entry Entry, what string, keepLatents 
 	return f
 }
 
-// errLate says that Options.Until has passed.
+// errLate says that Options.Late was true.
 var errLate = errors.New("out of time")
 
 // advance makes chunks until the video has so many frames. The first call starts the session.
@@ -53,6 +54,17 @@ func (f *film) advance(ctx context.Context, to int) error {
 func (f *film) makeChunks(ctx context.Context, to int) (err error) {
 	o := f.options
 	began := time.Now()
+	if f.end > 0 && to >= f.end {
+		defer func() {
+			if err == nil {
+				f.close() // a large cache goes
+			}
+		}()
+		to = f.end
+	}
+	if f.ended() {
+		return nil
+	}
 	if f.take == nil {
 		if f.take, err = newTake(ctx, f.engine, f.entry.timed(&f.clock).Request(o.Request), o.Actions); err != nil {
 			return err
@@ -87,6 +99,9 @@ func (f *film) makeChunks(ctx context.Context, to int) (err error) {
 	}
 	return nil
 }
+
+// ended reports whether the free run is over before the video.
+func (f *film) ended() bool { return f.end > 0 && len(f.frames) >= f.end }
 
 // latent waits for chunk i's latents; none after the last one.
 func (f *film) latent(i int) ([]float32, bool) {
@@ -142,9 +157,69 @@ type follower struct {
 	engine    *rollout.Engine
 	entry     Entry
 	reference *film
-	chunk     int // of the reference, that comes next
+	film      *film // of the entry
+	chunk     int   // of the reference, that comes next
 	look      *probes
 	found     []Frontier // OneStep, Self and Cross only
+
+	// An entry that differs from the reference in what it looks at only needs no history of its own: it borrows the reference's
+	// session to make its chunks. Frames and now are those of the chunk that the reference has not made yet.
+	borrows bool
+	frames  []video.Frame
+	at      int // where they begin
+	now     Frontier
+}
+
+// borrow makes the reference's next chunk under the entry's attention: once to get to know the history, once on the clock, and once
+// to look at what is looked at.
+func (w *follower) borrow(ctx context.Context) error {
+	ref, c := w.reference, newClock(w.engine)
+	fail := func(err error) error {
+		return fmt.Errorf("policy %s, frame %d of the reference: %w", w.entry.Name, ref.n, err)
+	}
+	watched, look := probed(w.entry, &c)
+	looks, err := ref.NewLooks(watched.Looks, watched.Reads)
+	if err != nil {
+		return fail(err)
+	}
+	defer looks.Close()
+	var before spent
+	var took time.Duration
+	for pass := range 3 {
+		if pass == 2 {
+			look.begin()
+		}
+		began := time.Now()
+		before = c.spent
+		if w.frames, err = ref.PeekUnder(ctx, looks, ref.upcoming()...); err != nil {
+			return fail(err)
+		}
+		if pass == 1 {
+			took = time.Since(began)
+			w.fill(tick{stages: rollout.Times{Denoise: took}, took: took, spent: c.spent.since(before)})
+		}
+	}
+	w.at, w.now = ref.n, Frontier{}
+	w.now.Self, w.now.Cross = look.end()
+	return nil
+}
+
+// fill lets the clock of an entry whose own run has ended go on to the reference's next chunk, which took t and a clean pass as
+// the reference's.
+func (w *follower) fill(t tick) {
+	f, ref := w.film, w.reference
+	if !f.ended() || ref.n < f.end {
+		return
+	}
+	for i := len(f.ticks); i < len(ref.ticks); i++ {
+		r := ref.ticks[i]
+		f.ticks = append(f.ticks, tick{done: r.done, frames: r.frames, cacheBytes: r.cacheBytes, allBytes: r.allBytes, tokens: r.tokens, shared: true})
+	}
+	last := ref.ticks[len(ref.ticks)-1]
+	t.stages.Commit = last.stages.Commit
+	t.took += last.stages.Commit
+	t.done, t.frames, t.cacheBytes, t.allBytes, t.tokens = last.done+last.frames, last.frames, last.cacheBytes, last.allBytes, last.tokens
+	f.ticks = append(f.ticks, t)
 }
 
 // track follows until the next chunk ends at or after a frame.
@@ -152,7 +227,11 @@ func (w *follower) track(ctx context.Context, to int) (err error) {
 	o := w.options
 	if w.take == nil {
 		var watched Entry
-		watched, w.look = probed(w.entry)
+		var c *clock
+		if w.film.end > 0 {
+			c = &w.film.clock
+		}
+		watched, w.look = probed(w.entry, c)
 		r := watched.Request(o.Request)
 		r.Peek = true
 		if w.take, err = newTake(ctx, w.engine, r, o.Actions); err != nil {
@@ -168,12 +247,48 @@ func (w *follower) track(ctx context.Context, to int) (err error) {
 		if !ok {
 			return errLate
 		}
-		each := w.upcomingFrames()
-		if err := w.Force(ctx, latent, w.upcoming()...); err != nil {
+		if err := w.force(ctx, latent); err != nil {
+			return err
+		}
+		o.Progress(what, min(w.n, o.Frames), o.Frames)
+	}
+	return nil
+}
+
+// force goes on with a chunk of the reference. Where the entry's own run has ended, its clock goes on with what is known: sizes.
+func (w *follower) force(ctx context.Context, latent []float32) error {
+	each := w.upcomingFrames()
+	if err := w.Force(ctx, latent, w.upcoming()...); err != nil {
+		return fmt.Errorf("policy %s, frame %d of the reference: %w", w.entry.Name, w.n, err)
+	}
+	w.chunk, w.n = w.chunk+1, w.n+each
+	if f := w.film; f.ended() && w.n > f.end {
+		stats := w.Stats()
+		f.ticks = append(f.ticks, tick{done: w.n, frames: each, cacheBytes: stats.Bytes, allBytes: w.Bytes(), tokens: stats.Tokens, shared: true})
+	}
+	return nil
+}
+
+// time makes a chunk on the reference's history with the machine to itself, for an entry whose own run has ended.
+func (w *follower) time(ctx context.Context) error {
+	f := w.film
+	for _, warm := range []bool{true, false} {
+		latent, ok := w.reference.latent(w.chunk)
+		if !ok {
+			return errLate
+		}
+		compacted, before, began := w.Stats().Compacting, f.spent, time.Now()
+		if _, err := w.Peek(ctx, w.upcoming()...); err != nil {
 			return fmt.Errorf("policy %s, frame %d of the reference: %w", w.entry.Name, w.n, err)
 		}
-		w.chunk, w.n = w.chunk+1, w.n+each
-		o.Progress(what, min(w.n, o.Frames), o.Frames)
+		peeked := time.Since(began)
+		if err := w.force(ctx, latent); err != nil {
+			return err
+		}
+		t := &f.ticks[len(f.ticks)-1]
+		t.shared, t.took = warm, time.Since(began)
+		t.stages = rollout.Times{Denoise: peeked, Commit: t.took - peeked}
+		t.compact, t.spent = w.Stats().Compacting-compacted, f.spent.since(before)
 	}
 	return nil
 }
@@ -194,7 +309,7 @@ func (w *follower) close() {
 }
 
 // late reports whether the time is over.
-func (o *Options) late() bool { return !o.Until.IsZero() && time.Now().After(o.Until) }
+func (o *Options) late() bool { return o.Late != nil && o.Late() }
 
 // meet makes the next chunk under the policy and compares it with the reference's.
 func (w *follower) meet(ctx context.Context) error {
@@ -203,18 +318,24 @@ func (w *follower) meet(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("policy %s, frame %d of the reference: %w", w.entry.Name, w.n, err)
 	}
-	var f Frontier
-	f.Self, f.Cross = w.look.end()
+	w.frames, w.at, w.now = frames, w.n, Frontier{}
+	w.now.Self, w.now.Cross = w.look.end()
+	return w.judge()
+}
+
+// judge compares the chunk with the reference's, which is made by now.
+func (w *follower) judge() error {
+	f, frames := w.now, w.frames
 	w.reference.mu.Lock()
 	all := w.reference.frames
 	w.reference.mu.Unlock()
-	want := all[w.n:min(w.n+len(frames), len(all))]
+	want := all[w.at:min(w.at+len(frames), len(all))]
 	s, err := score(frames, want, 0)
 	if err != nil {
 		return err
 	}
 	q := s.pool(0, len(want))
-	q.From, q.To = w.n, w.n+len(want)
+	q.From, q.To = w.at, w.at+len(want)
 	f.OneStep = &q
 	w.found = append(w.found, f)
 	return nil

@@ -36,29 +36,45 @@ func (t tally) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (atten
 	if err != nil {
 		return nil, err
 	}
-	sparse, _ := p.(attention.Sparse)
-	return tallying{p, sparse, t.spent}, nil
+	if sparse, ok := p.(attention.Sparse); ok {
+		return tallyingSparse{sparse, t.spent}, nil
+	}
+	return tallying{p, t.spent}, nil
 }
 
-type tallying struct {
-	attention.Policy
-	sparse attention.Sparse // nil if the policy is none
-	spent  *spent
-}
+// tallying is a policy whose time is added up; tallyingSparse one that can be asked what it looked at.
+type (
+	tallying struct {
+		attention.Policy
+		spent *spent
+	}
+	tallyingSparse struct {
+		attention.Sparse
+		spent *spent
+	}
+)
 
 // Attend attends and adds the time.
 func (t tallying) Attend(dq compute.Queue, at attention.Site, dst, query compute.Tensor, kv kvcache.View) {
 	began := time.Now()
 	t.Policy.Attend(dq, at, dst, query, kv)
-	took := time.Since(began)
-	if at.Kind == attention.Self {
-		t.spent.self += took
+	t.spent.add(at.Kind, time.Since(began))
+}
+
+// Attend attends and adds the time, and that spent on deciding.
+func (t tallyingSparse) Attend(dq compute.Queue, at attention.Site, dst, query compute.Tensor, kv kvcache.View) {
+	began := time.Now()
+	t.Sparse.Attend(dq, at, dst, query, kv)
+	t.spent.add(at.Kind, time.Since(began))
+	_, deciding := t.Pairs()
+	t.spent.matching += deciding
+}
+
+func (s *spent) add(kind attention.Kind, d time.Duration) {
+	if kind == attention.Self {
+		s.self += d
 	} else {
-		t.spent.cross += took
-	}
-	if t.sparse != nil {
-		_, deciding := t.sparse.Pairs()
-		t.spent.matching += deciding
+		s.cross += d
 	}
 }
 
@@ -71,14 +87,18 @@ type probes struct {
 	before      []attention.Measured
 }
 
-// probed puts probes into an entry's attention.
-func probed(e Entry) (Entry, *probes) {
+// probed puts probes into an entry's attention, and the attention on a clock if there is one.
+func probed(e Entry, c *clock) (Entry, *probes) {
 	p := &probes{}
 	probe := func(m attention.Maker) (attention.Maker, *attention.Probe) {
-		if m == nil || m == attention.Maker(attention.Dense{}) || m == attention.Maker(Reordered{}) {
-			return m, nil
+		inner := m
+		if c != nil {
+			inner = tallied(m, &c.spent)
 		}
-		a := &attention.Probe{Inner: m, Every: seldom}
+		if m == nil || m == attention.Maker(attention.Dense{}) || m == attention.Maker(Reordered{}) {
+			return inner, nil
+		}
+		a := &attention.Probe{Inner: inner, Every: seldom}
 		return a, a
 	}
 	e.Looks, p.self = probe(e.Looks)

@@ -19,6 +19,14 @@ type Matcher interface {
 	Match(best, score, query, keys, lengths Tensor)
 }
 
+// Scorer multiplies keys by queries.
+type Scorer interface {
+	// Score writes dot products: dst F32 [heads, keys, queries] with a dense last dimension, query [heads, queries, headDim],
+	// keys [heads, keys, headDim], F32 or BF16, the last dimension dense. Sums are float32, in an order that depends on
+	// the kernel class only.
+	Score(dst, query, keys Tensor)
+}
+
 // Batcher is a Queue that can start many operations at once, for less than the sum of their costs.
 type Batcher interface {
 	// BeginBatch lets operations wait until EndBatch, which starts them in order. A batch that equals one from before, with

@@ -52,6 +52,17 @@ func TestPeekAndForceLeaveTheRolloutAsItIs(t *testing.T) {
 				t.Fatalf("chunk %d: peek differs from next", i)
 			}
 		}
+		looks, err := peeked.NewLooks(nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := peeked.PeekUnder(t.Context(), looks); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := peeked.Latents(); !slices.Equal(got, want) {
+			t.Fatalf("chunk %d: peek under dense attention differs from next", i)
+		}
+		looks.Close()
 		if got := chunks(t, peeked, 1); !slices.Equal(got, want) {
 			t.Fatalf("chunk %d: next after peek differs", i)
 		}

@@ -23,6 +23,20 @@ type Index interface {
 	Bytes() int64
 }
 
+// Rows is an Index that can tell what it has kept of its keys: then many queries at once can be multiplied by them, which gives
+// what Score gives, save for the order of summation.
+type Rows interface {
+	// Row writes the key of a slot as the index knows it.
+	Row(dst []float32, slot int)
+}
+
+// Many is an Index that scores many queries at once.
+type Many interface {
+	// ScoreMany writes what Score gives for each of rows queries, [rows, width], and the keys from lo on: dst [keys, rows]. It
+	// reports false, and writes nothing, where the index has no faster way than Score.
+	ScoreMany(dst, queries []float32, rows, lo int) bool
+}
+
 // Maker makes indexes of a kind, for keys of a width, with room for so many slots before it has to grow. Equal makers with
 // equal seeds make equal indexes.
 type Maker interface {
@@ -145,6 +159,12 @@ func (x *exact) Score(dst, query []float32, lo int) {
 	for i := range dst {
 		dst[i] = Dot(query[:x.width], x.keys[(lo+i)*x.width:][:x.width])
 	}
+}
+
+// Row copies a key.
+func (x *exact) Row(dst []float32, slot int) {
+	x.keys = grown(x.keys, (slot+1)*x.width)
+	copy(dst, x.keys[slot*x.width:][:x.width])
 }
 
 func (x *exact) Nearest(query []float32, slots int) int {

@@ -232,3 +232,40 @@ func TestAugmentedHashesRankByProduct(t *testing.T) {
 		t.Error("no number")
 	}
 }
+
+func TestManyQueriesScoreLikeOne(t *testing.T) {
+	keys, queries := structured(rand.New(rand.NewPCG(5, 1)), 700, 9, 64)
+	for _, name := range names {
+		x := maker(t, name).New(64, 0)
+		for i, k := range keys {
+			x.Put(i, k)
+		}
+		var flat []float32
+		for _, q := range queries {
+			flat = append(flat, q...)
+		}
+		const lo, n = 13, 600
+		got, row, want := make([]float32, n*len(queries)), make([]float32, 64), make([]float32, n)
+		many, ok := x.(ann.Many)
+		rows, isRows := x.(ann.Rows)
+		if !ok || !many.ScoreMany(got, flat, len(queries), lo) {
+			if !isRows {
+				continue // one by one is all there is
+			}
+			for i := range n {
+				rows.Row(row, lo+i)
+				for r, q := range queries {
+					got[i*len(queries)+r] = ann.Dot(q, row)
+				}
+			}
+		}
+		for r, q := range queries {
+			x.Score(want, q, lo)
+			for i, w := range want {
+				if g := got[i*len(queries)+r]; math.Abs(float64(g-w)) > 1e-3*(1+math.Abs(float64(w))) {
+					t.Fatalf("%s: query %d, key %d: %v, one by one %v", name, r, lo+i, g, w)
+				}
+			}
+		}
+	}
+}

@@ -59,6 +59,8 @@ type hashed struct {
 	planes             []float32 // [bits][width+1], the last for Augment
 	projected          []float32 // [bits] of one vector
 	query              []uint64  // [words]
+	many               []uint64  // [rows][words]
+	scales             []float32 // [rows]
 	cosine             []float32 // [bits+1] of how many bits differ
 	probes             []uint16  // [tables][1+Probes] buckets of the query
 	scores             []float32
@@ -231,6 +233,39 @@ func (x *hashed) Score(dst, query []float32, lo int) {
 		}
 		dst[i] = scale*x.length[lo+i]*x.cosine[n] + offset
 	}
+}
+
+// ScoreMany ranks by codes, query by query for each key; not for tables or a mean.
+func (x *hashed) ScoreMany(dst, queries []float32, rows, lo int) bool {
+	if x.Tables > 0 || x.Centre {
+		return false
+	}
+	n := len(dst) / rows
+	x.code, x.length = grown(x.code, (lo+n)*x.words), grown(x.length, lo+n)
+	x.many, x.scales = grown(x.many, rows*x.words), grown(x.scales, rows)
+	for r := range rows {
+		q := queries[r*x.width:][:x.width]
+		x.project(x.projected, q, 0)
+		pack(x.many[r*x.words:][:x.words], x.projected)
+		x.scales[r] = float32(math.Sqrt(float64(Dot(q, q))))
+	}
+	for i := range n {
+		code, length, out := x.code[(lo+i)*x.words:][:x.words], x.length[lo+i], dst[i*rows:][:rows]
+		if x.words == 1 {
+			for r, scale := range x.scales[:rows] {
+				out[r] = scale * length * x.cosine[bits.OnesCount64(code[0]^x.many[r])]
+			}
+			continue
+		}
+		for r, scale := range x.scales[:rows] {
+			differ := 0
+			for w, q := range x.many[r*x.words:][:len(code)] {
+				differ += bits.OnesCount64(code[w] ^ q)
+			}
+			out[r] = scale * length * x.cosine[differ]
+		}
+	}
+	return true
 }
 
 // list writes the buckets of the query, whose projections are in place.

@@ -70,6 +70,7 @@ type book interface {
 	encode(code []byte, key []float32) (scale float32)
 	table(dst []float32, query []float32) // [len(code)][256]
 	product(code []byte, query []float32) float32
+	decode(dst []float32, code []byte, scale float32)
 	train(keys []float32, width int)
 }
 
@@ -153,6 +154,17 @@ func (x *coded) Nearest(query []float32, slots int) int {
 	return best(x.scores[:slots])
 }
 
+// Row decodes a key.
+func (x *coded) Row(dst []float32, slot int) {
+	if !x.learnt {
+		x.early = grown(x.early, (slot+1)*x.width)
+		copy(dst, x.early[slot*x.width:][:x.width])
+		return
+	}
+	x.code, x.scale = grown(x.code, (slot+1)*x.bytes), grown(x.scale, slot+1)
+	x.decode(dst[:x.width], x.code[slot*x.bytes:][:x.bytes], x.scale[slot])
+}
+
 // Reset forgets all keys; centroids stay.
 func (x *coded) Reset() {
 	clear(x.code)
@@ -210,6 +222,20 @@ func (b *scalarBook) product(code []byte, query []float32) float32 {
 	return sum
 }
 
+func (b *scalarBook) decode(dst []float32, code []byte, scale float32) {
+	half := float32(int(1)<<(b.bits-1)) - 0.5
+	if b.bits == 8 {
+		for i, c := range code[:len(dst)] {
+			dst[i] = scale * (float32(c) - half)
+		}
+		return
+	}
+	mask := byte(1<<b.bits - 1)
+	for i := range dst {
+		dst[i] = scale * (float32(code[i/b.per]>>(i%b.per*b.bits)&mask) - half)
+	}
+}
+
 func (b *scalarBook) train([]float32, int) {}
 
 // centroids of a subspace.
@@ -259,6 +285,14 @@ func (b *productBook) product(code []byte, query []float32) float32 {
 		sum += Dot(query[s*b.each:][:b.each], b.centre[(s*centroids+int(c))*b.each:])
 	}
 	return sum
+}
+
+func (b *productBook) decode(dst []float32, code []byte, scale float32) {
+	for s, c := range code {
+		for j, v := range b.centre[(s*centroids+int(c))*b.each:][:b.each] {
+			dst[s*b.each+j] = scale * v
+		}
+	}
 }
 
 // rounds of k-means: few, since the centroids only rank.

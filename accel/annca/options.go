@@ -25,7 +25,7 @@ type Options struct {
 }
 
 // Default returns the options that the embedded model is best served with.
-func Default() Options { return Options{Matcher: ann.LSH{Bits: 64}, Top: 4} }
+func Default() Options { return Options{Matcher: ann.Exact{}, Top: 4} }
 
 // Paper returns the paper's rule with hash buckets.
 func Paper() Options { return Options{Matcher: ann.LSH{Bits: 8, Tables: 4, Probes: 1}} }

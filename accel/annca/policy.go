@@ -24,11 +24,14 @@ type policy struct {
 
 	stage   compute.Tensor // F32 [chunk tokens*headDim]
 	out     compute.Tensor // F32 [heads*chunk tokens*headDim], not looked at
+	scores  compute.Tensor // F32 [heads*room*chunk tokens], where products are taken at once
 	host    []byte
 	queries []float32 // [heads, chunk tokens, headDim]
 	key     []float32
 	score   []float32
 	keep    []bool
+	best    []float32 // of one query
+	bestAt  []int
 
 	pairs    int64
 	deciding time.Duration
@@ -43,6 +46,7 @@ type layer struct {
 	chunk, pass  int
 	keys, values compute.Tensor // [heads, room, headDim]
 	count        compute.Tensor // F32 [1, room]
+	known        compute.Tensor // F32 [heads, room, headDim], keys as the indexes know them
 	kept         int
 	remotely     bool           // the device chose
 	lengths      compute.Tensor // I32 [heads], kept tokens then
@@ -69,8 +73,10 @@ func (p *policy) allocate(a compute.Arena, room int) {
 	s := p.shape
 	most := s.ChunkFrames * s.Tokens()
 	p.stage, p.out = a.Tensor(compute.F32, most*s.HeadDim), a.Tensor(compute.F32, s.Heads*most*s.HeadDim)
+	p.scores = a.Tensor(compute.F32, s.Heads*room*most)
 	for i := range p.layers {
 		l := &p.layers[i]
+		l.known = a.Tensor(compute.F32, s.Heads, room, s.HeadDim)
 		l.keys, l.values = a.Tensor(s.DType, s.Heads, room, s.HeadDim), a.Tensor(s.DType, s.Heads, room, s.HeadDim)
 		l.count = a.Tensor(compute.F32, 1, room)
 	}
@@ -111,7 +117,7 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	l, n := &p.layers[at.Layer], query.Dim(0)*query.Dim(1)*query.Dim(2)
 	selects := !p.o.All && (p.o.Refresh || at.Chunk != l.chunk || at.Pass <= l.pass)
 	remotely := p.remote.on && kv.Keys.Dim(1) <= mostRemote
-	if !remotely && selects || p.asked != nil {
+	if !remotely && selects && !p.multiplies(dq, l) || p.asked != nil {
 		p.load(dq, query)
 	}
 	if p.asked != nil {
@@ -141,7 +147,9 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	// The prompt's storage is written anew when the prompt changes, which may be within a chunk only when it is made again.
 	if selects {
 		p.index(dq, l, kv)
-		p.choose(query.Dim(1), kv.Keys.Dim(1), l)
+		if !p.chooseAtOnce(dq, query, kv.Keys.Dim(1), l) {
+			p.choose(query.Dim(1), kv.Keys.Dim(1), l)
+		}
 		p.gather(dq, l, kv)
 		l.chunk = at.Chunk
 	}
@@ -188,6 +196,82 @@ func (p *policy) index(dq compute.Queue, l *layer, kv kvcache.View) {
 			x.Put(t, p.key)
 		}
 	}
+	if !p.multiplies(dq, l) {
+		return
+	}
+	image := dq.(compute.Mapper).Map(l.known)
+	for h, x := range l.index {
+		for t := range tokens {
+			x.(ann.Rows).Row(p.key[:d], t)
+			ann.StoreRow(image, compute.F32, h*l.known.Stride[0]+t*l.known.Stride[1], p.key[:d])
+		}
+	}
+}
+
+// multiplies reports whether the products of all queries and keys can be taken at once: the indexes must tell what they know of
+// their keys, and the queue must multiply where the host reads.
+func (p *policy) multiplies(dq compute.Queue, l *layer) bool {
+	_, rows := l.index[0].(ann.Rows)
+	_, scores := dq.(compute.Scorer)
+	_, maps := dq.(compute.Mapper)
+	return rows && scores && maps && p.o.Top > 0
+}
+
+// chooseAtOnce is choose by one product of matrices, where that can be had.
+func (p *policy) chooseAtOnce(dq compute.Queue, query compute.Tensor, tokens int, l *layer) bool {
+	if !p.multiplies(dq, l) {
+		return false
+	}
+	heads, queries := query.Dim(0), query.Dim(1)
+	out := p.scores.Slice(0, 0, heads*tokens*queries).Reshape(heads, tokens, queries)
+	dq.(compute.Scorer).Score(out, query, l.known.Slice(1, 0, tokens))
+	mem := dq.(compute.Mapper).Map(out)
+	keep := p.begin(tokens)
+	top := min(p.o.Top, tokens)
+	p.best, p.bestAt = ensure(p.best, queries*top), ensure(p.bestAt, queries*top)
+	for h := range heads {
+		best, at := p.best[:queries*top], p.bestAt[:queries*top]
+		for i := range best {
+			best[i], at[i] = float32(math.Inf(-1)), 0
+		}
+		for t := range tokens {
+			row := mem[4*(h*tokens+t)*queries:][:4*queries]
+			for q := range queries {
+				if s := math.Float32frombits(binary.LittleEndian.Uint32(row[4*q:])); s > best[q*top+top-1] {
+					insert(best[q*top:][:top], at[q*top:][:top], s, t)
+				}
+			}
+		}
+		for _, t := range at {
+			keep[t] = true
+		}
+	}
+	return true
+}
+
+// insert puts a score into a list that falls, and drops its last one.
+func insert(best []float32, at []int, s float32, t int) {
+	i := len(best) - 1
+	for ; i > 0 && best[i-1] < s; i-- {
+		best[i], at[i] = best[i-1], at[i-1]
+	}
+	best[i], at[i] = s, t
+}
+
+func ensure[T any](s []T, n int) []T {
+	if n <= cap(s) {
+		return s[:n]
+	}
+	return make([]T, n)
+}
+
+// begin clears the marks but those of the end of the prompt, and of the padding behind it where it is merged into the last
+// token: dit.Work.Prompt.
+func (p *policy) begin(tokens int) []bool {
+	keep := p.keep[:tokens]
+	clear(keep)
+	keep[tokens-1], keep[max(0, tokens-2)] = true, true
+	return keep
 }
 
 // print returns a hash of the first numbers of every token; not known where looking would cost a transfer.
@@ -206,10 +290,7 @@ func (p *policy) print(dq compute.Queue, keys compute.Tensor) (print uint64, kno
 
 // choose marks the tokens that any query is near to.
 func (p *policy) choose(queries, tokens int, l *layer) {
-	keep, score, d := p.keep[:tokens], p.score[:tokens], p.shape.HeadDim
-	clear(keep)
-	// The end of the prompt, and the padding behind it where it is merged into the last token: dit.Work.Prompt.
-	keep[tokens-1], keep[max(0, tokens-2)] = true, true
+	keep, score, d := p.begin(tokens), p.score[:tokens], p.shape.HeadDim
 	for h, x := range l.index {
 		for q := range queries {
 			x.Score(score, p.queries[(h*queries+q)*d:][:d], 0)

@@ -52,5 +52,11 @@ func keepTheLaws(t *testing.T, dev compute.Device) {
 			suite.Whole = nil // what shares no bucket is left out
 		}
 		t.Run(name, func(t *testing.T) { attentiontest.Run(t, dev, suite) })
+		raster := func(o annsa.Options) annsa.Options { o.Raster, o.Tile = true, 2; return o }
+		inPlace := attentiontest.Suite{Kind: attention.Self, Thin: raster(o), NoDrop: raster(noDrop), Ordered: true}
+		if suite.Whole != nil {
+			inPlace.Whole = raster(whole)
+		}
+		t.Run(name+" in place", func(t *testing.T) { attentiontest.Run(t, dev, inPlace) })
 	}
 }

@@ -34,6 +34,8 @@ func BenchmarkChunk(b *testing.B) {
 		}{
 			{"dense", attention.Dense{}}, {"default", annsa.Default()},
 			{"clean", with(func(o *annsa.Options) { o.Clean = true })},
+			{"fine", with(func(o *annsa.Options) { o.Tile, o.Group, o.Fraction = 4, 2, 0.25 })},
+			{"fine-lsh256", with(func(o *annsa.Options) { o.Tile, o.Group, o.Fraction, o.Matcher = 4, 2, 0.25, ann.LSH{Bits: 256} })},
 			{"lsh64", with(func(o *annsa.Options) { o.Matcher = ann.LSH{Bits: 64} })},
 			{"quant4", with(func(o *annsa.Options) { o.Matcher = ann.Scalar(4) })},
 			{"no-drop", with(func(o *annsa.Options) { o.NoDrop = true })},

@@ -51,7 +51,7 @@ type Options struct {
 
 // Default returns the options that the embedded model is best served with.
 func Default() Options {
-	return Options{Tile: 8, Raster: true, QueryTile: 16, Group: 4, Fraction: 0.2, Least: 256, Temper: 0.5, Recent: 2, Dense: 0.3}
+	return Options{Tile: 4, Raster: true, QueryTile: 16, Group: 2, Fraction: 0.25, Least: 1024, Temper: 0.5, Recent: 2, Dense: 0.3}
 }
 
 // Paper returns the reading of the paper's section 4.3 in which self attention's queries and keys are quantised to 8 bits; what is

@@ -97,8 +97,13 @@ func (p *policy) decide(dq compute.Queue, at attention.Site, l *layer, query com
 		} else {
 			h.extra.logCount, h.extra.slots = h.extra.logCount[:0], h.extra.slots[:0]
 		}
+		done := p.bulkScores(dq, l, i)
 		p.cut(query.Dim(1), func(tile, lo, hi int) {
-			p.score(dq, l, i, tile, lo, hi, query, kv)
+			if done {
+				h.score = p.bulk.score[tile]
+			} else {
+				p.score(dq, l, i, tile, lo, hi, query, kv)
+			}
 			p.pick(l, i, tile, p.groups(hi-lo))
 		})
 	}
@@ -269,6 +274,11 @@ func (p *policy) pick(l *layer, i, tile, groups int) {
 	})
 	budget := int(math.Round(p.o.Fraction * float64(x.history-(x.merged.hi-x.merged.lo)+len(h.extra.slots))))
 	budget = max(budget, p.o.Least)
+	picked := &x.picked[tile*p.shape.Heads+i]
+	if p.o.Missed == 0 && len(h.extra.slots)%p.o.Tile == 0 && p.shape.Tokens()%p.o.Tile == 0 {
+		*picked = p.pickEven((*picked)[:0], x.ranked, budget/p.o.Tile, score)
+		return
+	}
 	// Only the best are put in order: as many as fit if all were of full size, and the short ones of odd frames.
 	few := min(len(x.ranked), budget/p.o.Tile+len(x.places)+1)
 	forward(x.ranked, few, score)
@@ -278,7 +288,7 @@ func (p *policy) pick(l *layer, i, tile, groups int) {
 		}
 		return int(a - b)
 	})
-	picked := x.picked[tile*p.shape.Heads+i][:0]
+	*picked = (*picked)[:0]
 	for _, t := range x.ranked[:few] {
 		if p.o.Missed > 0 && left <= p.o.Missed*float64(groups) {
 			break
@@ -289,10 +299,28 @@ func (p *policy) pick(l *layer, i, tile, groups int) {
 		}
 		budget -= m
 		left -= float64(score[t])
-		picked = append(picked, t)
+		*picked = append(*picked, t)
 	}
-	slices.Sort(picked)
-	x.picked[tile*p.shape.Heads+i] = picked
+	slices.Sort(*picked)
+}
+
+// pickEven appends the n best of ranked tiles, which are in rising order and all of one size, in that order.
+func (p *policy) pickEven(picked, ranked []int32, n int, score []float32) []int32 {
+	if len(ranked) == 0 {
+		return picked
+	}
+	first, last := ranked[0], ranked[len(ranked)-1]
+	p.mark = ensure(p.mark, int(last)+1)
+	forward(ranked, n, score)
+	for _, t := range ranked[:min(n, len(ranked))] {
+		p.mark[t] = score[t] > 0
+	}
+	for t := first; t <= last; t++ {
+		if p.mark[t] {
+			picked, p.mark[t] = append(picked, t), false
+		}
+	}
+	return picked
 }
 
 // forward moves the n tiles with the largest scores to the front; of equal scores the first tiles (quickselect).

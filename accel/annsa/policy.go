@@ -35,6 +35,10 @@ type policy struct {
 	turns                     []float32 // of the temporal pairs at time
 	time                      int
 
+	bulk               bulk
+	listKeys, listEnds []byte
+	mark               []bool
+
 	pairs    int64
 	deciding time.Duration
 	remote   remote
@@ -57,6 +61,11 @@ type layer struct {
 	gathered    []gathered // by query tile
 	tiles       int        // of them in use, for the queries of the chunk
 	remote      remoteLayer
+
+	// Instead of gathered keys, where they can be attended to in place.
+	inPlace   bool
+	lists     lists
+	listArena compute.Arena
 }
 
 // queries are the means of groups of a chunk's queries, [query tiles, heads, groups, headDim].
@@ -170,8 +179,17 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	}
 	if !l.planned || p.o.Refresh {
 		p.decide(dq, at, l, query, kv)
-		p.gather(dq, at.Layer, l, kv)
+		if l.inPlace = p.inPlace(dq, l, kv); l.inPlace {
+			p.list(dq, at.Layer, l, query.Dim(1))
+		} else {
+			p.gather(dq, at.Layer, l, kv)
+		}
 		l.planned = true
+	}
+	if l.inPlace {
+		p.deciding = time.Since(began)
+		p.runLists(dq, at.Layer, l, dst, compute.Tensor{}, query, kv)
+		return
 	}
 	p.gatherCurrent(dq, at.Layer, l, kv)
 	p.deciding = time.Since(began)
@@ -291,6 +309,12 @@ func (p *policy) Kept(dq compute.Queue, at attention.Site, lse, query compute.Te
 		_ = dq.Wait() // the arena goes
 		return
 	}
+	if l.inPlace {
+		pairs := p.pairs
+		p.runLists(dq, at.Layer, l, out, lse, query, kv)
+		_, p.pairs = dq.Wait(), pairs // the arena goes
+		return
+	}
 	p.eachRun(at.Layer, func(lo, hi int, sparse bool) {
 		d, q, to := out.Slice(0, lo, hi), query.Slice(0, lo, hi), lse.Slice(0, lo, hi)
 		if !sparse {
@@ -315,6 +339,14 @@ func (p *policy) Close() {
 	p.o.Queries.Leave(p.dq)
 	if p.store != nil {
 		p.store.Free()
+	}
+	if p.bulk.arena != nil {
+		p.bulk.arena.Free()
+	}
+	for i := range p.layers {
+		if l := &p.layers[i]; l.listArena != nil {
+			l.listArena.Free()
+		}
 	}
 	p.arena.Free()
 }

@@ -39,6 +39,7 @@ type cache struct {
 
 	// The frame that is being merged.
 	probe, query, best, score rows
+	known                     rows // what an index knows of one group's entries
 	hits                      []hit
 	row, other                []float32
 	olds, pairs               ranking // of the group in work
@@ -79,6 +80,14 @@ func (c *cache) probes(a compute.Arena) {
 	if c.remote.on {
 		c.remote.fixed(c, a)
 	}
+}
+
+// most returns the entries of the layer that has room for most.
+func (c *cache) most(slots int) (n int) {
+	for i := range c.shape.Layers {
+		n = max(n, c.room(i, slots))
+	}
+	return n
 }
 
 // room returns the entries of a head in a layer when the mean is slots.
@@ -139,11 +148,13 @@ func (c *cache) allocate(a compute.Arena, slots int) []layer {
 func (c *cache) resize(dq compute.Queue, slots int) error {
 	meter := &compute.Meter{Device: c.device}
 	c.allocate(meter, slots)
+	c.probeIndex(meter, slots)
 	store, err := c.device.NewArena(meter.Bytes())
 	if err != nil {
 		return fmt.Errorf("%d entries a head, %d MiB: %w", slots, meter.Bytes()>>20, err)
 	}
 	layers := c.allocate(store, slots)
+	c.probeIndex(store, slots)
 	if err := store.Err(); err != nil {
 		store.Free()
 		return fmt.Errorf("%d entries a head: %w", slots, err)
@@ -177,7 +188,14 @@ func (c *cache) resize(dq compute.Queue, slots int) error {
 	return nil
 }
 
-func (c *cache) scratch() [4]*rows { return [4]*rows{&c.probe, &c.query, &c.best, &c.score} }
+func (c *cache) scratch() [5]*rows { return [5]*rows{&c.probe, &c.query, &c.best, &c.score, &c.known} }
+
+// probeIndex takes room for what an index knows of a group's entries.
+func (c *cache) probeIndex(a compute.Arena, slots int) {
+	if c.p.Search == Approximate {
+		c.known.tensor = a.Tensor(compute.F32, 1, c.most(slots), c.width())
+	}
+}
 
 // slot returns the first slot of a dense frame.
 func (c *cache) slot(frame int) int {

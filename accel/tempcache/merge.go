@@ -31,7 +31,7 @@ func (l *layer) merge(dq compute.Queue, frame int) {
 		l.matchAll(dq, at, asked)
 	}
 	for g := range l.groups {
-		l.search(g, at, asked)
+		l.search(dq, g, at, asked)
 		l.accept(g, at)
 		l.join(g, at, frame)
 		l.found(g, at, frame)

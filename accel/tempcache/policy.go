@@ -247,6 +247,7 @@ func (p Policy) bytes(dev compute.Device, s kvcache.Shape, slots int) int64 {
 	c.guard.Allocate(tables, s)
 	c.probes(tables)
 	c.allocate(store, slots)
+	c.probeIndex(store, slots)
 	return tables.Bytes() + store.Bytes() + c.hostBytes(slots)
 }
 

@@ -66,7 +66,7 @@ func (l *layer) compare(probe, keys *rows, first int) {
 }
 
 // search fills in the hits of group g.
-func (l *layer) search(g, at int, asked bool) {
+func (l *layer) search(dq compute.Queue, g, at int, asked bool) {
 	c := l.cache
 	ask := &c.probe
 	if asked {
@@ -75,9 +75,13 @@ func (l *layer) search(g, at int, asked bool) {
 			l.askAll(at)
 		}
 	}
+	search := c.p.Search
+	if search == Approximate && l.searchRows(dq, g, ask) {
+		search = Exact // the best are there
+	}
 	for i := range c.hits {
 		h := hit{slot: -1}
-		switch c.p.Search {
+		switch search {
 		case Exact:
 			at := c.best.at(g, i)
 			h.slot, h.cosine = ints(c.best.mem)[at], floats(c.score.mem)[at]
@@ -111,4 +115,20 @@ func (l *layer) around(g, token int, x []float32) (slot int32, top float32) {
 		}
 	}
 	return slot, top
+}
+
+// searchRows finds the nearest entries of all tokens at once, where the index of group g can tell what it knows of its entries
+// and the queue finds nearest keys in host memory; it reports whether it did.
+func (l *layer) searchRows(dq compute.Queue, g int, ask *rows) bool {
+	c, s := l.cache, &l.groups[g]
+	index, ok := s.index.(interface{ Row(dst []float32, slot int) })
+	matcher, ok2 := dq.(compute.Matcher)
+	if !ok || !ok2 || !c.known.mapped {
+		return false
+	}
+	for slot := range s.n {
+		index.Row(c.known.f32(0, slot), slot)
+	}
+	matcher.Match(c.best.tensor.Slice(0, g, g+1), c.score.tensor.Slice(0, g, g+1), ask.tensor.Slice(0, g, g+1), c.known.tensor.Slice(1, 0, s.n), compute.Tensor{})
+	return true
 }

@@ -18,16 +18,18 @@ type compareCommand struct {
 	Reference    string `default:"preset:exact" placeholder:"POLICY" help:"Policy that the others are compared with. Default ${default}."`
 	listFlags    `embed:""`
 
-	Frontiers []int         `placeholder:"N,..." help:"Frames to look closely at; the last one always is. Default: 100,500,1000,2000,3000."`
-	Span      int           `default:"50" help:"Frames pooled in a mean. Default ${default}."`
-	Parted    float64       `default:"30" placeholder:"DB" help:"PSNR below which videos have parted. Default ${default}."`
-	Ceiling   string        `default:"order" placeholder:"HOW" help:"Run the reference once more in another order of summation: order (of the keys), a kernel class (${kernels}), or none. Default ${default}."`
-	OneStep   bool          `default:"true" negatable:"" help:"Also make single chunks on the reference's own history (costs a clean pass a frame). Default yes."`
-	Parallel  int           `default:"1" placeholder:"N" help:"Runs that share the machine. With more than one, all advance from frontier to frontier side by side, and times are those of the chunks at the start and before each frontier that every run makes alone. Default ${default}, one after the other."`
-	Limit     time.Duration `placeholder:"TIME" help:"End the report with the last frontier that all runs reach in this time (such as 8m); needs --parallel."`
-	Stills    int           `default:"12" help:"Pictures of each video in the report. Default ${default}."`
-	Output    []string      `short:"o" placeholder:"PATH" help:"Report to write, .json or .html; may be given twice."`
-	JSON      bool          `name:"json" help:"Print the report as JSON on standard output instead of a table."`
+	Frontiers    []int         `placeholder:"N,..." help:"Frames to look closely at; the last one always is. Default: 100,500,1000,2000,3000."`
+	Span         int           `default:"50" help:"Frames pooled in a mean. Default ${default}."`
+	Parted       float64       `default:"30" placeholder:"DB" help:"PSNR below which videos have parted. Default ${default}."`
+	Ceiling      string        `default:"order" placeholder:"HOW" help:"Run the reference once more in another order of summation: order (of the keys), a kernel class (${kernels}), or none. Default ${default}."`
+	OneStep      bool          `default:"true" negatable:"" help:"Also make single chunks on the reference's own history (costs a clean pass a frame). Default yes."`
+	Parallel     int           `default:"1" placeholder:"N" help:"Runs that share the machine. With more than one, all advance from frontier to frontier side by side, and times are those of the chunks at the start and before each frontier that every run makes alone. Default ${default}, one after the other."`
+	Limit        time.Duration `placeholder:"TIME" help:"End the report with the last frontier that all runs reach in this time (such as 8m); needs --parallel."`
+	TimedThreads int           `placeholder:"N" help:"With --parallel on a CPU: threads of the chunks that are timed. Default: all."`
+	Free         int           `placeholder:"N" help:"With --parallel: policies with a full cache, the reference excepted, run freely to this frame only; from there on they make single chunks on the reference's history, which cost a fifth. Default: to the end."`
+	Stills       int           `default:"12" help:"Pictures of each video in the report. Default ${default}."`
+	Output       []string      `short:"o" placeholder:"PATH" help:"Report to write, .json or .html; may be given twice."`
+	JSON         bool          `name:"json" help:"Print the report as JSON on standard output instead of a table."`
 }
 
 // Help is shown below the flags' summary.
@@ -67,10 +69,8 @@ func (c *compareCommand) Run(ctx context.Context, out *streams) error {
 	}
 	o := compare.Options{Engine: l.engine, Request: s.request, Actions: s.steps(), Frames: s.frames, Entries: entries,
 		Frontiers: c.Frontiers, Span: c.Span, Diverged: c.Parted, Truth: s.truth, Seen: s.seen, OneStep: c.OneStep,
-		Stills: c.Stills, Parallel: c.Parallel, Progress: l.screen.hear}
-	if c.Limit > 0 {
-		o.Until = time.Now().Add(c.Limit)
-	}
+		Stills: c.Stills, Progress: l.screen.hear}
+	c.sideBySide(l, &o)
 	ceiling, closed, err := c.ceiling(l)
 	if err != nil {
 		return err
@@ -87,6 +87,9 @@ func (c *compareCommand) Run(ctx context.Context, out *streams) error {
 		return err
 	}
 	l.setup(&r.Setup)
+	if o.Parallel > 1 && c.TimedThreads > 0 {
+		r.Setup.Threads = min(r.Setup.Threads, c.TimedThreads)
+	}
 	s.setup(&r.Setup)
 	if err := writeResults(c.Output, map[string]func(io.Writer) error{
 		".json": jsonForm(r), ".html": func(w io.Writer) error { return report.Comparison(w, r) },
@@ -97,6 +100,24 @@ func (c *compareCommand) Run(ctx context.Context, out *streams) error {
 		return jsonForm(r)(out.out)
 	}
 	return r.Table(out.out)
+}
+
+// sideBySide sets how runs share the machine.
+func (c *compareCommand) sideBySide(l *lab, o *compare.Options) {
+	o.Parallel, o.Free = c.Parallel, c.Free
+	if device, ok := l.dev.Device.(*cpu.Device); ok && c.TimedThreads > 0 {
+		o.Solo = func(solo bool) {
+			threads := 0
+			if solo {
+				threads = c.TimedThreads
+			}
+			device.Use(threads)
+		}
+	}
+	if c.Limit > 0 {
+		end := time.Now().Add(c.Limit)
+		o.Late = func() bool { return time.Now().After(end) }
+	}
 }
 
 // ceiling opens what the reference is run on once more; closed gives it back.

@@ -42,7 +42,7 @@ type sceneFlags struct {
 
 // listFlags choose the policies.
 type listFlags struct {
-	Policies string `placeholder:"LIST" help:"Policies, separated by ';': a kind of cache or preset:NAME, then flags of the policy without dashes, such as 'window:window=16; tempcache:budget=12f,threshold=0.9; preset:fast'."`
+	Policies string `placeholder:"LIST" help:"Policies, separated by ';': a kind of cache or preset:NAME, then flags of the policy without dashes, such as 'window:window=16; tempcache:budget=12f,threshold=0.9 as merged; preset:fast'; reports use the name after \"as\"."`
 	policyFlags
 }
 
@@ -65,11 +65,15 @@ func (f listFlags) entries(e *rollout.Engine, first []string, otherwise ...strin
 	}
 	var out []compare.Entry
 	for _, item := range items {
-		p, err := parsePolicy(item)
+		policy, label, labelled := strings.Cut(item, " as ")
+		if !labelled {
+			label = item
+		}
+		p, err := parsePolicy(strings.TrimSpace(policy))
 		if err != nil {
 			return nil, err
 		}
-		c, err := p.entryOf(item, e)
+		c, err := p.entryOf(strings.TrimSpace(label), e)
 		if err != nil {
 			return nil, err
 		}

@@ -58,8 +58,8 @@ type preset struct{ item, about string }
 var presets = map[string]preset{
 	"exact":    {"full", "every frame kept, everything looked at: the reference"},
 	"paper":    {"tempcache:paper-mode,self=annsa,self-mode=paper,self-match=lsh,cross=annca,cross-mode=paper", "as the paper has it: merging by query, hashed self and cross attention"},
-	"balanced": {"tempcache:cache-budget=24f", "merging within 24 frames' worth of memory"},
-	"fast":     {"tempcache:cache-budget=12f,threshold=0.85", "merging within 12 frames' worth of memory"},
+	"balanced": {"tempcache:cache-budget=28f,window=8", "the last 8 frames as they are, older ones merged, within 28 frames' worth of memory"},
+	"fast":     {"tempcache:cache-budget=14f,window=4,threshold=0.85", "the last 4 frames as they are, older ones merged more boldly, within 14 frames' worth of memory"},
 	"places":   {"pose:cache-budget=64MiB", "what was seen from a place is seen there again (world models)"},
 }
 
@@ -145,7 +145,8 @@ func parsePolicies(list string) (items []string, flags []policyFlags, err error)
 		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}
-		f, err := parsePolicy(item)
+		policy, _, _ := strings.Cut(item, " as ")
+		f, err := parsePolicy(strings.TrimSpace(policy))
 		if err != nil {
 			return nil, nil, err
 		}

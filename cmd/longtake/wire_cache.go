@@ -21,6 +21,7 @@ var policies = map[string]func(f policyFlags, e *rollout.Engine, c *chosen) erro
 
 func fullPolicy(_ policyFlags, _ *rollout.Engine, c *chosen) error {
 	c.Keeps = kvcache.Window{Recent: kvcache.Full}
+	c.Unbounded = true
 	// Its store doubles when it is spent.
 	c.spent = func(frames int) kvcache.Policy { return kvcache.Window{Recent: 2 * frames} }
 	return nil
@@ -153,7 +154,7 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	if p.ByQuery || p.MaxError > 0 {
 		c.Shows = tempcache.Watching
 	}
-	c.Keeps, c.window, c.anchor = p, p.Recent, p.Anchor
+	c.Keeps, c.window, c.anchor, c.Unbounded = p, p.Recent, p.Anchor, p.Budget == tempcache.Budget{}
 	return nil
 }
 

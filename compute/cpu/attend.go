@@ -92,7 +92,7 @@ func (q *Queue) Attend(dst, query, keys, values compute.Tensor, a compute.Attent
 	// The class amx takes bfloat16 keys of whole tiles; the rest goes through its float32 kernels.
 	t.inTiles = q.class.tiles != nil && t.widen && t.headDim%tileSize == 0
 	t.split()
-	t.cut(q.dev.pool.threads)
+	t.cut(q.dev.pool.inUse())
 	tiles := t.heads * t.queryTiles * t.groups
 	t.room(q, tiles)
 	q.run(t, tiles*t.segments)

@@ -31,7 +31,7 @@ func (q *Queue) AttendBiased(dst, query, keys, values, bias compute.Tensor, scal
 	t.attendTask = attendTask{class: q.class, a: a, heads: heads, headDim: dst.Shape[2], narrow: dst.DType == compute.BF16,
 		widen: keys.DType == compute.BF16, queryTile: queries, queryTiles: 1, segments: 1}
 	t.dst, t.query, t.keys, t.values, t.bias = lines3Of(dst), lines3Of(query), lines3Of(keys), lines3Of(values), lines3Of(bias)
-	t.cut(q.dev.pool.threads)
+	t.cut(q.dev.pool.inUse())
 	q.run(t, heads*t.groups)
 }
 

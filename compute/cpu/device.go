@@ -57,6 +57,15 @@ func New(o Options) (*Device, error) {
 	return d, nil
 }
 
+// Use bounds how many of the device's threads compute from now on, those that call included; 0 or more than it has is all of them.
+// Results are the same. It must not be called while operations run.
+func (d *Device) Use(threads int) {
+	if threads <= 0 || threads > d.pool.threads {
+		threads = d.pool.threads
+	}
+	d.pool.limit(threads)
+}
+
 // Kernels names the kernel classes that this machine can run, best first.
 func Kernels() []string {
 	var names []string

@@ -67,7 +67,7 @@ func runPanels(q *Queue, t *linearTask, x compute.Tensor) {
 	if t.x == nil {
 		t.x, t.xRow = unsafe.Pointer(&zeros), 0 // nothing to multiply: dst is the bias
 	}
-	t.cut(q.dev.pool.threads)
+	t.cut(q.dev.pool.inUse())
 	q.run(t, t.tiles())
 }
 

@@ -57,6 +57,29 @@ func TestMatchFindsTheNearestKey(t *testing.T) {
 	})
 }
 
+func TestScoresAreDotProducts(t *testing.T) {
+	eachClass(t, 3, func(r *rig) {
+		for _, dt := range []compute.DType{compute.F32, compute.BF16} {
+			for _, n := range []struct{ heads, queries, keys, headDim int }{{4, 32, 1700, 64}, {1, 1, 1, 16}, {3, 37, 97, 128}, {2, 17, 0, 16}} {
+				query, keys := r.random(dt, n.heads, n.queries, n.headDim), r.random(dt, n.heads, n.keys, n.headDim)
+				dst := r.arena.Tensor(compute.F32, n.heads, n.keys, n.queries)
+				r.q.(compute.Scorer).Score(dst, query, keys)
+				q, k := floatsOf(query), floatsOf(keys)
+				for i, got := range F32(dst) {
+					h, key, row := i/n.queries/n.keys, i/n.queries%n.keys, i%n.queries
+					dot := 0.0
+					for e := range n.headDim {
+						dot += q[(h*n.queries+row)*n.headDim+e] * k[(h*n.keys+key)*n.headDim+e]
+					}
+					if math.Abs(float64(got)-dot) > 1e-4 {
+						t.Fatalf("%v %+v: head %d, key %d, query %d: %v, want %v", dt, n, h, key, row, got, dot)
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestOfEqualKeysTheFirstMatches(t *testing.T) {
 	eachClass(t, 1, func(r *rig) {
 		key := make([]float64, 300*16)

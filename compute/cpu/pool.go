@@ -33,12 +33,14 @@ type failure struct{ value any }
 // pool is the device's worker goroutines. They take tiles from any queue's job, spin for spinTime when there is none, then park.
 type pool struct {
 	threads int
+	use     atomic.Int32  // of them, at most; see Device.Use
 	posted  atomic.Uint32 // changes whenever a job is posted
 	asleep  atomic.Int32
 	jobs    atomic.Pointer[[]*job]
 
 	mu     sync.Mutex
 	wake   sync.Cond
+	called sync.Cond // for those that stand by
 	closed atomic.Bool
 	done   sync.WaitGroup
 }
@@ -48,14 +50,18 @@ const spinTime = 20 * time.Microsecond
 
 func newPool(threads int) *pool {
 	p := &pool{threads: threads}
-	p.wake.L = &p.mu
+	p.use.Store(int32(threads))
+	p.wake.L, p.called.L = &p.mu, &p.mu
 	p.jobs.Store(&[]*job{})
-	for range threads - 1 {
+	for i := range threads - 1 {
 		p.done.Add(1)
-		go p.work()
+		go p.work(int32(i) + 1)
 	}
 	return p
 }
+
+// inUse returns how many threads compute now.
+func (p *pool) inUse() int { return int(p.use.Load()) }
 
 // join adds a queue's job to those the workers look at.
 func (p *pool) join(j *job) {
@@ -80,7 +86,8 @@ func (p *pool) leave(j *job) {
 
 // run does all tiles of t with the caller and whichever workers are free, and returns when they are done.
 func (p *pool) run(j *job, s *scratch, t task, tiles int) {
-	if tiles <= 1 || p.threads == 1 {
+	threads := p.inUse()
+	if tiles <= 1 || threads == 1 {
 		for i := range tiles {
 			t.tile(s, i)
 		}
@@ -91,7 +98,7 @@ func (p *pool) run(j *job, s *scratch, t task, tiles int) {
 	p.posted.Add(1)
 	if p.asleep.Load() > 0 {
 		p.mu.Lock()
-		for range min(tiles-1, p.threads-1) {
+		for range min(tiles-1, threads-1) {
 			p.wake.Signal()
 		}
 		p.mu.Unlock()
@@ -152,12 +159,16 @@ func (p *pool) help(s *scratch) bool {
 	return found
 }
 
-// work is one worker's life.
-func (p *pool) work() {
+// work is the life of worker number n; the callers are number 0.
+func (p *pool) work(n int32) {
 	defer p.done.Done()
 	s := newScratch()
 	for !p.closed.Load() {
 		seen := p.posted.Load()
+		if n >= p.use.Load() {
+			p.stand(n)
+			continue
+		}
 		if p.help(s) {
 			continue
 		}
@@ -194,11 +205,31 @@ func (p *pool) park(seen uint32) {
 	p.mu.Unlock()
 }
 
+// stand waits until worker n is in use or the pool closes.
+func (p *pool) stand(n int32) {
+	p.mu.Lock()
+	for n >= p.use.Load() && !p.closed.Load() {
+		p.called.Wait()
+	}
+	p.mu.Unlock()
+}
+
+// limit sets how many threads are in use. Sleeping workers look at it first when they wake.
+func (p *pool) limit(threads int) {
+	p.mu.Lock()
+	p.use.Store(int32(threads))
+	p.posted.Add(1)
+	p.wake.Broadcast()
+	p.called.Broadcast()
+	p.mu.Unlock()
+}
+
 // close ends the workers and waits for them.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed.Store(true)
 	p.wake.Broadcast()
+	p.called.Broadcast()
 	p.mu.Unlock()
 	p.done.Wait()
 }

@@ -24,6 +24,7 @@ type Queue struct {
 	rope     ropeTask
 	noise    noiseTask
 	match    matchTask
+	score    scoreTask
 	bias     biasTask
 	unfold   unfoldTask
 	squash   squashTask

@@ -91,7 +91,7 @@ func runTiles(q *Queue, t *linearTask, x compute.Tensor) {
 			clear(u16s(unsafe.Add(t.x, r*t.xRow), in)[t.w.in:])
 		}
 	}
-	t.cut(q.dev.pool.threads)
+	t.cut(q.dev.pool.inUse())
 	q.run(t, t.tiles())
 }
 
