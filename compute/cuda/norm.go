@@ -40,7 +40,7 @@ const (
 	normMostThreads = 256
 	normWideHeld    = 8
 	normWideThreads = 512
-	normPairRows    = 1024 // from so many rows on, a thread takes two at once
+	normPairRows    = 1024 // from so many rows on, a thread of addnorm takes two at once
 )
 
 // Norm normalises each row, see compute.Norm. Rows may be up to 32768 wide (4096 where alignment
@@ -62,10 +62,9 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	kernel := half("norm", dst)<<1 | half("norm", x)
 	fn, held, most := q.device.kernels.norm[kernel], q.device.normHeld, normMostThreads
 	if wholeWarps(x.Shape[1]/chunk, held) > most {
-		q.normArgs.together = 1
 		fn, held, most = q.device.kernels.normWide[kernel], normWideHeld, normWideThreads
 	}
-	grid, threads, fits := q.device.normGrid(x.Shape[0]/int(q.normArgs.together), x.Shape[1]/chunk, held, most)
+	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, held, most)
 	if !fits {
 		q.fail("norm", fmt.Errorf("rows of %v are too wide: %w", x, compute.ErrUnsupported))
 		return
@@ -93,9 +92,6 @@ func (q *queue) normPlan(op string, dst, x compute.Tensor, n compute.Norm) (chun
 	chunk = 1
 	if x.Shape[1]%8 == 0 && aligned(dst) && aligned(x) && aligned(n.Weight) && aligned(n.Bias) && aligned(n.Scale) && aligned(n.Shift) {
 		chunk, a.vec = 8, 1
-	}
-	if a.vec == 1 && q.device.normPairs && a.rows >= normPairRows && a.rows%2 == 0 && a.rowsPerScale%2 == 0 && a.rowsPerShift%2 == 0 {
-		a.together = 2
 	}
 	return chunk, q.err == nil
 }
@@ -132,8 +128,8 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 	if !(aligned(sum) && aligned(y) && aligned(gate)) {
 		chunk, q.normArgs.vec = 1, 0
 	}
-	if q.normArgs.vec == 0 || b.rowsPerGate%2 != 0 {
-		q.normArgs.together = 1
+	if a := &q.normArgs; a.vec == 1 && q.device.normPairs && a.rows >= normPairRows && a.rows%2 == 0 && (a.rowsPerScale|a.rowsPerShift|b.rowsPerGate)%2 == 0 {
+		a.together = 2
 	}
 	grid, threads, fits := q.device.normGrid(x.Shape[0]/int(q.normArgs.together), x.Shape[1]/chunk, normHeld, normWideThreads)
 	if !ok || !fits || x.DType != compute.F32 || sum.DType != compute.F32 {
@@ -160,7 +156,7 @@ func (q *queue) NormRope(dst, x compute.Tensor, n compute.Norm, pos compute.Tens
 		return
 	}
 	chunk, ok := q.normPlan("norm rope", x, x, n)
-	grid, threads, fits := q.device.normGrid(x.Shape[0]/int(q.normArgs.together), x.Shape[1]/chunk, normHeld, normWideThreads)
+	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, normHeld, normWideThreads)
 	if !ok || !fits || chunk == 1 || dst.Shape[2]%8 != 0 || !aligned(dst) {
 		q.Norm(x, x, n)
 		q.Rope(dst, heads, pos, r)

@@ -7,7 +7,7 @@ struct NormArgs {
   i64 dstStride, xStride, scaleStride, shiftStride;
   u32 rows, width, rowsPerScale, rowsPerShift, rms, vec;
   float eps;
-  u32 together;  // rows of a thread: 2 where both share their parameters, else 1
+  u32 together;  // addnorm: rows of a thread, 2 where both share their parameters, else 1
 };
 static_assert(sizeof(NormArgs) == 112, "NormArgs is mirrored by normArgs in norm.go");
 
@@ -270,28 +270,21 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
   }
 }
 
-#if HELD < 8
-#define PAIR 2
-#else
-#define PAIR 1  // wide rows fill the registers alone
-#endif
 #define NORM(name, threads, D, X)                                                                 \
   extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ NormArgs a) { \
-    if (a.together == 2) norm<8, PAIR, D, X>(a);                                                  \
-    else if (a.vec) norm<8, 1, D, X>(a);                                                          \
+    if (a.vec) norm<8, 1, D, X>(a);                                                               \
     else norm<1, 1, D, X>(a);                                                                      \
   }
 
 #define ADDNORM(name, D, Y)                                                                                     \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) { \
-    if (a.together == 2) addnorm<8, PAIR, D, Y>(a, add);                                                        \
+    if (a.together == 2) addnorm<8, 2, D, Y>(a, add);                                                        \
     else if (a.vec) addnorm<8, 1, D, Y>(a, add);                                                                \
     else addnorm<1, 1, D, Y>(a, add);                                                                             \
   }
 #define NORMROPE(name, D, X)                                                                                    \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
-    if (a.together == 2) normrope<PAIR, D, X>(a, t);                                                            \
-    else normrope<1, D, X>(a, t);                                                                                      \
+    normrope<1, D, X>(a, t);                                                                                         \
   }
 
 #if HELD < 8
