@@ -63,7 +63,7 @@ func TestPoliciesAreWhatTheirItemsSay(t *testing.T) {
 		"exact":                              "full",
 		"preset:exact,cache=window,window=9": "window 9 + 0 anchor",
 		"preset:fast,cache=full":             "full", // the preset's budget belongs to its cache
-		"preset:fast,budget=9f":              strings.Replace(resolved(t, e, "fast").Policy.Cache, "12 frames", "9 frames", 1),
+		"preset:fast,budget=9f":              strings.Replace(resolved(t, e, "fast").Policy.Cache, "14 frames", "9 frames", 1),
 		"pose:window=8,retrieve=3":           "pose: window 8 + 3 by pose, store 64 MiB",
 	} {
 		if f, err := parsePolicy(strings.ReplaceAll(item, " ", "")); err != nil {
@@ -152,7 +152,7 @@ func TestPoliciesThatCannotBeAreRefusedWithAReason(t *testing.T) {
 		"full:self=annsa,self-fraction=2":        "fraction 2",
 		"full:self=annsa,self-mode=best":         `--self-mode "best": known are ours, paper`,
 		"full:self=annsa,self-buckets=all":       `--self-buckets "all": known are cross, own`,
-		"full:cross=annca,cross-top=0":           "annca: matcher lsh64 has no buckets to share",
+		"full:cross=annca,cross-top=0":           "annca: matcher exact has no buckets to share",
 		"full:cross=annca,cross-mode=best":       `--cross-mode "best": known are ours, paper`,
 		"full:cross-top=2":                       "--cross-top has no meaning with --cross dense, only with annca",
 		"full:self=annsa,profile=DIR/gone":       "--profile: read DIR/gone: no such file",
