@@ -35,8 +35,8 @@ type Set struct {
 	// Store is the type of the network's numbers.
 	Store compute.DType
 	Seed  uint64
-	// NoText and NoVAE leave files out.
-	NoText, NoVAE bool
+	// NoNetwork, NoText and NoVAE leave files out.
+	NoNetwork, NoText, NoVAE bool
 }
 
 // SelfForcing is the published layout around a network.
@@ -84,7 +84,7 @@ func (s Set) Write(dir string) error {
 				return Safetensors(w, network, s.Store, s.Seed)
 			}
 			return Torch(w, network, s.Store, s.Seed, roots...)
-		}, s.Shards > 0},
+		}, s.Shards > 0 || s.NoNetwork},
 		{filepath.Join(wan, "config.json"), func(w io.Writer) error { return json.NewEncoder(w).Encode(s.Net.Config()) }, false},
 		{filepath.Join(wan, "models_t5_umt5-xxl-enc-bf16.pth"), func(w io.Writer) error {
 			return Torch(w, s.T5.Tensors(), compute.BF16, s.Seed+1)
