@@ -27,6 +27,8 @@ type generateCommand struct {
 	Prompt     *string `placeholder:"TEXT" help:"Description of the video; @FILE reads it. Default: the simulator's own for the seed."`
 	PromptFile string  ` aliases:"data-path,prompt-path" placeholder:"FILE" help:"A video for each line: .txt, a prompt a line; .jsonl, {\"prompt\": \"...\"} or {\"prompts\": [\"...\", ...]}, whose prompts take turns. Outputs are numbered: a.mp4 becomes a-0001.mp4."`
 	Config     string  `aliases:"config-path" placeholder:"FILE" help:"Settings of a .yaml file as Self-Forcing and LongLive have them; flags come first."`
+	Loop       string  `default:"model" help:"How chunks are made: model (its own way), blockwise, overlapped (a chunk's clean pass inside the next one's first step), rolling. Default ${default}."`
+	Refresh    string  `default:"model" help:"What a new prompt does to the history: model (its own way), none, chunks, window. Default ${default}."`
 	Noise      string  `default:"native" help:"Noise: native, or torch-cpu (the stream of torch.randn after torch.manual_seed, drawn as Self-Forcing draws it). Default ${default}."`
 	Actions    string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, z/c a step to the left/right (not every model knows it), . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
 	Steps      int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
@@ -65,6 +67,8 @@ Beside the video lies a record of how it was made (walk.webm.json). The same see
 // settings are the checked flags that need no model.
 type settings struct {
 	fps     video.Rate // zero for the model's own
+	loop    rollout.Loop
+	refresh rollout.Refresh
 	loading time.Duration
 	model   catalogued
 }
@@ -78,6 +82,12 @@ func (g *generateCommand) check() (s settings, err error) {
 	}
 	if g.Frames != nil && g.Latent != nil {
 		return s, usagef("--frames and --latent-frames exclude each other")
+	}
+	if s.loop, err = rollout.ParseLoop(g.Loop); err != nil {
+		return s, err
+	}
+	if s.refresh, err = rollout.ParseRefresh(g.Refresh); err != nil {
+		return s, err
 	}
 	if g.Noise != "native" && g.Noise != "torch-cpu" {
 		return s, usagef("--noise %q: known are native, torch-cpu", g.Noise)
@@ -105,8 +115,11 @@ func (g *generateCommand) check() (s settings, err error) {
 			return s, err
 		}
 	}
-	if s.model, err = modelNamed(&g.modelFlags); err != nil || s.model.rolls {
+	if s.model, err = modelNamed(&g.modelFlags); err != nil {
 		return s, err
+	}
+	if s.model.rolls && s.loop == rollout.ModelLoop || s.loop == rollout.RollingWindow {
+		return s, nil
 	}
 	return s, g.window(config)
 }
@@ -146,6 +159,9 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 	}
 	defer engine.Close()
 	set.loading = time.Since(began)
+	if set.loop != rollout.ModelLoop {
+		engine.Loop = set.loop // nobody else has the engine yet
+	}
 	if set.fps == (video.Rate{}) {
 		if set.fps, err = video.RateOf(engine.FPS); err != nil {
 			return err
@@ -167,6 +183,7 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 		return err
 	}
 	plan.request = kept.Request(plan.request)
+	plan.setRefresh(set.refresh)
 	if err := plan.setLength(engine, kept, g.Noise); err != nil {
 		return err
 	}

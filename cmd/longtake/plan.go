@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"longtake/attention"
 	"longtake/rollout"
 	"longtake/sampler"
 	"longtake/video"
@@ -130,6 +131,18 @@ func (p *plan) withoutWorld(g *generateCommand) error {
 		return usagef("--actions: model %s follows none", g.Model)
 	}
 	return nil
+}
+
+// setRefresh says what new prompts do. A video of one prompt needs no memory for them, and LongLive's window is written again
+// under dense attention only: with another, chunk by chunk.
+func (p *plan) setRefresh(asked rollout.Refresh) {
+	switch p.request.Refresh = asked; {
+	case asked != rollout.ModelRefresh:
+	case len(p.script) == 1:
+		p.request.Refresh = rollout.NoRefresh
+	case p.request.Self != nil && p.request.Self != attention.Maker(attention.Dense{}):
+		p.request.Refresh = rollout.RefreshChunks
+	}
 }
 
 // setLength says how many chunks there are, and draws PyTorch's noise for them where that is asked for.

@@ -63,6 +63,7 @@ type requestRecord struct {
 	Prompts []promptRecord `json:"prompts,omitempty"` // that followed, each from its frame on
 	Noise   string         `json:"noise,omitempty"`   // if it is not the native one
 	Loop    string         `json:"loop,omitempty"`    // if it is not blockwise
+	Refresh string         `json:"refresh,omitempty"` // if new prompts write the history again
 	Unknown []unknownWord  `json:"unknown_words,omitempty"`
 	Seed    uint64         `json:"seed"`
 	Frames  int            `json:"frames"`
@@ -156,8 +157,11 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 	if g.Noise != "native" {
 		r.Request.Noise = g.Noise
 	}
-	if kept.rolls(e) {
-		r.Request.Loop = rollout.RollingWindow.String()
+	if e.Loop > rollout.Blockwise {
+		r.Request.Loop = e.Loop.String()
+	}
+	if p.request.Refresh > rollout.NoRefresh {
+		r.Request.Refresh = p.request.Refresh.String()
 	}
 	r.Memory.Weights, r.Memory.Session, r.Memory.PeakSession = e.WeightBytes(), session, session
 	if kept.spent != nil {

@@ -378,3 +378,28 @@ use_ema: true
 		}
 	}
 }
+
+func TestLoopsAndRefreshesCanBeChosen(t *testing.T) {
+	dir, out := tinySet(t, "self-forcing", nil), t.TempDir()
+	turns := filepath.Join(out, "p.jsonl")
+	if err := os.WriteFile(turns, []byte(`{"prompts": ["a cat", "the sea at night"]}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"generate", "--size", "48x32", "--cpu-kernel", "generic", "--quiet", "--json", "--model", dir, "--vae", "tiny", "--frames", "45", "-o", filepath.Join(out, "a.y4m")}
+	run := func(more ...string) record { return parse[record](t, succeed(t, append(args, more...)...).out) }
+	block, over, roll := run("--prompt", "a cat"), run("--prompt", "a cat", "--loop", "overlapped"), run("--prompt", "a cat", "--loop", "rolling")
+	if over.FramesHash != block.FramesHash || over.Request.Loop != "overlapped" {
+		t.Errorf("overlapped: %s of loop %q, blockwise %s", over.FramesHash, over.Request.Loop, block.FramesHash)
+	}
+	if roll.FramesHash == block.FramesHash || roll.Request.Loop != "rolling" {
+		t.Errorf("rolling: %s of loop %q", roll.FramesHash, roll.Request.Loop)
+	}
+	seen := map[string]string{}
+	for _, refresh := range []string{"none", "chunks", "window"} {
+		r := run("--prompt-file", turns, "--refresh", refresh)
+		if other := seen[r.FramesHash]; other != "" {
+			t.Errorf("refresh %s makes the frames of %s", refresh, other)
+		}
+		seen[r.FramesHash] = refresh
+	}
+}
