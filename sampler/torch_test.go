@@ -6,6 +6,9 @@ import (
 	"math"
 	"os"
 	"testing"
+
+	"longtake/compute"
+	"longtake/compute/cpu"
 )
 
 func TestTorchNoiseIsPyTorchsStream(t *testing.T) {
@@ -35,6 +38,45 @@ func TestTorchNoiseIsPyTorchsStream(t *testing.T) {
 			for i, at := range want.Index {
 				if math.Abs(float64(got[at]-values[i])) > 1e-6 {
 					t.Errorf("%s call %d: element %d is %v, want %v", name, call, at, got[at], values[i])
+				}
+			}
+		}
+	}
+}
+
+// The draws of Self-Forcing's program: the whole video at first, then a chunk for every step, as [frames, channels, rows, columns].
+func TestVideoNoiseIsDrawnAsSelfForcingDoes(t *testing.T) {
+	dev, err := cpu.New(cpu.Options{Kernel: "generic", Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	dq, _ := dev.NewQueue()
+	defer dq.Close()
+	arena, _ := dev.NewArena(0)
+	defer arena.Free()
+	l := Latent{Channels: 3, Rows: 4, Columns: 6}
+	const frames, each = 2, 3 * 4 * 6
+	stream, draw := NewTorch(7), NewTorch(7).Video(2*frames, l)
+	video, again := make([]float32, 2*frames*each), make([]float32, frames*each)
+	stream.Randn(video)
+	stream.Randn(again)
+	dst := arena.Tensor(compute.F32, frames*6, 12)
+	for i, c := range []struct {
+		key  compute.NoiseKey
+		want []float32
+	}{{compute.NoiseKey{}, video[:frames*each]}, {compute.NoiseKey{Step: 1}, again}, {compute.NoiseKey{Chunk: 1}, video[frames*each:]}} {
+		draw(dq, dst, c.key)
+		got := cpu.F32(dst)
+		for f := range frames {
+			for ch := range 3 {
+				for y := range 4 {
+					for x := range 6 {
+						token := f*6 + y/2*3 + x/2
+						if at := token*12 + (y%2*2+x%2)*3 + ch; got[at] != c.want[((f*3+ch)*4+y)*6+x] {
+							t.Fatalf("draw %d: frame %d channel %d row %d column %d is %v", i, f, ch, y, x, got[at])
+						}
+					}
 				}
 			}
 		}

@@ -68,7 +68,7 @@ type chosen struct {
 	compare.Entry
 	kind           string // of cache
 	window, anchor int
-	// spent is the policy whose cache is as large as this one's can become; nil if it does not grow.
+	// spent is the policy whose cache holds so many latent frames, which this one's grows to by doubling; nil if it does not grow.
 	spent func(frames int) kvcache.Policy
 }
 

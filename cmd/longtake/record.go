@@ -165,9 +165,15 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 	}
 	r.Memory.Weights, r.Memory.Session, r.Memory.PeakSession = e.WeightBytes(), session, session
 	if kept.spent != nil {
-		// Old and new store lie side by side for a moment.
-		first, most := kept.Keeps.Bytes(e.Device, e.CacheShape), kept.spent(p.frames).Bytes(e.Device, e.CacheShape)
-		r.Memory.PeakSession = session - first + max(first, most+most/2)
+		// The store doubles until the video fits; old and new lie side by side for a moment.
+		first, need := kept.Keeps.Bytes(e.Device, e.CacheShape), kept.spent(e.LatentFrames(p.frames)).Bytes(e.Device, e.CacheShape)
+		most := first
+		for most < need {
+			most *= 2
+		}
+		if r.Memory.PeakSession = session - first + most; most > first {
+			r.Memory.PeakSession += most / 2
+		}
 	}
 	return r, nil
 }

@@ -23,7 +23,7 @@ func fullPolicy(_ policyFlags, _ *rollout.Engine, c *chosen) error {
 	c.Keeps = kvcache.Window{Recent: kvcache.Full}
 	c.Unbounded = true
 	// Its store doubles when it is spent.
-	c.spent = func(frames int) kvcache.Policy { return kvcache.Window{Recent: 2 * frames} }
+	c.spent = func(frames int) kvcache.Policy { return kvcache.Window{Recent: frames} }
 	return nil
 }
 
