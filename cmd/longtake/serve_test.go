@@ -130,7 +130,7 @@ func TestMapsOfTheEmbeddedModelAddUp(t *testing.T) {
 	_, c := hosted(t, serve.Options{})
 	sums := map[string]string{}
 	for _, on := range []bool{false, true} {
-		p, err := c.Play(t.Context(), url.Values{"seed": {"3"}, "fps": {"60"}, "format": {"raw"}, "compare": {"fast"}})
+		p, err := c.Play(t.Context(), url.Values{"seed": {"3"}, "fps": {"60"}, "format": {"raw"}, "policy": {"window"}, "compare": {"fast"}})
 		if err != nil {
 			t.Fatal(err)
 		}
