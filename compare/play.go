@@ -17,6 +17,7 @@ const (
 	Actions   = "actions"    // is the picture the one that the action leads to?
 	Walls     = "walls"      // walk into what is there, then back
 	Stroll    = "stroll"     // a long walk: revisits, sharpness, colours
+	Prompt    = "prompt"     // a turn on the spot from text alone: is it the room that the prompt names?
 )
 
 // PlayOptions says what Play measures.
@@ -69,11 +70,11 @@ func Play(ctx context.Context, o PlayOptions) (*PlayTest, error) {
 		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
 	}
 	measure, ok := map[string]func(context.Context, Entry, scene) (*found, error){
-		NextFrame: o.nextFrame, Actions: o.obedience, Walls: o.walls, Stroll: o.stroll,
+		NextFrame: o.nextFrame, Actions: o.obedience, Walls: o.walls, Stroll: o.stroll, Prompt: o.prompted,
 	}[o.Measure]
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("%w: measure %q: known are next-frame, actions, walls and stroll", rollout.ErrRequest, o.Measure)
+		return nil, fmt.Errorf("%w: measure %q: known are next-frame, actions, walls, stroll and prompt", rollout.ErrRequest, o.Measure)
 	case o.Clips < 1 || o.Frames < 2 || o.Given < 1 || o.Given >= o.Frames:
 		return nil, fmt.Errorf("%w: %s: %d clips of %d frames, %d of them given: must be at least 1, 2 and 1, and fewer given", rollout.ErrRequest, o.Measure, o.Clips, o.Frames, o.Given)
 	case o.Engine.Network.ChunkFrames != 1 || len(o.Engine.Turns) == 0 || len(o.Engine.Turns) > world.NumActions:

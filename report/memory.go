@@ -42,6 +42,7 @@ var playText = map[string]string{
 	compare.NextFrame: "Every frame is made after the true ones before it and compared with the true one.",
 	compare.Actions:   "From a true frame every action is asked for; it is obeyed where the simulator's picture of that action is nearest to the one made.",
 	compare.Walls:     "From one true frame the player walks straight into what is there, then back. A dream is locked where the way back neither moves nor shows anything.",
+	compare.Prompt:    "From text alone the player turns round on the spot; a small network, trained on the simulator's frames, says whether walls, floor and sky are those of the prompt. Its own accuracy is that of the simulator's turn.",
 	compare.Stroll:    "After the given true frames the walk goes on in the dream, beside the same walk in the simulator.",
 }
 

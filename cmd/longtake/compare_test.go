@@ -90,13 +90,14 @@ func TestEvalWorldDrawsAContactSheet(t *testing.T) {
 
 func TestEvalWorldMeasuresPlay(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "a.html")
-	r := succeed(t, "eval", "world", "--tests", "next-frame,actions,walls,stroll", "--frames", "25", "--clips", "2", "--steps", "1", "--stills", "2",
+	r := succeed(t, "eval", "world", "--tests", "next-frame,actions,walls,stroll,prompt", "--frames", "25", "--clips", "2", "--steps", "1", "--stills", "2",
 		"--parallel", "2", "--device", "cpu", "--policies", "window", "-o", page, "--json", "--quiet")
 	report := parse[compare.MemoryReport](t, r.out)
-	if len(report.Play) != 4 {
+	if len(report.Play) != 5 {
 		t.Fatalf("report %+v", report)
 	}
-	least := map[string]float64{"PSNR to the truth, dB": 27, "obeyed": 0.6, "locked": 0, "other places, dB to the truth": 9}
+	least := map[string]float64{"PSNR to the truth, dB": 27, "obeyed": 0.6, "locked": 0, "other places, dB to the truth": 9,
+		"a turn of the simulator: all four": 1, "a turn: sky": 0.5}
 	for _, test := range report.Play {
 		for _, f := range test.Rows[0].Findings {
 			if want, ok := least[f.Name]; ok {
