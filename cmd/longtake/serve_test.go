@@ -188,7 +188,7 @@ func TestMapsOfTheEmbeddedModelAddUp(t *testing.T) {
 func TestKeysMeanActions(t *testing.T) {
 	for text, want := range map[string]world.Action{"": world.Noop, "KeyW": world.Forward, "ArrowDown": world.Back, "KeyA": world.TurnLeft,
 		"KeyW KeyD": world.ForwardRight, "KeyW KeyS": world.Noop, "KeyA KeyD": world.Noop, "KeyQ": world.ForwardLeft, "KeyS KeyA": world.TurnLeft,
-		"KeyW ArrowUp": world.Forward, "Unknown": world.Noop} {
+		"KeyW ArrowUp": world.Forward, "KeyZ": world.StrafeLeft, "KeyC KeyW": world.Forward, "KeyC KeyZ": world.Noop, "Unknown": world.Noop} {
 		if got := steer(strings.Fields(text)); got != int(want) {
 			t.Errorf("%q means %v, not %v", text, world.Action(got), want)
 		}

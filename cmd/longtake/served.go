@@ -21,11 +21,12 @@ var keyActions = map[string]world.Action{
 	"KeyW": world.Forward, "ArrowUp": world.Forward, "KeyS": world.Back, "ArrowDown": world.Back,
 	"KeyA": world.TurnLeft, "ArrowLeft": world.TurnLeft, "KeyD": world.TurnRight, "ArrowRight": world.TurnRight,
 	"KeyQ": world.ForwardLeft, "KeyE": world.ForwardRight,
+	"KeyZ": world.StrafeLeft, "KeyC": world.StrafeRight, // of models that know them
 }
 
 // steer turns the keys that are held into an action; opposite keys cancel each other.
 func steer(held []string) int {
-	var ahead, turn int
+	var ahead, turn, aside int
 	seen := map[world.Action]bool{}
 	for _, k := range held {
 		a, ok := keyActions[k]
@@ -39,6 +40,10 @@ func steer(held []string) int {
 			ahead = max(ahead, 0) + 1
 		case world.Back:
 			ahead--
+		case world.StrafeLeft:
+			aside--
+		case world.StrafeRight:
+			aside++
 		}
 	}
 	switch {
@@ -54,6 +59,10 @@ func steer(held []string) int {
 		return int(world.Forward)
 	case ahead < 0:
 		return int(world.Back)
+	case aside < 0:
+		return int(world.StrafeLeft)
+	case aside > 0:
+		return int(world.StrafeRight)
 	}
 	return int(world.Noop)
 }
@@ -67,12 +76,20 @@ func servedModel(l *lab, list string) (*serve.Model, error) {
 		m.About, m.Licence = known.about, known.licence
 	}
 	if n := len(e.Turns); n > int(world.ForwardRight) && n <= world.NumActions {
-		m.Steer, m.Keys = steer, map[string]string{}
+		m.Keys = map[string]string{}
+		m.Steer = func(held []string) int {
+			if a := steer(held); a < n {
+				return a
+			}
+			return int(world.Noop)
+		}
 		for a := range world.Action(n) {
 			m.Actions = append(m.Actions, a.String())
 		}
 		for key, a := range keyActions {
-			m.Keys[key] = a.String()
+			if int(a) < n {
+				m.Keys[key] = a.String()
+			}
 		}
 	}
 	names, items, err := servedPolicies(list)
