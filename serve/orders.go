@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"longtake/api"
+	"longtake/compute"
 	"longtake/video"
 )
 
@@ -60,7 +61,7 @@ func (s *Session) obey(ctx context.Context) error {
 			o.to.tell(n)
 			s.refresh()
 			s.tellState()
-		case len(s.scene.views) > 0 && (errors.Is(err, ErrRequest) || errors.As(err, &full)):
+		case len(s.scene.views) > 0 && (errors.Is(err, ErrRequest) || errors.As(err, &full) || o.branches() && errors.Is(err, compute.ErrNoMemory)):
 			s.refuse(o.to, o.receipt.id, err)
 		default:
 			return err
@@ -68,6 +69,9 @@ func (s *Session) obey(ctx context.Context) error {
 	}
 	return nil
 }
+
+// branches reports whether an order opens a view beside those there are, which are as before if that fails.
+func (o *order) branches() bool { return o.Type == "policy" || o.Type == "compare" }
 
 func (s *Session) carryOut(ctx context.Context, o order, n *api.Notice) (err error) {
 	switch o.Type {
