@@ -12,6 +12,34 @@ type pacer struct {
 	due      time.Time // of the next frame; zero for now
 	shown    [32]time.Time
 	count    int
+	longest  time.Duration // that a chunk took of late
+}
+
+// took notes the time of a chunk. A long one is forgotten in about a hundred chunks.
+func (p *pacer) took(d time.Duration) { p.longest = max(d, p.longest-p.longest/64) }
+
+// rest waits until the next chunk has to begin, twice the longest time before its frame is due: what keys do until then still
+// counts, and so much slack is left.
+func (p *pacer) rest(ctx context.Context) error {
+	if p.due.IsZero() {
+		return nil
+	}
+	return sleep(ctx, time.Until(p.due.Add(-2*p.longest)))
+}
+
+// sleep waits for so long, not at all if that is over.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // rate sets the frames a second.
@@ -27,12 +55,8 @@ func (p *pacer) await(ctx context.Context) (late bool, err error) {
 	case p.due.IsZero():
 		p.due = now
 	case now.Before(p.due):
-		timer := time.NewTimer(p.due.Sub(now))
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return false, ctx.Err()
+		if err := sleep(ctx, p.due.Sub(now)); err != nil {
+			return false, err
 		}
 		now = time.Now()
 	}

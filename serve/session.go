@@ -178,6 +178,11 @@ func (s *Session) loop(ctx context.Context) error {
 	life := time.NewTimer(time.Until(s.born.Add(limits.Life)))
 	defer life.Stop()
 	for {
+		if s.live && !s.paused && s.watched() {
+			if err := s.pace.rest(ctx); err != nil {
+				return err
+			}
+		}
 		if err := s.obey(ctx); err != nil {
 			return err
 		}
@@ -267,7 +272,9 @@ func (s *Session) advance(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	s.server.metrics.chunk(s.scene, m, time.Since(began))
+	all := time.Since(began)
+	s.pace.took(all)
+	s.server.metrics.chunk(s.scene, m, all)
 	s.countCache()
 	s.server.learn(s.model, m.took[0])
 	for _, r := range in.receipts {
