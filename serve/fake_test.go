@@ -26,7 +26,8 @@ import (
 
 // toy is a model without a network: its frames are a hash of everything that may decide them. It counts what it holds.
 type toy struct {
-	delay   time.Duration // of a chunk
+	delay   time.Duration            // of a chunk
+	slow    map[string]time.Duration // of a policy, besides
 	fail    func(chunk int) error
 	opened  atomic.Int64 // timelines open now
 	allowed atomic.Int64 // timelines that may still be opened; 0 for any number
@@ -129,6 +130,7 @@ func (l *toyLine) Next(ctx context.Context, actions ...int) ([]video.Frame, erro
 	if l.toy.delay > 0 {
 		time.Sleep(l.toy.delay)
 	}
+	time.Sleep(l.toy.slow[l.policy])
 	l.mix(fmt.Sprint(l.policy, actions), nil)
 	f := video.NewFrame(toySize, toySize)
 	for i := range f.Pix {

@@ -84,6 +84,17 @@ func (e *entry) setLoad(load float64) error {
 	return nil
 }
 
+// charge notes what share of the engine the session takes, as measured: new ones are refused by it.
+func (e *entry) charge(load float64) {
+	l := e.ledger
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !e.closed {
+		l.load += load - e.load
+		e.load = load
+	}
+}
+
 // size returns the bytes reserved.
 func (e *entry) size() int64 {
 	e.ledger.mu.Lock()

@@ -100,7 +100,7 @@ func (s *Session) carryOut(ctx context.Context, o order, n *api.Notice) (err err
 		s.paused = o.Paused
 		s.update(func(a *api.Session) { a.Status = "paused" })
 	case "fps":
-		if err := s.entry.setLoad(s.server.load(s.model, s.live, o.FPS, len(s.scene.views))); err != nil {
+		if err := s.entry.setLoad(s.load(o.FPS)); err != nil {
 			return err
 		}
 		s.pace.rate(o.FPS)
@@ -116,14 +116,14 @@ func (s *Session) carryOut(ctx context.Context, o order, n *api.Notice) (err err
 // compare adds, replaces or takes away the second view, and charges what it takes of the engine.
 func (s *Session) compare(ctx context.Context, policy string) error {
 	a, _ := s.describe()
-	charge := func(views int) error { return s.entry.setLoad(s.server.load(s.model, s.live, a.FPS, views)) }
 	if policy != "" {
-		if err := charge(2); err != nil {
+		if err := s.entry.setLoad(s.server.load(s.model, s.live, a.FPS, s.scene.views[0].name, policy)); err != nil {
 			return err
 		}
 	}
 	err := s.turn(ctx, s.live, func() error { return s.scene.compare(ctx, policy) })
-	return errors.Join(err, charge(len(s.scene.views)))
+	s.entry.charge(s.load(a.FPS))
+	return err
 }
 
 // record starts or ends a recording.

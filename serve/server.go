@@ -51,7 +51,7 @@ type Server struct {
 
 	pictures   sync.Mutex // held while an image is read
 	cacheBytes atomic.Int64
-	chunkTime  sync.Map // of a model's name: time.Duration, as Warm found it
+	chunkTime  sync.Map // of a model's name, and of name/policy: time.Duration, as Warm found it and sessions learn it
 	ready      atomic.Bool
 
 	mu       sync.Mutex
@@ -109,8 +109,27 @@ func (s *Server) Warm(ctx context.Context) (chunk time.Duration, err error) {
 	return chunk, nil
 }
 
-// warmChunks are enough for the least time to mean something.
-const warmChunks = 4
+// warmChunks are enough for the least time to mean something. They are measured over a cache that fillChunks have filled, or as
+// many as can be had in fillTime: what a chunk costs while its cache fills says too little.
+const (
+	warmChunks = 4
+	fillChunks = 64
+	fillTime   = time.Second
+)
+
+// fill makes the cache of a scene as large as it becomes, by the clean pass alone.
+func fill(ctx context.Context, s *scene) error {
+	v := s.views[0]
+	latent, err := v.Latents()
+	began := time.Now()
+	for i := 0; err == nil && i < fillChunks && time.Since(began) < fillTime; i++ {
+		tokens := v.Stats().Tokens
+		if err = v.Force(ctx, latent, 0); v.Stats().Tokens <= tokens {
+			break
+		}
+	}
+	return err
+}
 
 func (s *Server) warm(ctx context.Context, m *Model) (best time.Duration, err error) {
 	setup := Setup{}
@@ -128,6 +147,12 @@ func (s *Server) warm(ctx context.Context, m *Model) (best time.Duration, err er
 		return 0, err
 	}
 	defer scene.Close()
+	if _, err := scene.step(ctx); err != nil {
+		return 0, err
+	}
+	if err := fill(ctx, scene); err != nil {
+		return 0, err
+	}
 	for i := range warmChunks {
 		began := time.Now()
 		if _, err := scene.step(ctx); err != nil {
@@ -185,11 +210,11 @@ func (s *Server) open(owner string, o opening) (*Session, error) {
 	if owned >= s.limits.Owned {
 		return nil, &FullError{fmt.Sprintf("there are %d sessions of this caller already", owned), retryFull}
 	}
-	views := 1
+	policies := []string{o.setup.Policy}
 	if o.compare != "" {
-		views = 2
+		policies = append(policies, o.compare)
 	}
-	e, err := s.ledger.admit(bytes, s.load(o.model, live, o.fps, views))
+	e, err := s.ledger.admit(bytes, s.load(o.model, live, o.fps, policies...))
 	if err != nil {
 		return nil, err
 	}
@@ -222,19 +247,32 @@ func (s *Server) open(owner string, o opening) (*Session, error) {
 	return x, nil
 }
 
-// load is the share of the engine that a session takes, from the time of a chunk at warm-up.
-func (s *Server) load(m *Model, live bool, fps float64, views int) float64 {
-	took, ok := s.chunkTime.Load(m.Name)
-	if !live || !ok {
-		return 0
+// load is the share of the engine that a session takes with a view of each policy, from what chunks of these took lately.
+func (s *Server) load(m *Model, live bool, fps float64, policies ...string) (sum float64) {
+	for _, policy := range policies {
+		if took, ok := s.chunkTimeOf(m, policy); ok && live {
+			sum += fps * took.Seconds() / float64(max(1, m.ChunkFrames))
+		}
 	}
-	return fps * float64(views) * took.(time.Duration).Seconds() / float64(max(1, m.ChunkFrames))
+	return sum
 }
 
-// learn keeps the time of a chunk up to date while sessions run: the machine may be busier or idler than at warm-up.
-func (s *Server) learn(m *Model, took time.Duration) {
-	if old, ok := s.chunkTime.Load(m.Name); ok {
-		s.chunkTime.Store(m.Name, old.(time.Duration)+(took-old.(time.Duration))/16)
+// chunkTimeOf is the time of a chunk with a policy; of one that never ran, the default's.
+func (s *Server) chunkTimeOf(m *Model, policy string) (time.Duration, bool) {
+	took, ok := s.chunkTime.Load(m.Name + "/" + policy)
+	if !ok {
+		took, ok = s.chunkTime.Load(m.Name)
+	}
+	if !ok {
+		return 0, false
+	}
+	return took.(time.Duration), true
+}
+
+// learn keeps the time of a chunk up to date while sessions run: the machine may be busier or idler than at warm-up, and policies differ.
+func (s *Server) learn(m *Model, policy string, took time.Duration) {
+	if old, ok := s.chunkTimeOf(m, policy); ok {
+		s.chunkTime.Store(m.Name+"/"+policy, old+(took-old)/16)
 	}
 }
 

@@ -276,7 +276,13 @@ func (s *Session) advance(ctx context.Context) error {
 	s.pace.took(all)
 	s.server.metrics.chunk(s.scene, m, all)
 	s.countCache()
-	s.server.learn(s.model, m.took[0])
+	for i, v := range s.scene.views {
+		s.server.learn(s.model, v.name, m.took[i])
+	}
+	if m.chunk%chargeEvery == 0 {
+		a, _ := s.describe()
+		s.entry.charge(s.load(a.FPS))
+	}
 	for _, r := range in.receipts {
 		r.to.tell(api.Notice{Type: "applied", ID: r.id, Control: r.control, Chunk: m.chunk})
 	}
@@ -311,6 +317,18 @@ func (s *Session) chart(chunk int) {
 			to.chart(m)
 		}
 	}
+}
+
+// chargeEvery is how many chunks lie between two looks at what the session takes of the engine.
+const chargeEvery = 16
+
+// load is the share of the engine that the session takes at a frame rate.
+func (s *Session) load(fps float64) float64 {
+	var policies []string
+	for _, v := range s.scene.views {
+		policies = append(policies, v.name)
+	}
+	return s.server.load(s.model, s.live, fps, policies...)
 }
 
 // countCache tells the server how large the caches are.
