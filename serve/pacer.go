@@ -18,13 +18,13 @@ type pacer struct {
 // took notes the time of a chunk. A long one is forgotten in about a hundred chunks.
 func (p *pacer) took(d time.Duration) { p.longest = max(d, p.longest-p.longest/64) }
 
-// rest waits until the next chunk has to begin, twice the longest time before its frame is due: what keys do until then still
+// rest waits until the next chunk has to begin, one and a half times the longest time before its frame is due: what keys do until then still
 // counts, and so much slack is left.
 func (p *pacer) rest(ctx context.Context) error {
 	if p.due.IsZero() {
 		return nil
 	}
-	return sleep(ctx, time.Until(p.due.Add(-2*p.longest)))
+	return sleep(ctx, time.Until(p.due.Add(-p.longest-p.longest/2)))
 }
 
 // sleep waits for so long, not at all if that is over.
