@@ -165,9 +165,6 @@ func (m *Wan) adapt(p *part, a Adapter) error {
 	return err
 }
 
-// maxConfig bounds a config.json.
-const maxConfig = 1 << 20
-
 // numbers reads the network's numbers off its tensors; how many heads there are only a config.json says, and without one they
 // are 128 wide, as in all published networks.
 func (m *Wan) numbers(n *weights.Renamed) (dit.Config, error) {

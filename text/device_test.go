@@ -10,10 +10,7 @@ import (
 	"longtake/compute/cuda"
 )
 
-// kernels names the devices that goldens run on: every class of the CPU, and a GPU in bfloat16 and in float32.
-func kernels() []string { return append(cpu.Kernels(), "cuda", "cuda-float32") }
-
-// openDevice opens one of kernels, or the CPU's best for "". Without a GPU its tests are skipped, or fail if
+// openDevice opens a class of the CPU, its best for "", or a GPU in bfloat16 ("cuda") or float32 ("cuda-float32"). Without a GPU its tests are skipped, or fail if
 // LONGTAKE_REQUIRE_GPU is set.
 func openDevice(t testing.TB, kernel string) compute.Device {
 	t.Helper()
