@@ -46,7 +46,7 @@ type pool struct {
 }
 
 // spinTime bridges the gaps between the operations of a model; a parked worker takes tens of microseconds to wake.
-const spinTime = 20 * time.Microsecond
+const spinTime = 60 * time.Microsecond
 
 func newPool(threads int) *pool {
 	p := &pool{threads: threads}
