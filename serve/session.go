@@ -138,6 +138,9 @@ func (s *Session) open(ctx context.Context, setup Setup, compare string, prior [
 	}
 	s.refresh()
 	s.update(func(a *api.Session) { a.Status = "waiting" })
+	if len(prior) > 0 {
+		s.tellState() // to those who came while it was being made again
+	}
 	s.publishStart(start)
 	return nil
 }
