@@ -8,6 +8,7 @@ import (
 
 	"longtake/compute"
 	"longtake/dit"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/kvcache"
 	"longtake/weights"
@@ -38,7 +39,7 @@ func load(t *testing.T, g *golden.Case, kernel string, passes int) *network {
 
 func loadSize(t *testing.T, g *golden.Case, kernel string, config dit.Config, size dit.Size) *network {
 	t.Helper()
-	dev := openDevice(t, kernel)
+	dev := devicetest.Open(t, kernel)
 	dq, _ := dev.NewQueue()
 	arena, _ := dev.NewArena(0)
 	t.Cleanup(func() { dq.Close(); arena.Free(); dev.Close() })
@@ -128,7 +129,7 @@ func tolerance(dev compute.Device) float64 {
 func TestPredictEqualsSelfForcing(t *testing.T) {
 	g := golden.Load(t, "testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	for _, kernel := range kernels() {
+	for _, kernel := range devicetest.Kernels() {
 		for _, c := range []struct {
 			file   string
 			chunks int

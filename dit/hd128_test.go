@@ -6,6 +6,7 @@ import (
 
 	"longtake/compute"
 	"longtake/dit"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/kvcache"
 	"longtake/weights"
@@ -25,9 +26,9 @@ func TestHeadsOf128EqualSelfForcing(t *testing.T) {
 	x := g.Floats(t, "global.safetensors", "in.x")
 	timesteps := g.Floats(t, "global.safetensors", "in.timesteps")
 	const values = 16 * 3 * 8 * 12
-	for _, kernel := range kernels() {
+	for _, kernel := range devicetest.Kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
-			dev := openDevice(t, kernel)
+			dev := devicetest.Open(t, kernel)
 			dq, _ := dev.NewQueue()
 			arena, _ := dev.NewArena(0)
 			file, err := weights.Open(dir + "/weights.safetensors")

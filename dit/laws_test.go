@@ -5,26 +5,12 @@ import (
 	"testing"
 
 	"longtake/compute"
-	"longtake/compute/cpu"
 	"longtake/dit"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/kvcache"
 	"longtake/weights"
 )
-
-// float32Kernel is the CPU's best class of kernels that computes in float32.
-func float32Kernel(t testing.TB) string {
-	t.Helper()
-	for _, kernel := range cpu.Kernels() {
-		dev := openDevice(t, kernel)
-		defer dev.Close()
-		if dev.Types().Cache == compute.F32 {
-			return kernel
-		}
-	}
-	t.Fatal("no kernels in float32")
-	return ""
-}
 
 // view downloads what the last block sees.
 func (n *network) view(cache kvcache.Cache) (keys, values []float32) {
@@ -43,7 +29,7 @@ func TestMergedPaddingEqualsAllRowsOfPadding(t *testing.T) {
 	const rows = 512
 	config := tiny
 	config.TextTokens = rows
-	n := loadSize(t, g, float32Kernel(t), config, dit.Size{Frames: 3, Passes: 1, PromptTokens: rows})
+	n := loadSize(t, g, "float32", config, dit.Size{Frames: 3, Passes: 1, PromptTokens: rows})
 	n.work.Schedule(n.dq, [][]float32{{1000, 1000, 1000}})
 	in := g.Floats(t, "global.safetensors", "in.x")[:n.x.Elems()]
 	predict := func() []float32 {
@@ -72,7 +58,7 @@ func TestMergedPaddingEqualsAllRowsOfPadding(t *testing.T) {
 func TestAWindowWrittenAgainIsAWideChunk(t *testing.T) {
 	g := golden.Load(t, "testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	n := loadSize(t, g, float32Kernel(t), tiny, dit.Size{Frames: 3, Wide: 9, Passes: 1, PromptTokens: tiny.TextTokens})
+	n := loadSize(t, g, "float32", tiny, dit.Size{Frames: 3, Wide: 9, Passes: 1, PromptTokens: tiny.TextTokens})
 	n.work.Schedule(n.dq, [][]float32{{0, 0, 0}})
 	n.dq.Noise(n.x, compute.NoiseKey{Seed: 1})
 	chunk := 3 * tiny.Tokens()
@@ -152,7 +138,7 @@ func TestGivenChannelsAreChannels(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	dev := openDevice(t, float32Kernel(t))
+	dev := devicetest.Open(t, "float32")
 	defer dev.Close()
 	dq, _ := dev.NewQueue()
 	defer dq.Close()
@@ -211,7 +197,7 @@ func twoChunks(t *testing.T, dev compute.Device, p weights.Placer, c dit.Config,
 func TestForwardsAllocateNothing(t *testing.T) {
 	g := golden.Load(t, "testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	n := loadSize(t, g, float32Kernel(t), tiny, dit.Size{Frames: 3, Passes: 2, PromptTokens: tiny.TextTokens, Pair: true})
+	n := loadSize(t, g, "float32", tiny, dit.Size{Frames: 3, Passes: 2, PromptTokens: tiny.TextTokens, Pair: true})
 	n.work.Schedule(n.dq, [][]float32{{1000, 1000, 1000}, {0, 0, 0}})
 	cache := n.cache(t, kvcache.Window{Anchor: 3, Recent: 6}).(kvcache.Paired)
 	both := n.arena.Tensor(compute.F32, 2*n.x.Dim(0), 64)

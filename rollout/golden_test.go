@@ -8,6 +8,7 @@ import (
 
 	"longtake/compute"
 	"longtake/dit"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/kvcache"
 	"longtake/rollout"
@@ -41,7 +42,7 @@ func (noFrames) Again() bool                                                    
 
 func wanEngine(t *testing.T, g *golden.Case, kernel string) *rollout.Engine {
 	t.Helper()
-	dev := openDevice(t, kernel)
+	dev := devicetest.Open(t, kernel)
 	dq, _ := dev.NewQueue()
 	arena, _ := dev.NewArena(0)
 	t.Cleanup(func() { dq.Close(); arena.Free(); dev.Close() })
@@ -88,7 +89,7 @@ func TestRolloutEqualsSelfForcing(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
 	const each = 3 * 16 * 8 * 12 // values of a chunk
-	for _, kernel := range kernels() {
+	for _, kernel := range devicetest.Kernels() {
 		for file, policy := range map[string]kvcache.Window{
 			"self_forcing.safetensors":       {Recent: kvcache.Full},
 			"self_forcing_local.safetensors": {Anchor: 1, Recent: 2}, // upstream: window 6, sink 1
@@ -96,7 +97,7 @@ func TestRolloutEqualsSelfForcing(t *testing.T) {
 			for _, loop := range []rollout.Loop{rollout.Blockwise, rollout.Overlapping} {
 				t.Run(fmt.Sprint("kernel=", kernel, " ", policy, " ", loop), func(t *testing.T) {
 					if kernel == "generic" && loop != rollout.Blockwise {
-						t.Skip("slow; the other kernels do it")
+						t.Skip("portable Go is slow; the other classes run this loop")
 					}
 					e := wanEngine(t, g, kernel)
 					start, again, want := g.Floats(t, file, "in.noise"), g.Floats(t, file, "in.renoise"), g.Floats(t, file, "latents")

@@ -16,7 +16,7 @@ import (
 func TestTheThreeModulesOnWan(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	e := wanEngine(t, g, float32Kernel(t))
+	e := wanEngine(t, g, "float32")
 	all := annsa.Default()
 	all.Fraction = 1
 	unmerged := tempcache.Default()

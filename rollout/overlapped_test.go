@@ -9,7 +9,7 @@ import (
 
 	"longtake/accel/tempcache"
 	"longtake/compute"
-	"longtake/compute/cpu"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/kvcache"
 	"longtake/rollout"
@@ -47,11 +47,11 @@ func equalChunks(t *testing.T, a, b rollout.Timeline, n int, tolerance float64, 
 func TestOverlappedEqualsSession(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	for _, kernel := range kernels() {
+	for _, kernel := range devicetest.Kernels() {
 		for i, policy := range []kvcache.Window{{Recent: kvcache.Full}, {Anchor: 1, Recent: 2}, {Recent: 0}, {Anchor: 3, Recent: 6, Near: true}} {
 			t.Run(fmt.Sprint("kernel=", kernel, " ", policy), func(t *testing.T) {
 				if kernel == "generic" && i != 1 {
-					t.Skip("slow; the other kernels do it")
+					t.Skip("portable Go is slow; the other classes run this window")
 				}
 				e := wanEngine(t, g, kernel)
 				tolerance := 1e-5
@@ -65,24 +65,10 @@ func TestOverlappedEqualsSession(t *testing.T) {
 	}
 }
 
-// float32Kernel is the CPU's best class of kernels that computes in float32.
-func float32Kernel(t testing.TB) string {
-	t.Helper()
-	for _, kernel := range cpu.Kernels() {
-		dev := openDevice(t, kernel)
-		defer dev.Close()
-		if dev.Types().Cache == compute.F32 {
-			return kernel
-		}
-	}
-	t.Fatal("no kernels in float32")
-	return ""
-}
-
 func TestOverlappedIsOnlyLate(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	e := wanEngine(t, g, float32Kernel(t))
+	e := wanEngine(t, g, "float32")
 	r := rollout.Request{Seed: 4, Cache: kvcache.Window{Anchor: 1, Recent: 2}}
 	a, b := session(t, e, r), overlapped(t, e, r)
 	equalChunks(t, a, b, 2, 1e-5)

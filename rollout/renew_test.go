@@ -32,7 +32,7 @@ func (p twoPrompts) Encode(dq compute.Queue, prompt string) (compute.Tensor, int
 // promptEngine is wanEngine with two prompts.
 func promptEngine(t *testing.T, g *golden.Case) *rollout.Engine {
 	t.Helper()
-	e := wanEngine(t, g, float32Kernel(t))
+	e := wanEngine(t, g, "float32")
 	rows := g.Floats(t, "self_forcing.safetensors", "in.context")[:22*wan.TextDim]
 	other := make([]float32, len(rows))
 	for i, v := range rows {
@@ -102,7 +102,7 @@ func TestRefreshAfterEviction(t *testing.T) {
 		for _, w := range []kvcache.Window{{Anchor: 3, Recent: 6}, {Anchor: 3, Recent: 6, Near: true}} {
 			t.Run(fmt.Sprint(refresh, " ", w), func(t *testing.T) {
 				if testing.Short() && !w.Near {
-					t.Skip("slow")
+					t.Skip("runs without -short; the nearer anchors run here")
 				}
 				r := rollout.Request{Seed: 3, Cache: w, Refresh: refresh}
 				a, b := session(t, e, r), overlapped(t, e, r)
@@ -128,7 +128,7 @@ func TestRefreshAfterEviction(t *testing.T) {
 func TestARestartEqualsANewSession(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	e := wanEngine(t, g, float32Kernel(t))
+	e := wanEngine(t, g, "float32")
 	chunk := 0
 	drawn := func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey) {
 		key.Chunk = uint32(chunk)
@@ -160,7 +160,7 @@ func TestARestartEqualsANewSession(t *testing.T) {
 func TestRefreshesThatCannotBeAreRefused(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	e, window := wanEngine(t, g, float32Kernel(t)), kvcache.Window{Anchor: 3, Recent: 6}
+	e, window := wanEngine(t, g, "float32"), kvcache.Window{Anchor: 3, Recent: 6}
 	for want, r := range map[string]rollout.Request{
 		"cannot be written again": {Cache: tempcache.Default(), Refresh: rollout.RefreshChunks},
 		"without end":             {Refresh: rollout.RefreshChunks},

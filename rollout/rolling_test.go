@@ -10,6 +10,7 @@ import (
 	"longtake/accel/annsa"
 	"longtake/accel/tempcache"
 	"longtake/compute"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/kvcache"
 	"longtake/rollout"
@@ -25,7 +26,7 @@ func TestRollingEqualsRollingForcing(t *testing.T) {
 	start, again := g.Floats(t, "rollout.safetensors", "in.noise"), g.Floats(t, "rollout.safetensors", "in.renoise")
 	want := g.Floats(t, "rollout.safetensors", "latents")
 	const each = 3 * 16 * 8 * 12 // values of a chunk
-	for _, kernel := range kernels() {
+	for _, kernel := range devicetest.Kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
 			e := wanEngine(t, prompt, kernel)
 			e.NewSolver = func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 800, 600, 400, 200}, 5) }
@@ -65,7 +66,7 @@ func TestRollingEqualsRollingForcing(t *testing.T) {
 func TestTheRollingLoopTakesWhatItCanUse(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	e := wanEngine(t, g, float32Kernel(t))
+	e := wanEngine(t, g, "float32")
 	e.Loop, e.Cache = rollout.RollingWindow, kvcache.Window{Anchor: 3, Recent: 15}
 	e.NewSolver = func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 800, 600, 400, 200}, 5) }
 	open := func(r rollout.Request) rollout.Timeline {

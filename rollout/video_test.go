@@ -138,9 +138,9 @@ func TestSessionsStreamTheirVideo(t *testing.T) {
 	}{{"wan", 5, rollout.Overlapping}, {"tiny", 0, rollout.Blockwise}, {"tiny", 1, rollout.Blockwise}, {"tiny", 13, rollout.Blockwise}} {
 		t.Run(fmt.Sprintf("vae=%s/start=%d/%v", c.decoder, c.start, c.loop), func(t *testing.T) {
 			if testing.Short() && c.start > 1 {
-				t.Skip("slow")
+				t.Skip("runs without -short; shorter starts run here")
 			}
-			e, start := videoEngine(t, g, float32Kernel(t), c.decoder), c.start
+			e, start := videoEngine(t, g, "float32", c.decoder), c.start
 			r := rollout.Request{Seed: 2, Loop: c.loop, Start: clip(e, start), Cache: kvcache.Window{Anchor: 1, Recent: 5}}
 			want, err := e.SessionBytes(r)
 			if err != nil {
@@ -176,7 +176,7 @@ func TestSessionsStreamTheirVideo(t *testing.T) {
 func TestPeekAndForceWithADecoderThatRemembers(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	e := videoEngine(t, g, float32Kernel(t), "tiny")
+	e := videoEngine(t, g, "float32", "tiny")
 	r := rollout.Request{Seed: 2, Peek: true, Start: clip(e, 1)}
 	plain, peeked, forced := session(t, e, r), session(t, e, r), session(t, e, r)
 	for i := range 3 {
@@ -220,7 +220,7 @@ func TestPeekAndForceWithADecoderThatRemembers(t *testing.T) {
 func TestStartFramesThatDoNotFitAreRefused(t *testing.T) {
 	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
 	defer g.Close()
-	e := videoEngine(t, g, float32Kernel(t), "tiny")
+	e := videoEngine(t, g, "float32", "tiny")
 	small := []video.Frame{video.NewFrame(64, 64)}
 	for want, r := range map[string]rollout.Request{
 		"a multiple of 4 more": {Start: clip(e, 3)},

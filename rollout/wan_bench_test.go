@@ -10,6 +10,7 @@ import (
 
 	"longtake/compute"
 	"longtake/dit"
+	"longtake/internal/devicetest"
 	"longtake/kvcache"
 	"longtake/rollout"
 	"longtake/sampler"
@@ -63,7 +64,7 @@ func (q filled) Upload(dst compute.Tensor, b []byte) {
 // noiseEngine is a network with weights of noise, on a GPU.
 func noiseEngine(b *testing.B, config dit.Config) *rollout.Engine {
 	b.Helper()
-	dev := openDevice(b, "cuda")
+	dev := devicetest.Open(b, "cuda")
 	dq, _ := dev.NewQueue()
 	arena, err := dev.NewArena(0)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"longtake/compute"
 	"longtake/compute/cpu"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/weights"
 )
@@ -23,7 +24,7 @@ const umt5 = "testdata/golden/umt5_tiny"
 // loadTiny loads the encoder on a class of kernels, with activations of a type.
 func loadTiny(t *testing.T, kernel string, act compute.DType) (compute.Device, compute.Queue, *T5, *T5Work) {
 	t.Helper()
-	dev := openDevice(t, kernel)
+	dev := devicetest.Open(t, kernel)
 	dq, err := dev.NewQueue()
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"longtake/compute"
+	"longtake/internal/devicetest"
 	"longtake/internal/golden"
 	"longtake/weights"
 )
@@ -32,7 +33,7 @@ type rig struct {
 
 func newRig(t testing.TB, dir, kernel string) *rig {
 	t.Helper()
-	dev := openDevice(t, kernel)
+	dev := devicetest.Open(t, kernel)
 	dq, _ := dev.NewQueue()
 	arena, _ := dev.NewArena(0)
 	file, err := weights.Open(dir + "/weights.safetensors")
@@ -187,7 +188,7 @@ var (
 func TestDecodeEqualsWan(t *testing.T) {
 	g := golden.Load(t, wanDir)
 	want := g.Floats(t, "video.safetensors", "out.full")
-	for _, kernel := range kernels() {
+	for _, kernel := range devicetest.Kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
 			r := newRig(t, wanDir, kernel)
 			d := r.decoder(r.wan().NewDecoder, wanSize)
@@ -260,7 +261,7 @@ func encodes(r *rig, pixels, want []float32, in, out planes) {
 func TestDecodeEqualsTAEHV(t *testing.T) {
 	g := golden.Load(t, taehvDir)
 	want := g.Floats(t, "video.safetensors", "out.raw")
-	for _, kernel := range kernels() {
+	for _, kernel := range devicetest.Kernels() {
 		t.Run("kernel="+kernel, func(t *testing.T) {
 			r := newRig(t, taehvDir, kernel)
 			m := LoadTAEHV(r.placer(), tinyTAEHV)

@@ -1,8 +1,6 @@
 package annca_test
 
 import (
-	"errors"
-	"os"
 	"testing"
 
 	"longtake/accel/ann"
@@ -12,6 +10,7 @@ import (
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 )
 
 func TestPoliciesKeepTheLaws(t *testing.T) {
@@ -24,22 +23,9 @@ func TestPoliciesKeepTheLaws(t *testing.T) {
 }
 
 func TestPoliciesKeepTheLawsOnAGPU(t *testing.T) {
-	dev := openGPU(t, cuda.Options{Float32: true})
+	dev := devicetest.GPU(t, cuda.Options{Float32: true})
 	defer dev.Close()
 	keepTheLaws(t, dev)
-}
-
-// openGPU opens the GPU, or skips.
-func openGPU(t *testing.T, o cuda.Options) compute.Device {
-	t.Helper()
-	dev, err := cuda.New(o)
-	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
-		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dev
 }
 
 func keepTheLaws(t *testing.T, dev compute.Device) {

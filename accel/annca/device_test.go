@@ -12,12 +12,13 @@ import (
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 	"longtake/kvcache"
 )
 
 // TestGPUsSelectLikeTheHost compares cross attention to what the device chose and to what the host chose.
 func TestGPUsSelectLikeTheHost(t *testing.T) {
-	dev := openGPU(t, cuda.Options{Float32: true})
+	dev := devicetest.GPU(t, cuda.Options{Float32: true})
 	defer dev.Close()
 	selectsLikeTheHost(t, dev)
 }

@@ -83,7 +83,7 @@ func open(t *testing.T) *rollout.Engine {
 // TestMeasure prints README.md's table: go test ./accel/annca -run Measure -measure -v -timeout 1h
 func TestMeasure(t *testing.T) {
 	if !*measureFlag {
-		t.Skip("needs -measure")
+		t.Skip("minutes of measuring: -run Measure -measure -v -timeout 1h")
 	}
 	e := open(t)
 	const known, frames = 31, 61

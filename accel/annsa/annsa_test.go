@@ -1,8 +1,6 @@
 package annsa_test
 
 import (
-	"errors"
-	"os"
 	"testing"
 
 	"longtake/accel/ann"
@@ -11,7 +9,7 @@ import (
 	"longtake/attention/attentiontest"
 	"longtake/compute"
 	"longtake/compute/cpu"
-	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 )
 
 func TestPoliciesKeepTheLaws(t *testing.T) {
@@ -24,13 +22,7 @@ func TestPoliciesKeepTheLaws(t *testing.T) {
 }
 
 func TestPoliciesKeepTheLawsOnAGPU(t *testing.T) {
-	dev, err := cuda.New(cuda.Options{Float32: true})
-	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
-		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	dev := devicetest.Open(t, "cuda-float32")
 	defer dev.Close()
 	keepTheLaws(t, dev)
 }

@@ -2,11 +2,9 @@ package annsa_test
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"testing"
 
 	"longtake/accel/annsa"
@@ -14,26 +12,13 @@ import (
 	"longtake/attention"
 	"longtake/compute"
 	"longtake/compute/cpu"
-	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 	"longtake/kvcache"
 )
 
-// openGPU opens the GPU in float32, or skips.
-func openGPU(t *testing.T) compute.Device {
-	t.Helper()
-	dev, err := cuda.New(cuda.Options{Float32: true})
-	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
-		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dev
-}
-
 // TestGPUsPlanLikeTheHost compares the results of attention by plans of the device and of the host.
 func TestGPUsPlanLikeTheHost(t *testing.T) {
-	dev := openGPU(t)
+	dev := devicetest.Open(t, "cuda-float32")
 	defer dev.Close()
 	plansLikeTheHost(t, dev)
 }

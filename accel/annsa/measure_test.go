@@ -178,7 +178,7 @@ func rolls(e *rollout.Engine) []variant {
 // TestMeasure prints what README.md's tables hold: go test ./accel/annsa -run Measure -measure -v -timeout 1h
 func TestMeasure(t *testing.T) {
 	if !*measureFlag {
-		t.Skip("needs -measure")
+		t.Skip("minutes of measuring: -run Measure -measure -v -timeout 1h")
 	}
 	e := open(t)
 	full := kvcache.Window{Recent: kvcache.Full}

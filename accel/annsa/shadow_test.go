@@ -131,7 +131,7 @@ func fetch(dq compute.Queue, t compute.Tensor) []float32 {
 // go test ./accel/annsa -run Shadow -measure -v -timeout 1h
 func TestShadow(t *testing.T) {
 	if !*measureFlag {
-		t.Skip("needs -measure")
+		t.Skip("minutes of measuring: -run Shadow -measure -v -timeout 1h")
 	}
 	e := open(t)
 	for _, test := range []struct {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -15,28 +14,16 @@ import (
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 	"longtake/kvcache"
 	"longtake/kvcache/kvcachetest"
 )
 
-// openGPU opens the GPU, or skips.
-func openGPU(t testing.TB, o cuda.Options) compute.Device {
-	t.Helper()
-	d, err := cuda.New(o)
-	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
-		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
 // TestEveryPolicyKeepsTheLawsOnAGPU is the suite on the device that merges by itself.
 func TestEveryPolicyKeepsTheLawsOnAGPU(t *testing.T) {
-	openGPU(t, cuda.Options{}).Close()
+	devicetest.GPU(t, cuda.Options{}).Close()
 	for _, float := range []bool{true, false} {
-		dev := openGPU(t, cuda.Options{Float32: float})
+		dev := devicetest.GPU(t, cuda.Options{Float32: float})
 		if _, ok := dev.(compute.MergingDevice); !ok {
 			t.Fatal("the device does not merge")
 		}
@@ -49,7 +36,7 @@ func TestEveryPolicyKeepsTheLawsOnAGPU(t *testing.T) {
 
 // TestGPUsMergeLikeTheHost feeds the same video to a cache on the CPU and to one on the GPU.
 func TestGPUsMergeLikeTheHost(t *testing.T) {
-	dev := openGPU(t, cuda.Options{Float32: true})
+	dev := devicetest.GPU(t, cuda.Options{Float32: true})
 	defer dev.Close()
 	mergesLikeTheHost(t, dev, "")
 }

@@ -8,6 +8,7 @@ import (
 	"longtake/accel/tempcache"
 	"longtake/compute"
 	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 	"longtake/kvcache"
 )
 
@@ -18,7 +19,7 @@ var wanShape = kvcache.Shape{Layers: 30, Heads: 12, HeadDim: 128, Rows: 30, Colu
 // BenchmarkBeginOnAGPU is what Begin costs a chunk of three frames at Wan's size with full stores, all 30 layers: three frames are
 // merged and every key beyond the clamp is turned. A share of the tokens is new in every frame.
 func BenchmarkBeginOnAGPU(b *testing.B) {
-	dev := openGPU(b, cuda.Options{})
+	dev := devicetest.GPU(b, cuda.Options{})
 	defer dev.Close()
 	for _, c := range []struct {
 		name   string

@@ -12,7 +12,7 @@ import (
 
 func TestCompareWritesATableJSONAndAPage(t *testing.T) {
 	if raceEnabled {
-		t.Skip("takes a minute under the race detector")
+		t.Skip("takes a minute under the race detector; runs without it")
 	}
 	dir := t.TempDir()
 	jsonPath, page := filepath.Join(dir, "a.json"), filepath.Join(dir, "a.html")
@@ -117,7 +117,7 @@ func TestEvalWorldMeasuresPlay(t *testing.T) {
 
 func TestCalibrateWritesAProfileThatGenerateReads(t *testing.T) {
 	if raceEnabled {
-		t.Skip("takes long under the race detector")
+		t.Skip("takes long under the race detector; runs without it")
 	}
 	dir := t.TempDir()
 	profile := filepath.Join(dir, "p.json")

@@ -243,7 +243,7 @@ func TestModelsAreListed(t *testing.T) {
 
 func TestDoctorFindsThisMachineHealthy(t *testing.T) {
 	if testing.Short() || raceEnabled {
-		t.Skip("takes seconds")
+		t.Skip("takes seconds; runs without -short and without the race detector")
 	}
 	d := parse[diagnosis](t, succeed(t, "doctor", "--frames", "1", "--json").out)
 	if !d.Healthy || len(d.Tests) != len(d.Kernels) || d.Threads < 1 {

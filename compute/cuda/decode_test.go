@@ -9,6 +9,7 @@ import (
 
 	"longtake/compute"
 	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 	"longtake/vae"
 	"longtake/weights"
 )
@@ -45,7 +46,7 @@ func (r randomly) Tensor(dt compute.DType, dims ...int) compute.Tensor {
 
 // BenchmarkDecode times a latent frame of 832x480, four frames of video, without bringing them to the host.
 func BenchmarkDecode(b *testing.B) {
-	dev := openWorld(b, cuda.Options{Weights: compute.BF16})
+	dev := devicetest.GPU(b, cuda.Options{Weights: compute.BF16})
 	defer dev.Close()
 	dq, err := dev.NewQueue()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"longtake/attention"
 	"longtake/compute"
 	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 	"longtake/kvcache"
 	"longtake/model"
 	"longtake/rollout"
@@ -18,8 +19,16 @@ import (
 	"longtake/world"
 )
 
-// walk plays frames of the embedded model under policies: forward, and the way back by turning round.
-func walk(t *testing.T, dev compute.Device, frames int, r rollout.Request) []video.Frame {
+// there goes forward for 8 frames and turns for 8, again and again.
+func there(i int) world.Action {
+	if i%16 >= 8 {
+		return world.TurnLeft
+	}
+	return world.Forward
+}
+
+// walk plays frames of the embedded model under the policies of r, by actions frame by frame.
+func walk(t *testing.T, dev compute.Device, frames int, r rollout.Request, action func(i int) world.Action) []video.Frame {
 	t.Helper()
 	e, err := model.OpenTinyWorld(dev)
 	if err != nil {
@@ -41,11 +50,7 @@ func walk(t *testing.T, dev compute.Device, frames int, r rollout.Request) []vid
 	defer s.Close()
 	var out []video.Frame
 	for i := range frames {
-		action := world.Forward
-		if i%16 >= 8 {
-			action = world.TurnLeft
-		}
-		got, err := s.Next(t.Context(), int(action))
+		got, err := s.Next(t.Context(), int(action(i)))
 		if err != nil {
 			t.Fatalf("frame %d: %v", i, err)
 		}
@@ -60,9 +65,9 @@ func walk(t *testing.T, dev compute.Device, frames int, r rollout.Request) []vid
 
 // TestPoliciesMakeTheCPUsFrames plays the same requests under every policy on the CPU and on the GPU, both in float32.
 func TestPoliciesMakeTheCPUsFrames(t *testing.T) {
-	gpu := openWorld(t, cuda.Options{Float32: true})
+	gpu := devicetest.GPU(t, cuda.Options{Float32: true})
 	defer gpu.Close()
-	host := openFloat32CPU(t)
+	host := devicetest.Open(t, "float32")
 	defer host.Close()
 	with := func(f func(*tempcache.Policy)) kvcache.Policy {
 		p := tempcache.Default()
@@ -84,7 +89,7 @@ func TestPoliciesMakeTheCPUsFrames(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			const frames, first = 40, 32
 			r := rollout.Request{Cache: c.cache, Self: c.self, Cross: c.cross}
-			want, got := walk(t, host, frames, r), walk(t, gpu, frames, r)
+			want, got := walk(t, host, frames, r, there), walk(t, gpu, frames, r, there)
 			worst, line := math.Inf(1), []float64{}
 			for i := range want {
 				p := psnr(got[i], want[i])

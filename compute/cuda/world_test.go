@@ -1,89 +1,30 @@
 package cuda_test
 
 import (
-	"errors"
 	"math"
-	"os"
 	"testing"
 	"time"
 
 	"longtake/compute"
-	"longtake/compute/cpu"
 	"longtake/compute/cuda"
+	"longtake/internal/devicetest"
 	"longtake/kvcache"
-	"longtake/model"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/world"
 )
 
-// openWorld opens the GPU with options, or skips.
-func openWorld(t testing.TB, o cuda.Options) compute.Device {
-	t.Helper()
-	d, err := cuda.New(o)
-	if err != nil && errors.Is(err, compute.ErrUnsupported) && os.Getenv("LONGTAKE_REQUIRE_GPU") == "" {
-		t.Skip("no NVIDIA GPU here: dev/gpu/run.sh runs this on one")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-// play generates frames of the embedded model and says how long the later half took.
+// play walks forward and says how long a frame of the later half took.
 func play(t *testing.T, dev compute.Device, frames int, window kvcache.Window) ([]video.Frame, time.Duration) {
 	t.Helper()
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	episode, err := world.NewEpisode(7, 2, world.Mixed, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	start := video.NewFrame(64, 64)
-	episode.World.Render(start.Pix, episode.Poses[0], 64, 64)
-	s, err := e.NewSession(t.Context(), rollout.Request{Prompt: episode.Prompt(), Seed: 7, Cache: window, Heading: episode.Poses[0].Heading,
-		Start: []video.Frame{start}, StartActions: []int{int(episode.Actions[0])}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	var out []video.Frame
 	var half time.Time
-	for i := range frames {
+	out := walk(t, dev, frames, rollout.Request{Cache: window}, func(i int) world.Action {
 		if i == frames/2 {
 			half = time.Now()
 		}
-		got, err := s.Next(t.Context(), int(world.Forward))
-		if err != nil {
-			t.Fatalf("frame %d: %v", i, err)
-		}
-		for _, f := range got {
-			c := video.NewFrame(64, 64)
-			copy(c.Pix, f.Pix)
-			out = append(out, c)
-		}
-	}
+		return world.Forward
+	})
 	return out, time.Since(half) / time.Duration(frames-frames/2)
-}
-
-// openFloat32CPU opens the best kernel class of the CPU that computes in float32.
-func openFloat32CPU(t *testing.T) compute.Device {
-	t.Helper()
-	for _, kernel := range cpu.Kernels() {
-		d, err := cpu.New(cpu.Options{Kernel: kernel})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d.Types().Cache == compute.F32 {
-			return d
-		}
-		d.Close()
-	}
-	t.Fatal("no kernel class computes in float32")
-	return nil
 }
 
 func psnr(a, b video.Frame) float64 {
@@ -100,8 +41,8 @@ func psnr(a, b video.Frame) float64 {
 
 // TestTheEmbeddedModelMakesTheCPUsFrames plays the same request on the CPU in float32 and on the GPU in float32 and bfloat16.
 func TestTheEmbeddedModelMakesTheCPUsFrames(t *testing.T) {
-	openWorld(t, cuda.Options{}).Close()
-	host := openFloat32CPU(t)
+	devicetest.GPU(t, cuda.Options{}).Close()
+	host := devicetest.Open(t, "float32")
 	defer host.Close()
 	const frames = 48
 	window := kvcache.Window{Recent: 24, Anchor: 1}
@@ -116,7 +57,7 @@ func TestTheEmbeddedModelMakesTheCPUsFrames(t *testing.T) {
 		{"bfloat16", cuda.Options{Weights: compute.BF16}, 45},
 		{"bfloat16, weights as stored", cuda.Options{}, 45},
 	} {
-		dev := openWorld(t, c.options)
+		dev := devicetest.GPU(t, c.options)
 		got, each := play(t, dev, frames, window)
 		var line []float64
 		worst := math.Inf(1)

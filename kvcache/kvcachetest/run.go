@@ -422,7 +422,7 @@ func gaps(t *testing.T, dev compute.Device, e Exam) {
 func steady(t *testing.T, dev compute.Device, e Exam) {
 	r := newRig(t, dev, e, motion)
 	if _, ok := r.dq.(compute.Mapper); !ok || !e.Fixed {
-		t.Skip("not promised")
+		t.Skip("promised for queues with host memory and caches of fixed size only")
 	}
 	r.feed(long)
 	n := r.shape.ChunkFrames * r.shape.Tokens()
