@@ -139,14 +139,14 @@ func (c *compareCommand) ceiling(l *lab) (ceiling *compare.Ceiling, closed func(
 	}
 	model, err := modelNamed(&c.modelFlags)
 	if err == nil {
-		engine, openErr := model.open(dev)
+		engine, openErr := model.open(dev.Device)
 		if openErr == nil {
 			return &compare.Ceiling{How: fmt.Sprintf("kernels of class %s instead of %s", c.Ceiling, l.dev.kernel), Engine: engine},
-				func() { engine.Close(); dev.Close() }, nil
+				func() { engine.Close(); dev.Device.Close() }, nil
 		}
 		err = openErr
 	}
-	dev.Close()
+	dev.Device.Close()
 	return nil, nil, err
 }
 
@@ -155,7 +155,7 @@ func describe(w io.Writer, l *lab, entries []compare.Entry) {
 	if l.screen.quiet {
 		return
 	}
-	fmt.Fprintf(w, "%s on %s\n", l.engine.Name, l.dev.Name())
+	fmt.Fprintf(w, "%s on %s\n", l.engine.Name, l.dev.Device.Name())
 	for _, e := range entries {
 		fmt.Fprintf(w, "%s: cache %s; self attention %s, cross attention %s\n", e.Name, e.Policy.Cache, e.Policy.Self, e.Policy.Cross)
 	}

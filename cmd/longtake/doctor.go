@@ -199,8 +199,8 @@ func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, floa
 	if err != nil {
 		return nil, 0, parts, err
 	}
-	defer dev.Close()
-	engine, err := model.OpenTinyWorld(dev)
+	defer dev.Device.Close()
+	engine, err := model.OpenTinyWorld(dev.Device)
 	if err != nil {
 		return nil, 0, parts, err
 	}

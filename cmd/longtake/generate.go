@@ -151,9 +151,9 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 	if err != nil {
 		return err
 	}
-	defer dev.Close()
+	defer dev.Device.Close()
 	began := time.Now()
-	engine, err := set.model.open(dev)
+	engine, err := set.model.open(dev.Device)
 	if err != nil {
 		return fmt.Errorf("model %s: %w", g.Model, err)
 	}
@@ -192,7 +192,7 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 		return err
 	}
 	r.setModel(set)
-	if err := fits(dev, r.Memory); err != nil {
+	if err := fits(dev.Device, r.Memory); err != nil {
 		return err
 	}
 	options := video.Options{Width: engine.Width, Height: engine.Height, FPS: set.fps, Scale: g.Scale}
@@ -349,7 +349,7 @@ func (s *shot) publish(engine *rollout.Engine, session rollout.Timeline) error {
 	s.record.Model.Hash = engine.Hash()
 	s.record.FramesHash = fmt.Sprintf("%x", s.hash.Sum(nil))
 	s.record.Memory.Session = session.Bytes()
-	s.record.Memory.Peak = s.dev.Memory().Peak
+	s.record.Memory.Peak = s.dev.Device.Memory().Peak
 	card, err := prepareSidecar(s.plan.record, s.record)
 	if err != nil {
 		return err

@@ -113,8 +113,8 @@ func (m *machineFlags) open(out *streams) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.engine, err = catalogued.open(l.dev); err != nil {
-		l.dev.Close()
+	if l.engine, err = catalogued.open(l.dev.Device); err != nil {
+		l.dev.Device.Close()
 		return nil, fmt.Errorf("model %s: %w", m.Model, err)
 	}
 	if _, err := l.engine.NewSolver(m.Steps); err != nil {
@@ -127,7 +127,7 @@ func (m *machineFlags) open(out *streams) (*lab, error) {
 func (l *lab) close() {
 	l.screen.end()
 	l.engine.Close()
-	l.dev.Close()
+	l.dev.Device.Close()
 }
 
 // setup writes down what is run, on what.
@@ -135,7 +135,7 @@ func (l *lab) setup(s *compare.Setup) {
 	t := tool()
 	s.Tool = strings.TrimSpace(fmt.Sprintf("%s %s %.12s", t.Name, t.Version, t.Revision))
 	s.Host = fmt.Sprintf("%s/%s, %s, %d cores", runtime.GOOS, runtime.GOARCH, cpuName(), runtime.NumCPU())
-	s.Device, s.Kernel, s.Threads = l.dev.Name(), l.dev.kernel, l.flags.Threads
+	s.Device, s.Kernel, s.Threads = l.dev.Device.Name(), l.dev.kernel, l.flags.Threads
 	if s.Threads == 0 {
 		s.Threads = runtime.GOMAXPROCS(0)
 	}

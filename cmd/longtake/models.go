@@ -44,11 +44,11 @@ func (c *listCommand) Run(out *streams) error {
 	if err != nil {
 		return err
 	}
-	defer dev.Close()
+	defer dev.Device.Close()
 	var list []modelInfo
 	for _, name := range strings.Split(listed(models), ", ") {
 		m := models[name]
-		e, err := m.open(dev)
+		e, err := m.open(dev.Device)
 		if err != nil {
 			return fmt.Errorf("model %s: %w", name, err)
 		}
@@ -183,8 +183,8 @@ func (i *fileInfo) examine(f *weights.File, key string) error {
 	if err != nil {
 		return err
 	}
-	defer dev.Close()
-	id, report := model.Examine(dev, f, key)
+	defer dev.Device.Close()
+	id, report := model.Examine(dev.Device, f, key)
 	i.Kind, i.Looks, i.Families, i.Usable, i.Faults = string(id.Kind), id.Text, id.Families, id.Runs && report == nil, id.Why
 	if report != nil {
 		i.Faults = report.Error()

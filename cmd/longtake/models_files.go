@@ -120,9 +120,9 @@ func (c *verifyCommand) Run(out *streams) error {
 	if err != nil {
 		return err
 	}
-	defer dev.Close()
+	defer dev.Device.Close()
 	o.Free = 1 << 60 // nothing is loaded
-	m, err := model.PrepareWan(dev, s, o)
+	m, err := model.PrepareWan(dev.Device, s, o)
 	if err != nil {
 		return usageError{err}
 	}
@@ -154,7 +154,7 @@ func (c *verifyCommand) Run(out *streams) error {
 		fmt.Fprintf(out.out, "%s: %s: %d tensors, %s on this device %s\n", f.Part, f.Path, f.Tensors, bytesText(f.Bytes), f.Hash)
 	}
 	_, err = fmt.Fprintf(out.out, "%s is whole: %s; weights %s + session %s = %s at most, on %s\n", v.Model, v.Looks,
-		bytesText(v.Memory.Weights), bytesText(v.Memory.Session), bytesText(v.Memory.Peak), dev.Name())
+		bytesText(v.Memory.Weights), bytesText(v.Memory.Session), bytesText(v.Memory.Peak), dev.Device.Name())
 	return err
 }
 

@@ -144,7 +144,7 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 		Tool:   tool(),
 		Host:   hostRecord{runtime.GOOS, runtime.GOARCH, runtime.NumCPU()},
 		Model:  modelRecord{Name: e.Name, Parameters: e.Parameters},
-		Device: deviceRecord{dev.kind, dev.kernel, dev.Name(), dev.why},
+		Device: deviceRecord{dev.kind, dev.kernel, dev.Device.Name(), dev.why},
 		Request: requestRecord{
 			Prompt: p.request.Prompt, Seed: p.request.Seed, Frames: p.frames, Steps: len(solver.Steps),
 			Start:   startRecord{p.begin.name, p.begin.sum, len(p.request.Start), p.request.Heading},

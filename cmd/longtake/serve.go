@@ -216,7 +216,7 @@ func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o ser
 	if err != nil {
 		return nil, err
 	}
-	h.logger.Info("ready", "model", m.Name, "device", l.dev.Name(), "chunk", chunk.Round(time.Microsecond), "weights", m.WeightBytes,
+	h.logger.Info("ready", "model", m.Name, "device", l.dev.Device.Name(), "chunk", chunk.Round(time.Microsecond), "weights", m.WeightBytes,
 		"budget", budget, "start_up", time.Since(out.began).Round(time.Millisecond))
 	return h, nil
 }
@@ -235,7 +235,7 @@ func (f *serveFlags) logger(w io.Writer) *slog.Logger {
 // budget is the memory that sessions may take together.
 func (f *serveFlags) budget(l *lab) (int64, error) {
 	if f.Memory == "" {
-		return l.dev.Memory().Free / 10 * 7, nil
+		return l.dev.Device.Memory().Free / 10 * 7, nil
 	}
 	frames, bytes, err := parseBudget(f.Memory)
 	if err != nil || frames != 0 {

@@ -13,9 +13,10 @@ import (
 	"longtake/compute/cuda"
 )
 
-// processor is an open device and what a record says about it.
+// processor is an open device and what a record says about it. The device is not embedded: what is handed to a model must be the
+// device itself, or the abilities that it has beyond compute.Device could not be seen.
 type processor struct {
-	compute.Device
+	Device       compute.Device
 	kind, kernel string
 	// why says why another device was not taken, "" if there is nothing to say.
 	why string
