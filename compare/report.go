@@ -82,6 +82,8 @@ type Report struct {
 	// themselves, see Options.Parallel. Asked is how many frames were wanted where the time did not suffice, else 0.
 	Parallel int `json:"parallel,omitempty"`
 	Asked    int `json:"asked,omitempty"`
+	// Free is the frame at which the first free run ended where some end before the video, else 0; see Options.Free.
+	Free int `json:"free,omitempty"`
 	// Span is how many frames each of Run.Spans pools.
 	Span int   `json:"span"`
 	Runs []Run `json:"runs"`
@@ -101,7 +103,7 @@ type Run struct {
 	MSSSIM []Fraction `json:"ms_ssim,omitempty"`
 	// Truth is the PSNR against the simulator of frames whose pose was seen in a given frame; unmeasured elsewhere.
 	Truth []Decibel `json:"truth,omitempty"`
-	// Mean pools all generated frames, Spans runs of Report.Span frames.
+	// Mean pools all generated frames (up to Report.Free, so that means can be compared), Spans runs of Report.Span frames.
 	Mean  Quality   `json:"mean"`
 	Spans []Quality `json:"spans,omitempty"`
 	// TruthMean is the mean of Truth.

@@ -34,8 +34,15 @@ func Policies(ctx context.Context, o Options) (*Report, error) {
 		r.Asked = asked
 	}
 	r.Setup = Setup{Frames: o.Frames, Given: len(o.Request.Start), ChunkFrames: o.Engine.Network.ChunkFrames}
+	free := o.Frames
+	for _, f := range c.films {
+		free = min(free, len(f.frames))
+	}
+	if free < o.Frames {
+		r.Free = free
+	}
 	for i, f := range c.films {
-		run, err := o.report(f, c.films[0], i == 0)
+		run, err := o.report(f, c.films[0], i == 0, free)
 		if err != nil {
 			return nil, err
 		}
@@ -256,8 +263,8 @@ func (o *Options) addTruth(r *Report) (err error) {
 	return err
 }
 
-// report fills in what a free run shows; the reference is compared with itself.
-func (o *Options) report(made, reference *film, first bool) (*Run, error) {
+// report fills in what a free run shows, the first free frames of which all runs made; the reference is compared with itself.
+func (o *Options) report(made, reference *film, first bool, free int) (*Run, error) {
 	given := len(o.Request.Start)
 	run := &Run{Policy: made.entry.Policy, FirstDiverged: -1, FirstFrame: made.first.Seconds(), Total: made.total().Seconds(), Speedup: 1,
 		ComponentSpeedup: 1, TruthMean: Unmeasured, FramesHash: hash(made.frames)}
@@ -280,7 +287,7 @@ func (o *Options) report(made, reference *film, first bool) (*Run, error) {
 		run.Speedup = reference.total().Seconds() / run.Total
 		run.ComponentSpeedup = component(reference, made)
 	}
-	run.Mean = s.pool(given, o.Frames)
+	run.Mean = s.pool(given, free)
 	for _, f := range o.Frontiers {
 		run.Frontiers = append(run.Frontiers, Frontier{Speed: made.speed(f, o.Span), Quality: s.pool(max(given, f-o.Span), f)})
 	}

@@ -170,8 +170,8 @@ type follower struct {
 	now     Frontier
 }
 
-// borrow makes the reference's next chunk under the entry's attention: once to get to know the history, once on the clock, and once
-// to look at what is looked at.
+// borrow makes the reference's next chunk under the entry's attention: once to get to know the history and to look at what is
+// looked at, and once on the clock.
 func (w *follower) borrow(ctx context.Context) error {
 	ref, c := w.reference, newClock(w.engine)
 	fail := func(err error) error {
@@ -183,24 +183,18 @@ func (w *follower) borrow(ctx context.Context) error {
 		return fail(err)
 	}
 	defer looks.Close()
-	var before spent
-	var took time.Duration
-	for pass := range 3 {
-		if pass == 2 {
-			look.begin()
-		}
-		began := time.Now()
-		before = c.spent
-		if w.frames, err = ref.PeekUnder(ctx, looks, ref.upcoming()...); err != nil {
-			return fail(err)
-		}
-		if pass == 1 {
-			took = time.Since(began)
-			w.fill(tick{stages: rollout.Times{Denoise: took}, took: took, spent: c.spent.since(before)})
-		}
-	}
 	w.at, w.now = ref.n, Frontier{}
+	look.begin()
+	if _, err = ref.PeekUnder(ctx, looks, ref.upcoming()...); err != nil {
+		return fail(err)
+	}
 	w.now.Self, w.now.Cross = look.end()
+	began, before := time.Now(), c.spent
+	if w.frames, err = ref.PeekUnder(ctx, looks, ref.upcoming()...); err != nil {
+		return fail(err)
+	}
+	took := time.Since(began)
+	w.fill(tick{stages: rollout.Times{Denoise: took}, took: took, spent: c.spent.since(before)})
 	return nil
 }
 

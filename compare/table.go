@@ -31,6 +31,9 @@ func (r *Report) Table(w io.Writer) error {
 	if r.Parallel > 1 {
 		fmt.Fprintf(w, "%d runs at a time; times are of chunks that had the machine to themselves, totals interpolated between them\n", r.Parallel)
 	}
+	if r.Free > 0 {
+		fmt.Fprintf(w, "PSNR, SSIM and MS-SSIM of the first %d frames, which all made freely\n", r.Free)
+	}
 	if r.Asked > 0 {
 		fmt.Fprintf(w, "the time sufficed for %d of %d frames\n", r.Setup.Frames, r.Asked)
 	}

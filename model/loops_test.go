@@ -60,12 +60,13 @@ func walk(t *testing.T, e *rollout.Engine) rollout.Request {
 func TestOverlappedEqualsSessionInTheWorld(t *testing.T) {
 	e := openWorld(t)
 	r := walk(t, e)
-	window := kvcache.Window{Anchor: 1, Recent: 9}
+	window, sparse := kvcache.Window{Anchor: 1, Recent: 9}, annsa.Default()
+	sparse.Least, sparse.From = 0, 0 // the history is short
 	for name, change := range map[string]func(*rollout.Request){
 		"window": func(r *rollout.Request) { r.Cache = kvcache.Window{Anchor: 1, Recent: 3} },
 		"full":   func(r *rollout.Request) { r.Cache = kvcache.Window{Recent: kvcache.Full} },
-		"annsa":  func(r *rollout.Request) { r.Cache, r.Self = window, annsa.Default() },
-		"annca":  func(r *rollout.Request) { r.Cache, r.Cross = window, annca.Default() },
+		"annsa":  func(r *rollout.Request) { r.Cache, r.Self = window, sparse },
+		"annca":  func(r *rollout.Request) { r.Cache, r.Cross = window, annca.Options{Top: 2} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := r

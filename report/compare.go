@@ -82,6 +82,9 @@ func results(r *compare.Report) []string {
 	if r.Parallel > 1 {
 		out = append(out, fmt.Sprintf("%d runs at a time shared the machine. Times are those of the chunks that each run made alone, at the start and before every frontier; totals are interpolated between them.", r.Parallel))
 	}
+	if r.Free > 0 {
+		out = append(out, fmt.Sprintf("PSNR, SSIM and MS-SSIM are those of the first %d frames, which all policies made freely: from there on some made single chunks on the reference's history only.", r.Free))
+	}
 	if r.Asked > 0 {
 		out = append(out, fmt.Sprintf("The time sufficed for %d of %d frames.", r.Setup.Frames, r.Asked))
 	}

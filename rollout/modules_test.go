@@ -18,7 +18,7 @@ func TestTheThreeModulesOnWan(t *testing.T) {
 	defer g.Close()
 	e := wanEngine(t, g, "float32")
 	all := annsa.Default()
-	all.Fraction = 1
+	all.Fraction, all.From = 1, 0
 	unmerged := tempcache.Default()
 	unmerged.Threshold = 1
 	dense := rollout.Request{Seed: 9}

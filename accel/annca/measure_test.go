@@ -128,9 +128,11 @@ func TestTheEmbeddedModelFollowsFewerWords(t *testing.T) {
 	if d := psnr(t, all, dense); !math.IsInf(d, 1) {
 		t.Errorf("with all tokens %.1f dB, want the same bits", d)
 	}
-	got, _ := lookBack(t, e, 61000, 6, 8, annca.Default())
+	o := annca.Default()
+	o.From = 0 // the prompt is short
+	got, _ := lookBack(t, e, 61000, 6, 8, o)
 	if d := psnr(t, got, dense); !(d > 35) {
-		t.Errorf("%v: %.1f dB to dense", annca.Default(), d)
+		t.Errorf("%v: %.1f dB to dense", o, d)
 	}
 }
 

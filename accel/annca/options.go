@@ -16,6 +16,9 @@ type Options struct {
 	// Top is how many tokens each query keeps, the nearest. 0 keeps all that share a bucket with the query, the paper's rule:
 	// Matcher must be an ann.LSH with Tables.
 	Top int
+	// From is the shortest prompt, in tokens, of which any are left out: below it choosing costs more than it saves.
+	// Where the device chooses (compute.Selector), all are looked at.
+	From int
 	// Refresh selects in every pass, not once a chunk.
 	Refresh bool
 	// All keeps every token: attention is dense, and the policy only tells Queries.
@@ -25,7 +28,7 @@ type Options struct {
 }
 
 // Default returns the options that the embedded model is best served with.
-func Default() Options { return Options{Matcher: ann.Exact{}, Top: 4} }
+func Default() Options { return Options{Matcher: ann.Exact{}, Top: 4, From: 512} }
 
 // Paper returns the paper's rule with hash buckets.
 func Paper() Options { return Options{Matcher: ann.LSH{Bits: 8, Tables: 4, Probes: 1}} }
@@ -38,6 +41,9 @@ func (o Options) String() string {
 	s := fmt.Sprintf("annca %v, top %d", o.matcher(), o.Top)
 	if o.Top == 0 {
 		s = fmt.Sprintf("annca %v, shared buckets", o.matcher())
+	}
+	if o.From > 0 {
+		s += fmt.Sprintf(", from %d tokens", o.From)
 	}
 	if o.Refresh {
 		s += ", every pass"
@@ -54,8 +60,8 @@ func (o Options) matcher() ann.Maker {
 
 // Check refuses options that contradict each other.
 func (o Options) Check() error {
-	if o.Top < 0 {
-		return fmt.Errorf("annca: top %d must not be negative", o.Top)
+	if o.Top < 0 || o.From < 0 {
+		return fmt.Errorf("annca: top %d and from %d must not be negative", o.Top, o.From)
 	}
 	if l, ok := o.matcher().(ann.LSH); o.Top == 0 && !o.All && (!ok || l.Tables == 0) {
 		return fmt.Errorf("annca: matcher %v has no buckets to share; give the tokens to keep for each query, or a hash with tables such as lsh8x4+1", o.matcher())

@@ -48,6 +48,7 @@ type layer struct {
 	count        compute.Tensor // F32 [1, room]
 	known        compute.Tensor // F32 [heads, room, headDim], keys as the indexes know them
 	kept         int
+	whole        bool           // nothing is left out
 	remotely     bool           // the device chose
 	lengths      compute.Tensor // I32 [heads], kept tokens then
 }
@@ -115,7 +116,8 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 		return
 	}
 	l, n := &p.layers[at.Layer], query.Dim(0)*query.Dim(1)*query.Dim(2)
-	selects := !p.o.All && (p.o.Refresh || at.Chunk != l.chunk || at.Pass <= l.pass)
+	l.whole = p.o.All || !p.remote.on && kv.Keys.Dim(1) < p.o.From
+	selects := !l.whole && (p.o.Refresh || at.Chunk != l.chunk || at.Pass <= l.pass)
 	remotely := p.remote.on && kv.Keys.Dim(1) <= mostRemote
 	if !remotely && selects && !p.multiplies(dq, l) || p.asked != nil {
 		p.load(dq, query)
@@ -123,7 +125,7 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	if p.asked != nil {
 		p.asked.Set(at.Layer, p.queries[:n])
 	}
-	if p.o.All {
+	if l.whole {
 		attention.Dense{}.Attend(dq, at, dst, query, kv)
 		return
 	}
@@ -344,7 +346,7 @@ func (p *policy) Pairs() (int64, time.Duration) { return p.pairs, p.deciding }
 
 // Kept writes the mass of the kept tokens; see attention.Sparse.
 func (p *policy) Kept(dq compute.Queue, at attention.Site, lse, query compute.Tensor, kv kvcache.View) {
-	if p.o.All || at.Kind != attention.Cross {
+	if at.Kind != attention.Cross || p.layers[at.Layer].whole {
 		attention.Mass(dq, lse, p.out, query, kv)
 		return
 	}

@@ -24,6 +24,7 @@ import (
 func BenchmarkChunk(b *testing.B) {
 	with := func(f func(o *annsa.Options)) annsa.Options {
 		o := annsa.Default()
+		o.From = 0
 		f(&o)
 		return o
 	}
@@ -32,7 +33,7 @@ func BenchmarkChunk(b *testing.B) {
 			name  string
 			maker attention.Maker
 		}{
-			{"dense", attention.Dense{}}, {"default", annsa.Default()},
+			{"dense", attention.Dense{}}, {"default", with(func(*annsa.Options) {})},
 			{"clean", with(func(o *annsa.Options) { o.Clean = true })},
 			{"fine", with(func(o *annsa.Options) { o.Tile, o.Group, o.Fraction = 4, 2, 0.25 })},
 			{"fine-lsh256", with(func(o *annsa.Options) { o.Tile, o.Group, o.Fraction, o.Matcher = 4, 2, 0.25, ann.LSH{Bits: 256} })},

@@ -24,7 +24,7 @@ type Calibration struct {
 // step of every n-th chunk.
 func NewCalibration(o Options, n int) *Calibration {
 	o.Oracle, o.NoDrop, o.SecondOrder, o.Profile, o.Missed, o.Dense, o.Queries = true, false, false, nil, 0, 0, nil
-	o.Least = min(o.Least, leastHistory)
+	o.Least, o.From = min(o.Least, leastHistory), 0
 	return &Calibration{o: o, every: max(n, 1)}
 }
 

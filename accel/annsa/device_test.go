@@ -30,6 +30,7 @@ func plansLikeTheHost(t *testing.T, dev compute.Device) {
 	}
 	defer host.Close()
 	usual := annsa.Default()
+	usual.From = 0
 	merged := tempcache.Prototype()
 	merged.Budget.Frames = 10
 	for _, c := range []struct {

@@ -20,7 +20,7 @@ func TestTheEmbeddedModelHardlyNoticesTheDefault(t *testing.T) {
 	for name, least := range map[string]float64{"own": 33, "cross": 25} {
 		r := rollout.Request{Cache: full}
 		o := annsa.Default()
-		o.Least = 256 // the history is short
+		o.Least, o.From = 256, 0 // the history is short
 		if name == "cross" {
 			o.Queries = &ann.Exchange{}
 			r.Cross = annca.Options{All: true, Queries: o.Queries}

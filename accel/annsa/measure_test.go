@@ -151,6 +151,7 @@ func rolls(e *rollout.Engine) []variant {
 	var out []variant
 	add := func(name string, f func(o *annsa.Options)) {
 		o := annsa.Default()
+		o.From = 0
 		f(&o)
 		out = append(out, variant{name, o})
 	}

@@ -28,6 +28,10 @@ type Options struct {
 	// Least is the least number of tokens that are kept all the same: below it a short history is simply all kept.
 	Fraction, Missed float64
 	Least            int
+	// From is the least history, in tokens that may be left out, at which anything is: below it choosing costs more than it saves.
+	// Merged tokens, which are indexed anew for every chunk and copied, count a quarter. It is a processor's measure: devices that
+	// plan themselves (compute.Planner) take no notice.
+	From int
 	// Temper is the power that estimated shares are raised to before they are added up over queries; 0 is 1, the mass itself.
 	// Missed is only an estimate of mass at 1.
 	Temper float64
@@ -51,7 +55,7 @@ type Options struct {
 
 // Default returns the options that the embedded model is best served with.
 func Default() Options {
-	return Options{Tile: 4, Raster: true, QueryTile: 16, Group: 2, Fraction: 0.25, Least: 1024, Temper: 0.5, Recent: 2, Dense: 0.3}
+	return Options{Tile: 4, Raster: true, QueryTile: 16, Group: 2, Fraction: 0.25, Least: 1024, From: 4096, Temper: 0.5, Recent: 2, Dense: 0.3}
 }
 
 // Paper returns the reading of the paper's section 4.3 in which self attention's queries and keys are quantised to 8 bits; what is
@@ -73,6 +77,9 @@ func (o Options) String() string {
 	}
 	if o.Least > 0 {
 		fmt.Fprintf(&b, ", at least %d", o.Least)
+	}
+	if o.From > 0 {
+		fmt.Fprintf(&b, " and from %d", o.From)
 	}
 	if o.Missed > 0 {
 		fmt.Fprintf(&b, ", missed %g %%", 100*o.Missed)
@@ -110,8 +117,8 @@ func (o Options) Check(s kvcache.Shape) error {
 		return fmt.Errorf("annsa: fraction %v, missed %v and dense %v must be shares between 0 and 1", o.Fraction, o.Missed, o.Dense)
 	case !(o.Temper >= 0 && o.Temper <= 1):
 		return fmt.Errorf("annsa: temper %v must be between 0 and 1", o.Temper)
-	case o.Recent < 0 || o.Least < 0:
-		return fmt.Errorf("annsa: %d recent frames and at least %d tokens must not be negative", o.Recent, o.Least)
+	case o.Recent < 0 || o.Least < 0 || o.From < 0:
+		return fmt.Errorf("annsa: %d recent frames, at least %d tokens and from %d must not be negative", o.Recent, o.Least, o.From)
 	case o.SecondOrder && !o.NoDrop:
 		return fmt.Errorf("annsa: the second-order bias belongs to merged keys, so to no-drop")
 	}

@@ -164,7 +164,7 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 	}
 	l.chunk, l.pass = at.Chunk, at.Pass
 	given := at.Pass == at.Passes-1 && (first || p.o.Clean)
-	if given || p.dense(at) || !p.worth(at.Layer, kv) {
+	if given || p.dense(at) || !p.worth(at.Layer) {
 		p.attendDense(dq, at, l, dst, query, kv)
 		return
 	}
@@ -198,14 +198,19 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 
 // attendDense also keeps the mass of each query, from which a plan of this chunk tells what is worth keeping.
 func (p *policy) attendDense(dq compute.Queue, at attention.Site, l *layer, dst, query compute.Tensor, kv kvcache.View) {
+	a := compute.Attention{Scale: p.scale, LogCount: kv.LogCount, Lengths: kv.Lengths}
+	if l.known = p.dense(at) && p.worth(at.Layer); !l.known {
+		dq.Attend(dst, query, kv.Keys, kv.Values, a)
+		return
+	}
 	n := query.Dim(0) * query.Dim(1)
 	lse := p.lse.Slice(0, 0, n)
 	if p.remote.on {
 		lse = l.remote.mass.Slice(0, 0, n)
 	}
-	dq.Attend(dst, query, kv.Keys, kv.Values, compute.Attention{Scale: p.scale, LogCount: kv.LogCount, Lengths: kv.Lengths,
-		LogSumExp: lse.Reshape(query.Dim(0), query.Dim(1))})
-	if l.known = p.dense(at) && p.worth(at.Layer, kv); l.known && !p.remote.on {
+	a.LogSumExp = lse.Reshape(query.Dim(0), query.Dim(1))
+	dq.Attend(dst, query, kv.Keys, kv.Values, a)
+	if !p.remote.on {
 		dq.Download(p.host[:4*n], lse)
 		for i := range l.lse[:n] {
 			l.lse[i] = math.Float32frombits(binary.LittleEndian.Uint32(p.host[4*i:]))
@@ -213,10 +218,11 @@ func (p *policy) attendDense(dq compute.Queue, at attention.Site, l *layer, dst,
 	}
 }
 
-// worth reports whether a view holds enough history for a plan: below that, deciding costs more than it saves.
-func (p *policy) worth(layer int, kv kvcache.View) bool {
-	l := &p.layers[layer]
-	if l.plan.history < max(leastHistory, p.o.Least+p.o.Least/4) {
+// worth reports whether the chunk has enough history for a plan: below that, deciding costs more than it saves.
+func (p *policy) worth(layer int) bool {
+	x := &p.layers[layer].plan
+	merged := x.merged.hi - x.merged.lo
+	if x.history < max(leastHistory, p.o.Least+p.o.Least/4) || !p.remote.on && x.history-merged+merged/4 < p.o.From {
 		return false
 	}
 	for h := range p.shape.Heads {

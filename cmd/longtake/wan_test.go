@@ -103,7 +103,7 @@ func TestTheModulesWorkOnWan(t *testing.T) {
 	seen := map[string]string{}
 	for _, args := range []string{
 		"--preset exact", "--preset fast", "--preset balanced", "--preset paper", "--cache tempcache --cache-budget 6f --threshold 0.5",
-		"--cache window --window 3 --anchor 3", "--cache full --self annsa --self-fraction 0.2 --self-least 6 --self-tile 3 --self-recent 1 --self-dense 0", "--cache full --cross annca --cross-top 1",
+		"--cache window --window 3 --anchor 3", "--cache full --self annsa --self-fraction 0.2 --self-least 6 --self-from 0 --self-tile 3 --self-recent 1 --self-dense 0", "--cache full --cross annca --cross-top 1 --cross-from 0",
 	} {
 		r := wanRun(t, append([]string{"--model", dir, "--frames", "81", "--size", "96x64", "--vae", "tiny", "--prompt", prompt, "-o", out}, strings.Fields(args)...)...)
 		if strings.Contains(r.Request.Cache, "tempcache") != strings.Contains(args, "tempcache") && !strings.Contains(args, "preset") {

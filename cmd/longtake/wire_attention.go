@@ -22,6 +22,7 @@ type attentionFlags struct {
 	SelfGroup       *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Queries that are scored as one."`
 	SelfQueryTile   *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Queries that look at the same tiles."`
 	SelfLeast       *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Tokens of the history that annsa keeps at least, however small the fraction."`
+	SelfFrom        *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Tokens of the history from which annsa leaves any out; merged ones count a quarter. Default: where choosing begins to pay, 4096 (paper: 0)."`
 	SelfTemper      *float64 `group:"policy" placeholder:"X" with:"self=annsa" help:"Power that estimated shares of attention are raised to before they are added up over queries; 0 and 1 are the shares themselves."`
 	SelfRecent      *int     `group:"policy" placeholder:"N" with:"self=annsa" help:"Latest frames that annsa always keeps."`
 	SelfDense       *float64 `group:"policy" placeholder:"SHARE" with:"self=annsa" help:"Share of the denoising steps, from the noisiest, that look at everything."`
@@ -37,6 +38,7 @@ type attentionFlags struct {
 	CrossMode    *string `group:"policy" placeholder:"MODE" with:"cross=annca" help:"What annca starts from: ours (the nearest tokens of each query), paper (those that share a bucket). Default: ours."`
 	CrossMatch   *string `group:"policy" placeholder:"MATCHER" with:"cross=annca" help:"Matcher of annca, as --self-match; with --cross-top 0 one with tables (lsh8x4+1)."`
 	CrossTop     *int    `group:"policy" placeholder:"N" with:"cross=annca" help:"Prompt tokens that each query keeps; 0 keeps those that share a bucket with it."`
+	CrossFrom    *int    `group:"policy" placeholder:"N" with:"cross=annca" help:"Tokens of a prompt from which annca leaves any out. Default: 512, below which choosing costs more than it saves (paper: 0)."`
 	CrossRefresh *bool   `group:"policy" with:"cross=annca" help:"Choose in every pass, not once a chunk."`
 }
 
@@ -79,6 +81,7 @@ func sparseCross(f policyFlags, _ *rollout.Engine, c *chosen) error {
 	}
 	o := start()
 	put(&o.Top, f.CrossTop)
+	put(&o.From, f.CrossFrom)
 	put(&o.Refresh, f.CrossRefresh)
 	if f.CrossMatch != nil {
 		if o.Matcher, err = matcherNamed("cross-match", *f.CrossMatch); err != nil {
@@ -113,6 +116,7 @@ func sparseSelf(f policyFlags, e *rollout.Engine, c *chosen) error {
 	put(&o.Group, f.SelfGroup)
 	put(&o.QueryTile, f.SelfQueryTile)
 	put(&o.Least, f.SelfLeast)
+	put(&o.From, f.SelfFrom)
 	put(&o.Temper, f.SelfTemper)
 	put(&o.Recent, f.SelfRecent)
 	put(&o.Dense, f.SelfDense)

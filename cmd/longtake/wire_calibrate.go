@@ -17,7 +17,7 @@ type gauge struct {
 
 func newGauge(density float64) *gauge {
 	o := annsa.Default()
-	o.Oracle, o.Fraction, o.Missed, o.Dense, o.Least = true, density, 0, 0, 0
+	o.Oracle, o.Fraction, o.Missed, o.Dense, o.Least, o.From = true, density, 0, 0, 0, 0
 	o.Temper = 0
 	o.NoDrop, o.SecondOrder, o.Profile = false, false, nil
 	return &gauge{o, &attention.Probe{Inner: o}}

@@ -74,6 +74,8 @@ func TestPoliciesMakeTheCPUsFrames(t *testing.T) {
 		f(&p)
 		return p
 	}
+	sparse := annsa.Default()
+	sparse.From = 0 // the host thins from the first, as the device does
 	for _, c := range []struct {
 		name        string
 		cache       kvcache.Policy
@@ -82,8 +84,8 @@ func TestPoliciesMakeTheCPUsFrames(t *testing.T) {
 		{name: "tempcache", cache: with(func(p *tempcache.Policy) { p.Budget.Frames = 12 })},
 		{name: "tempcache neighbours", cache: with(func(p *tempcache.Policy) { p.Budget.Frames, p.Search = 12, tempcache.Neighbours })},
 		{name: "tempcache without a budget", cache: tempcache.Default()},
-		{name: "annsa", cache: kvcache.Window{Recent: kvcache.Full}, self: annsa.Default()},
-		{name: "annca", cache: kvcache.Window{Recent: 24, Anchor: 1}, cross: annca.Default()},
+		{name: "annsa", cache: kvcache.Window{Recent: kvcache.Full}, self: sparse},
+		{name: "annca", cache: kvcache.Window{Recent: 24, Anchor: 1}, cross: annca.Options{Top: annca.Default().Top}},
 		{name: "pose", cache: pose.Default},
 	} {
 		t.Run(c.name, func(t *testing.T) {
