@@ -26,29 +26,29 @@ class Batch:
         self.view = {"full": frames - 1, "window": int(size or 0), "pose": POSE["window"] + POSE["top"]}[kind]
         self.slots = ring or (self.view if kind == "window" else frames)
         c = m.c
-        self.L, self.H, self.hd = c["layers"], c["heads"], c["d"] // c["heads"]
+        self.L, self.H, self.hd, self.N = c["layers"], c["heads"], c["d"] // c["heads"], m.tokens
         self.real = torch.bfloat16 if self.dev.type == "cuda" else torch.get_default_dtype()
         def room(n):
-            return torch.zeros(self.L, self.B, n, self.H, 64, self.hd, device=self.dev, dtype=self.real)
+            return torch.zeros(self.L, self.B, n, self.H, self.N, self.hd, device=self.dev, dtype=self.real)
         self.keys, self.values = room(self.slots), room(self.slots)  # before rotation
-        shape = (self.L, self.B, self.H, (self.view + 1) * 64, self.hd)
+        shape = (self.L, self.B, self.H, (self.view + 1) * self.N, self.hd)
         self.seen_k, self.seen_v = (torch.zeros(shape, device=self.dev, dtype=self.real) for _ in range(2))
-        self.bias = torch.zeros(self.B, 1, 1, (self.view + 1) * 64, device=self.dev, dtype=self.real)
+        self.bias = torch.zeros(self.B, 1, 1, (self.view + 1) * self.N, device=self.dev, dtype=self.real)
         self.born = torch.full((self.slots,), -1, device=self.dev)  # frame in each slot
         self.places = torch.zeros(self.B, self.slots, 2, device=self.dev)
         self.heads_ = torch.zeros(self.B, self.slots, device=self.dev)
         self.n, self.place, self.last = 0, torch.zeros(self.B, 2, device=self.dev), None
-        self.own = seq_angles(torch.zeros(1, device=self.dev))
+        self.own = seq_angles(torch.zeros(1, device=self.dev), c)
         with torch.no_grad():
             ctx, mask = m.text(tok)
             self.mask = mask.to(self.real)
             self.cross = [(a.heads(rms(a.k(ctx), a.norm_k)).to(self.real), a.heads(a.v(ctx)).to(self.real))
                           for a in (b.cross_attn for b in m.blocks)]
-        self.inputs = dict(x=torch.zeros(self.B, 64, 192, device=self.dev), t=torch.zeros(self.B, 1, device=self.dev),
+        self.inputs = dict(x=torch.zeros(self.B, self.N, m.values, device=self.dev), t=torch.zeros(self.B, 1, device=self.dev),
                            act=torch.zeros(self.B, 1, dtype=torch.long, device=self.dev),
                            head=torch.zeros(self.B, 1, dtype=torch.long, device=self.dev),
                            place=torch.zeros(self.B, 1, 2, device=self.dev))
-        self.new_k, self.new_v = (torch.zeros(self.L, self.B, self.H, 64, self.hd, device=self.dev, dtype=self.real) for _ in range(2))
+        self.new_k, self.new_v = (torch.zeros(self.L, self.B, self.H, self.N, self.hd, device=self.dev, dtype=self.real) for _ in range(2))
         self.graph = None
 
     def forward(self):
@@ -62,13 +62,13 @@ class Batch:
             q, k, v = b.self_attn.qkv(ln(h) * (1 + mod[:, 1]) + mod[:, 0])
             q, k = b.placed(q, k, pf)
             self.new_k[layer], self.new_v[layer] = k, v
-            self.seen_k[layer][:, :, -64:], self.seen_v[layer][:, :, -64:] = rope(k, self.own), v
+            self.seen_k[layer][:, :, -self.N:], self.seen_v[layer][:, :, -self.N:] = rope(k, self.own), v
             y = F.scaled_dot_product_attention(rope(q, self.own).to(self.real), self.seen_k[layer], self.seen_v[layer],
-                                               attn_mask=self.bias.expand(-1, self.H, 64, -1))
+                                               attn_mask=self.bias.expand(-1, self.H, self.N, -1))
             h = h + b.self_attn.o(y.to(h.dtype).transpose(1, 2).flatten(2)) * mod[:, 2]
             c = b.cross_attn
             q = c.heads(rms(c.q(b.norm3(h)), c.norm_q)).to(self.real)
-            y = F.scaled_dot_product_attention(q, *self.cross[layer], attn_mask=self.mask.expand(-1, self.H, 64, -1))
+            y = F.scaled_dot_product_attention(q, *self.cross[layer], attn_mask=self.mask.expand(-1, self.H, self.N, -1))
             h = h + c.o(y.to(h.dtype).transpose(1, 2).flatten(2))
             h = h + b.ffn2(F.gelu(b.ffn1(ln(h) * (1 + mod[:, 4]) + mod[:, 3]), approximate="tanh")) * mod[:, 5]
         return m.out(h[:, None], e)[:, 0]
@@ -120,21 +120,21 @@ class Batch:
             t = torch.where(w > POSE["w_move_min"], torch.full_like(t, -float(POSE["move"])), t)
         bias = torch.where(valid, bias, torch.full_like(bias, FAR)).gather(1, index)
         many = index.shape[1]
-        self.bias[..., :many * 64] = bias.repeat_interleave(64, 1)[:, None, None].to(self.real)
+        self.bias[..., :many * self.N] = bias.repeat_interleave(self.N, 1)[:, None, None].to(self.real)
         if many < self.view:
-            self.bias[..., many * 64:-64] = FAR
-        row, column = hw_pos(self.dev)
-        cs = angles(t.gather(1, index)[..., None].expand(-1, -1, 64), row.expand(self.B, many, -1), column.expand(self.B, many, -1))
+            self.bias[..., many * self.N:-self.N] = FAR
+        row, column = hw_pos(self.dev, self.m.c)
+        cs = angles(t.gather(1, index)[..., None].expand(-1, -1, self.N), row.expand(self.B, many, -1), column.expand(self.B, many, -1), self.m.c)
         batch = torch.arange(self.B, device=self.dev)[:, None]
         for layer in range(self.L):
             k = self.keys[layer][batch, index] if self.kind == "pose" else self.keys[layer][:, :many]
             v = self.values[layer][batch, index] if self.kind == "pose" else self.values[layer][:, :many]
-            self.seen_k[layer][:, :, :many * 64] = rope(k, cs[:, :, None]).transpose(1, 2).flatten(2, 3)
-            self.seen_v[layer][:, :, :many * 64] = v.transpose(1, 2).flatten(2, 3)
+            self.seen_k[layer][:, :, :many * self.N] = rope(k, cs[:, :, None]).transpose(1, 2).flatten(2, 3)
+            self.seen_v[layer][:, :, :many * self.N] = v.transpose(1, 2).flatten(2, 3)
 
     @torch.no_grad()
     def keep(self, x, head, act, place=None):
-        """The clean pass: frame x [B,64,192] becomes context, made at `place` or where the actions have led. Returns which
+        """The clean pass: frame x [B,tokens,192] becomes context, made at `place` or where the actions have led. Returns which
         timelines' step failed, if that is looked for."""
         stopped = None
         if place is None:
@@ -154,7 +154,7 @@ class Batch:
 
     @torch.no_grad()
     def sample(self, eps, steps, shift, lead=0.0):
-        """Denoise a frame from noise eps [B,64,192]; look comes before. lead: from the third step on estimates go on by
+        """Denoise a frame from noise eps [B,tokens,192]; look comes before. lead: from the third step on estimates go on by
         that share of their change (a multistep solver of second order has .5)."""
         ts, z, last = schedule(steps, shift), eps, None
         for i in range(steps):
@@ -169,7 +169,7 @@ class Batch:
 
 @torch.no_grad()
 def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, places=None, forced=False, blocked=0.0, lead=0.0, evade=False):
-    """Frames [B,T,64,192]: ctx true ones, then generated ones; forced: every frame is made after the true ones before it.
+    """Frames [B,T,tokens,192]: ctx true ones, then generated ones; forced: every frame is made after the true ones before it.
 
     evade: a player who was stopped turns right for seven frames instead of what the actions say.
     """
@@ -183,7 +183,7 @@ def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, place
         else:
             heading = head[:, i]
         r.look(a, heading)
-        eps = torch.randn(x.shape[0], 64, 192, generator=g, device=x.device)
+        eps = torch.randn(x.shape[0], m.tokens, m.values, generator=g, device=x.device)
         made = x[:, i] if i < ctx else r.sample(eps, steps, shift, lead)
         stopped = r.keep(x[:, i] if forced or i < ctx else made, heading, a, None if places is None else places[:, i])
         turning = (turning - 1).clamp(min=0)

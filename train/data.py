@@ -14,14 +14,14 @@ def spans(kind, frames, draw):
     return low + int(draw * (high - low + 1))
 
 
-def clips(sim, seed, n, frames, generator):
+def clips(sim, seed, n, frames, generator, size=(64, 64)):
     """n clips of the mix in random order, from seeds seed .. seed + n - 1: frames, tokens, actions, headings, poses."""
     parts, at = [], 0
     for i, (kind, share) in enumerate(MIX):
         many = n - at if i == len(MIX) - 1 else n * share // 16
         if many:
             span = spans(kind, frames, torch.rand(1, generator=generator).item())
-            vid, tok, act, head, _, pose = sim.clips(seed + at, many, frames, kind=kind, span=span)
+            vid, tok, act, head, _, pose = sim.clips(seed + at, many, frames, size=size, kind=kind, span=span)
             parts.append((vid, tok, act, head, pose[..., :2]))
             at += many
     order = torch.randperm(n, generator=generator).to(parts[0][0].device)

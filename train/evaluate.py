@@ -11,12 +11,13 @@ import time
 import zlib
 
 import torch
+import torch.nn.functional as F
 
 import checkpoint
 import classify
 from batch import rollout
 from simulator import LOOK, MIXED, RETURN, STROLL, UNDO, Sim
-from tw import CFG, PLACED, TinyWorld, load, patchify, stride, unpatchify
+from tw import CFG, CONFIGS, TinyWorld, image, load, patchify, stride, unpatchify
 
 HALF_TURN = 15
 
@@ -35,7 +36,7 @@ def score(se):
 
 
 def gradient(x):
-    """Mean absolute difference of neighbouring pixels [B,F] of patches [B,F,64,192]."""
+    """Mean absolute difference of neighbouring pixels [B,F] of patches [B,F,tokens,192]."""
     u = unpatchify(x.float())
     return (u[:, :, 1:] - u[:, :, :-1]).abs().mean((2, 3, 4)) + (u[:, :, :, 1:] - u[:, :, :, :-1]).abs().mean((2, 3, 4))
 
@@ -73,13 +74,14 @@ class Evaluation:
         if kind in (UNDO, RETURN):
             good &= xy.norm(dim=-1).amax(1) > (1 if span >= 30 else 0.1)
         i = good.nonzero()[:b, 0] if clean else torch.arange(b, device=act.device)
-        return dict(x=patchify(self.sim.render(w[i], pose[i])), tok=tok[i], act=act[i], head=head[i]), xy[i]
+        return dict(x=patchify(self.sim.render(w[i], pose[i], *reversed(image(self.m.c)))), tok=tok[i], act=act[i], head=head[i]), xy[i]
 
     @torch.no_grad()
-    def strip(self, frames, count=16):
-        """Rows of the contact sheet: `count` frames of clips 0 and 1; frames [B,F,64,192]."""
-        for b in range(min(2, len(frames))):
-            pick = torch.linspace(0, frames.shape[1] - 1, count).round().long().to(frames.device)
+    def strip(self, frames):
+        """Rows of the contact sheet: some frames of the first clips; frames [B,F,tokens,192]."""
+        rows, columns = self.a.sheet
+        for b in range(min(rows, len(frames))):
+            pick = torch.linspace(0, frames.shape[1] - 1, columns).round().long().to(frames.device)
             u = ((unpatchify(frames[b:b + 1, pick].float())[0].clamp(-1, 1) + 1) * 127.5).round().byte()
             self.rows.append(torch.cat(list(u), 1))
 
@@ -197,9 +199,9 @@ class Evaluation:
         x1, want1 = x[:, 0], want
         truth, first = classify.right(classify.judge(net, x), want), classify.right(net(x1)[0], want1)
         x, want, (tok, act, head) = classify.turns(self.sim, 30000, a.clips)
-        made = rollout(self.m, patchify(torch.zeros(a.clips, classify.VIEWS, 64, 64, 3, dtype=torch.uint8, device=dev)), tok, act, head, 0,
+        made = rollout(self.m, patchify(torch.zeros(a.clips, classify.VIEWS, *image(self.m.c), 3, dtype=torch.uint8, device=dev)), tok, act, head, 0,
                        "full", steps=a.steps, shift=a.shift)
-        u = unpatchify(made.float()).permute(0, 1, 4, 2, 3)
+        u = F.interpolate(unpatchify(made.float()).permute(0, 1, 4, 2, 3).flatten(0, 1), (64, 64), mode="area").unflatten(0, made.shape[:2])
         whole, one = classify.right(classify.judge(net, u), want), classify.right(net(u[:, 0])[0], want)
         def shares(r):
             return dict({k: round(r[:, i].float().mean().item(), 4) for i, k in enumerate(classify.GROUPS)},
@@ -249,10 +251,10 @@ class Evaluation:
 def model(a):
     if a.weights.endswith(".safetensors"):
         sd = load(a.weights)
-        m = TinyWorld(PLACED if "place_in" in sd else CFG)
+        m = TinyWorld(CONFIGS[a.config] if "place_in" in sd else CFG)
         m.load_state_dict(sd)
     else:
-        m = TinyWorld(PLACED)
+        m = TinyWorld(CONFIGS[a.config])
         checkpoint.load(list(m.parameters()), a.weights)
     return m.to(a.device).eval()
 
@@ -260,6 +262,7 @@ def model(a):
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("weights", help=".safetensors, or the stem of a checkpoint")
+    ap.add_argument("--config", choices=CONFIGS, default="tinyworld", help="of weights that are told their place")
     ap.add_argument("--out", default=os.environ.get("OUT", ".") + "/train", help="stem of the files to write")
     ap.add_argument("--clips", type=int, default=64)
     ap.add_argument("--steps", type=int, default=4)
@@ -270,6 +273,7 @@ def main():
     ap.add_argument("--scale", type=float, default=1, help="of the lengths, for a dry run")
     ap.add_argument("--classifier", type=int, default=1500, help="training steps of the judge of prompts")
     ap.add_argument("--tests", default="next,look,undo,return,strolls,press,obey,sweep,long")
+    ap.add_argument("--sheet", type=int, nargs=2, default=(2, 16), help="clips and frames of each test on the contact sheet")
     ap.add_argument("--device", default="cuda")
     a = ap.parse_args()
     torch.set_float32_matmul_precision("high")

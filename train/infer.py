@@ -45,8 +45,8 @@ class Roller:
                 a = b.cross_attn
                 self.cx.append((a.heads(rms(a.k(c), a.norm_k)), a.heads(a.v(c))))
         self.rec = [[] for _ in range(self.L)]  # per layer: recent dense frames (keys, values, frame index)
-        self.rep = [TempCache(self.pol, self.dev) for _ in range(self.L)]
-        self.ph, self.pw = hw_pos(self.dev)
+        self.rep = [TempCache(self.pol, self.dev, m.c) for _ in range(self.L)]
+        self.ph, self.pw = hw_pos(self.dev, m.c)
 
     def aim(self, act, head):
         """Set the place of the next frame; the first frame is where it is."""
@@ -60,38 +60,38 @@ class Roller:
             rep = self.rep[layer]
             if not rep.empty():
                 t = (rep.P[..., 0] - self.n).clamp(min=-self.clamp)
-                keys.append(rope(rep.K, angles(t, rep.P[..., 1], rep.P[..., 2])))
+                keys.append(rope(rep.K, angles(t, rep.P[..., 1], rep.P[..., 2], self.m.c)))
                 values.append(rep.V)
                 weight = rep.C.clamp(min=1).log() if self.bias else torch.zeros_like(rep.C)
                 biases.append(torch.where(rep.C > 0, weight, torch.full_like(rep.C, FAR)))
             if self.rec[layer]:
                 k = torch.cat([x[0] for x in self.rec[layer]], 2)
                 t = torch.tensor([max(x[2] - self.n, -self.clamp) for x in self.rec[layer]], device=self.dev)
-                keys.append(rope(k, seq_angles(t)))
+                keys.append(rope(k, seq_angles(t, self.m.c)))
                 values.append(torch.cat([x[1] for x in self.rec[layer]], 2))
                 biases.append(torch.zeros(k.shape[:3], device=self.dev))
             bias = torch.cat(biases, 2) if not rep.empty() else None
             self.cur.append((torch.cat(keys, 2), torch.cat(values, 2), bias) if keys else None)
-        self.own = seq_angles(torch.zeros(1, device=self.dev))
+        self.own = seq_angles(torch.zeros(1, device=self.dev), self.m.c)
 
     def attend(self, layer, q, k, v):
-        """Self-attention of one frame's q, k, v [B,heads,64,64] (not rotated) over the cache and itself."""
+        """Self-attention of one frame's q, k, v [B,heads,tokens,64] (not rotated) over the cache and itself."""
         qr, kr, bias = rope(q, self.own), rope(k, self.own), None
         c = self.cur[layer]
         if c is not None:
             kr, v = torch.cat((c[0], kr), 2), torch.cat((c[1], v), 2)
             if c[2] is not None:
-                bias = F.pad(c[2], (0, 64))[:, :, None]
+                bias = F.pad(c[2], (0, self.m.tokens))[:, :, None]
         if self.attn is not None:
             return self.attend_nearest(layer, qr, kr, v, bias)
         if bias is not None:
-            bias = bias.to(qr.dtype).expand(-1, -1, 64, -1)
+            bias = bias.to(qr.dtype).expand(-1, -1, self.m.tokens, -1)
         return F.scaled_dot_product_attention(qr, kr, v, attn_mask=bias)
 
     def attend_nearest(self, layer, qr, kr, v, bias):
         """AnnSA: each query reads a fraction of the past keys, ranked by logit or hash bits, and its own frame."""
         scores = (qr @ kr.transpose(-1, -2)).float() / 8 + (0 if bias is None else bias)
-        past = scores.shape[-1] - 64
+        past = scores.shape[-1] - self.m.tokens
         keep = torch.zeros_like(scores, dtype=torch.bool)
         budget = max(1, int(self.attn["frac"] * past)) if past else 0
         if budget:
@@ -121,7 +121,7 @@ class Roller:
         return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask.to(q.dtype))
 
     def block(self, layer, h, e6, write=False, pf=None):
-        """One transformer block on one frame: h [B,64,d], e6 [B,6,d]; write notes its keys and values in self.new."""
+        """One transformer block on one frame: h [B,tokens,d], e6 [B,6,d]; write notes its keys and values in self.new."""
         b = self.m.blocks[layer]
         e = e6 + b.modulation
 
@@ -141,7 +141,7 @@ class Roller:
 
     @torch.no_grad()
     def run(self, x, t, act, head, write=False):
-        """One forward pass: patches x [B,64,192] at noise level t -> predicted clean patches, not clamped."""
+        """One forward pass: patches x [B,tokens,192] at noise level t -> predicted clean patches, not clamped."""
         level = torch.full((self.B, 1), float(t), device=self.dev)
         pf = self.m.features(self.target[:, None], head[:, None])
         h, e, e6 = self.m.embed(x[:, None], level, act[:, None], head[:, None], pf)
@@ -163,7 +163,7 @@ class Roller:
         self.n += 1
         self.place = self.target
         merged = sum(rep.used().sum().item() / (self.B * 4) for rep in self.rep) / self.L
-        self.n_tok.append(merged + len(self.rec[0]) * 64)
+        self.n_tok.append(merged + len(self.rec[0]) * self.m.tokens)
 
     @torch.no_grad()
     def forget(self):
@@ -183,11 +183,11 @@ class Roller:
                 self.rep[layer].merge(*old)
 
     def sample(self, act, head, steps=4, gen=None, tc=0.0, shift=3.0, eps=None):
-        """Make the next frame from noise (eps, or drawn from gen) and push it; returns x0 [B,64,192] in [-1,1]."""
+        """Make the next frame from noise (eps, or drawn from gen) and push it; returns x0 [B,tokens,192] in [-1,1]."""
         self.aim(act, head)
         self.build()
         ts = schedule(steps, shift)
-        z = torch.randn(self.B, 64, 192, generator=gen).to(self.dev) if eps is None else eps
+        z = torch.randn(self.B, self.m.tokens, self.m.values, generator=gen).to(self.dev) if eps is None else eps
         for i in range(steps):
             x0 = wide(self.run(z, ts[i], act, head)).clamp(-1, 1)
             # Euler: the noise that z holds, put on x0 again at the next level.
@@ -197,7 +197,7 @@ class Roller:
 
 
 def rollout(m, clip, ctx, frames, policy=None, steps=4, seed=0, tc=0.0, roller=Roller, shift=3.0, **kw):
-    """Generate frames ctx..frames-1 after ctx true frames; returns patches [B,frames,64,192] and the roller."""
+    """Generate frames ctx..frames-1 after ctx true frames; returns patches [B,frames,tokens,192] and the roller."""
     vid, tok, act, head = clip[:4]
     x = patchify(vid)
     r, out = roller(m, tok, policy, **kw), []
@@ -206,7 +206,7 @@ def rollout(m, clip, ctx, frames, policy=None, steps=4, seed=0, tc=0.0, roller=R
         if i < ctx:
             r.push(x[:, i], act[:, i], head[:, i], tc)
             out.append(x[:, i])
-            torch.randn(x.shape[0], 64, 192, generator=g)  # so that frame i has the same noise for every ctx
+            torch.randn(x.shape[0], *x.shape[2:], generator=g)  # so that frame i has the same noise for every ctx
         else:
             out.append(r.sample(act[:, i], head[:, i], steps, g, tc, shift))
     return torch.stack(out, 1), r

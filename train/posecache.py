@@ -46,7 +46,7 @@ class PoseRoller(Roller):
 
     def build(self):
         n = len(self.rec[0])
-        self.own = seq_angles(torch.zeros(1, device=self.dev))
+        self.own = seq_angles(torch.zeros(1, device=self.dev), self.m.c)
         self.cur = [None] * self.L
         if not n:
             return
@@ -69,9 +69,9 @@ class PoseRoller(Roller):
     def read(self, index, t, bias):
         """Set the keys, values and logit biases of the frames index [B,M], dated t [B,M]."""
         frames = index.shape[1]
-        bias = bias.repeat_interleave(64, 1)[:, None].expand(-1, self.m.c["heads"], -1)
+        bias = bias.repeat_interleave(self.m.tokens, 1)[:, None].expand(-1, self.m.c["heads"], -1)
         rows, columns = self.ph.repeat(frames).expand(self.B, -1), self.pw.repeat(frames).expand(self.B, -1)
-        cs = angles(t.repeat_interleave(64, 1), rows, columns)[:, None]
+        cs = angles(t.repeat_interleave(self.m.tokens, 1), rows, columns, self.m.c)[:, None]
         batch = torch.arange(self.B, device=self.dev)[:, None]
         for layer in range(self.L):
             keys, values = (torch.stack([x[j] for x in self.rec[layer]], 1)[batch, index].transpose(1, 2).flatten(2, 3)

@@ -17,7 +17,7 @@ PATHS = ((1.0, 0.5, 0.25), (1.0, 0.5, 0.25), (1.0, 0.5), (1.0, 0.75))
 
 
 class Discriminator(nn.Module):
-    """Pairs of frames [N,6,64,64] -> realness of 8x8 places."""
+    """Pairs of frames [N,6,height,width] -> realness of places of 8x8 pixels."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +31,7 @@ class Discriminator(nn.Module):
 
 
 def pictures(x):
-    """Patches [N,64,192] -> [N,3,64,64]."""
+    """Patches [N,tokens,192] -> [N,3,height,width]."""
     return unpatchify(x[None])[0].permute(0, 3, 1, 2)
 
 

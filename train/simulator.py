@@ -59,7 +59,7 @@ class Sim:
             assert self.lib.cu_render(*args, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)) == 0
         return out
 
-    def clips(self, seed, n, frames, **k):
-        """Frames, prompt ids, actions, headings, worlds, poses of n episodes."""
+    def clips(self, seed, n, frames, size=(64, 64), **k):
+        """Frames of that height and width, prompt ids, actions, headings, worlds, poses of n episodes."""
         w, tok, pose, act = self.gen(seed, n, frames, **k)
-        return self.render(w, pose), tok, act, pose[..., 2].round().long(), w, pose
+        return self.render(w, pose, size[1], size[0]), tok, act, pose[..., 2].round().long(), w, pose

@@ -6,7 +6,7 @@ averaged in, else it becomes a representative of its own. Attention adds log(cou
 import torch
 import torch.nn.functional as F
 
-from tw import angles, hw_pos, rope
+from tw import CFG, angles, hw_pos, rope
 
 
 def gather_rows(z, index):
@@ -22,8 +22,8 @@ class TempCache:
     only), pos ("new": position of the newest member, "old": of the first), scope ("head" or "layer" decisions).
     """
 
-    def __init__(self, policy, dev):
-        self.pol, self.dev = policy, dev
+    def __init__(self, policy, dev, cfg=CFG):
+        self.pol, self.dev, self.cfg = policy, dev, cfg
         self.K = self.V = self.P = self.C = None
 
     def empty(self):
@@ -37,13 +37,13 @@ class TempCache:
         """What is compared: unit vectors of the keys, rotated as the match mode says."""
         mode = self.pol.get("match", "pre")
         if mode == "hw":
-            keys = rope(keys, angles(torch.zeros_like(pos[..., 0]), pos[..., 1], pos[..., 2]))
+            keys = rope(keys, angles(torch.zeros_like(pos[..., 0]), pos[..., 1], pos[..., 2], self.cfg))
         elif mode == "post":
-            keys = rope(keys, angles(pos[..., 0] - t, pos[..., 1], pos[..., 2]))
+            keys = rope(keys, angles(pos[..., 0] - t, pos[..., 1], pos[..., 2], self.cfg))
         return F.normalize(keys.float(), dim=-1)
 
     def match(self, k, pos, t):
-        """Cosine similarity of the new tokens with every representative [B,heads,64,N]; free slots have -2."""
+        """Cosine similarity of the new tokens with every representative [B,heads,tokens,N]; free slots have -2."""
         sim = self.describe(k, pos, t) @ self.describe(self.K, self.P, t).transpose(-1, -2)
         sim = sim.masked_fill((self.C <= 0)[:, :, None], -2)
         if self.pol.get("match") == "same":
@@ -54,10 +54,10 @@ class TempCache:
         return sim
 
     def merge(self, k, v, t):
-        """Take in the keys and values [B,heads,64,64] of frame t."""
+        """Take in the keys and values [B,heads,tokens,64] of frame t."""
         batch, heads, n, _ = k.shape
-        ph, pw = hw_pos(self.dev)
-        pos = torch.stack((torch.full((64,), t, device=self.dev), ph, pw), -1)
+        ph, pw = hw_pos(self.dev, self.cfg)
+        pos = torch.stack((torch.full((n,), t, device=self.dev), ph, pw), -1)
         pos = pos[None, None].expand(batch, heads, n, 3).contiguous()
         if self.K is None:
             self.K, self.V, self.P = k.clone(), v.clone(), pos

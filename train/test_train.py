@@ -1,4 +1,4 @@
-"""Laws of this folder on the CPU, in a minute: python3 train/test_train.py"""
+"""Laws of this folder on the CPU, in two minutes: python3 train/test_train.py"""
 import os
 import tempfile
 import warnings
@@ -12,9 +12,11 @@ import infer
 import posecache
 import train
 from simulator import RETURN, STROLL, UNDO, Sim
-from tw import CFG, PLACED, TinyWorld, patchify, stride, train_mask
+from grow import grown
+from tw import CFG, HD, PLACED, TinyWorld, image, load, patchify, stride, train_mask
 
 warnings.filterwarnings("ignore")
+WIDE = dict(HD, size=[16, 24])  # 2 x 3 patches, half as far apart
 SMALL = dict(d=64, layers=2, heads=1, ffn=96, text_d=16, text_layers=1, text_heads=1, freq_dim=32)
 
 
@@ -28,23 +30,23 @@ def small(c):
     return m.eval()
 
 
-def clip(kind, frames, n=2, **k):
-    vid, tok, act, head, _, pose = Sim("cpu").clips(3000, n, frames, kind=kind, **k)
+def clip(kind, frames, n=2, c=CFG, **k):
+    vid, tok, act, head, _, pose = Sim("cpu").clips(3000, n, frames, kind=kind, size=image(c), **k)
     return patchify(vid), tok, act, head, pose[..., :2]
 
 
 def a_training_pass_is_the_samplers():
     """The prediction for a noisy frame is the one that the sampler makes after the clean frames before it."""
-    for c in (CFG, PLACED):
+    for c in (CFG, PLACED, WIDE):
         m = small(c)
-        x, tok, act, head, xy = clip(UNDO, 8, span=4)
+        x, tok, act, head, xy = clip(UNDO, 8, span=4, c=c)
         z, t = torch.randn_like(x), torch.rand(2, 8)
         step = stride(act, head)
         step[:, 0] = 0
         place = step.cumsum(1)
         pf = m.features(torch.cat((place, place), 1), head.repeat(1, 2))
         with torch.no_grad():
-            p = m(x, z, torch.zeros(2, 8), t, act, head, tok, torch.arange(8), train_mask(8, "cpu"), pf)
+            p = m(x, z, torch.zeros(2, 8), t, act, head, tok, torch.arange(8), train_mask(8, "cpu", m.tokens), pf)
         r = infer.Roller(m, tok)
         for i in range(8):
             r.aim(act[:, i], head[:, i])
@@ -56,9 +58,9 @@ def a_training_pass_is_the_samplers():
 
 
 def many_timelines_equal_one_sampler():
-    for c in (CFG, PLACED):
+    for c in (CFG, PLACED, WIDE):
         m = small(c)
-        x, tok, act, head, _ = clip(UNDO, 20, span=9)
+        x, tok, act, head, _ = clip(UNDO, 20, span=9, c=c)
         batch.POSE["window"] = 6
         for policy, other in (("full", lambda: infer.Roller(m, tok)), ("window:5", lambda: infer.Roller(m, tok, dict(kind="window", n=5))),
                               ("pose", lambda: posecache.PoseRoller(m, tok, window=6))):
@@ -69,7 +71,7 @@ def many_timelines_equal_one_sampler():
                     b.keep(x[:, i], head[:, i], act[:, i])
                     r.push(x[:, i], act[:, i], head[:, i])
                     continue
-                eps = torch.randn(2, 64, 192, generator=g)
+                eps = torch.randn(*x[:, 0].shape, generator=g)
                 made, want = b.sample(eps, 2, 1.0), r.sample(act[:, i], head[:, i], 2, eps=eps, shift=1.0)
                 assert (made - want).abs().max() < 2e-3, (policy, i, (made - want).abs().max())
                 b.keep(want, head[:, i], act[:, i])
@@ -82,11 +84,41 @@ def a_checkpoint_keeps_sixteen_bits_of_mantissa():
         q = [torch.zeros(5, 7), torch.zeros(3)]
         checkpoint.load(q, os.path.join(d, "a"))
         assert all(((a - b).abs() <= b.abs() * 2 ** -15).all() for a, b in zip(q, p))
-        try:
-            checkpoint.load([torch.zeros(4)], os.path.join(d, "a"))
-            assert False, "weights of another model were taken"
-        except ValueError:
-            pass
+        checkpoint.save_short(p, os.path.join(d, "b"))
+        checkpoint.load(q, os.path.join(d, "b"))
+        assert all(((a - b).abs() <= torch.cat([x.flatten() for x in p]).abs().max() / 250).all() for a, b in zip(q, p))
+        for stem in "ab":
+            try:
+                checkpoint.load([torch.zeros(70)], os.path.join(d, stem))
+                assert False, "weights of another model were taken"
+            except ValueError:
+                pass
+
+
+def a_wider_network_is_the_same_function():
+    old = dict(PLACED, **SMALL)
+    new = dict(old, d=128, heads=2, ffn=192)
+    m, wide = small(PLACED), TinyWorld(new).eval()
+    wide.load_state_dict(grown(m.state_dict(), old, new))
+    x, tok, act, head, xy = clip(STROLL, 4)
+    t = torch.rand(2, 4)
+    pf = m.features(torch.cat((xy, xy), 1), head.repeat(1, 2))
+    with torch.no_grad():
+        a, b = (n(x, x.flip(1), t, t, act, head, tok, torch.arange(4), train_mask(4, "cpu"), pf) for n in (m, wide))
+    assert (a - b).abs().max() < 1e-4 * a.abs().max(), (a - b).abs().max()
+
+
+def a_grown_network_predicts_larger_frames():
+    """The weights of the smaller one, on a finer grid and untrained, take away most of the noise."""
+    sd = load(os.path.join(os.path.dirname(os.path.abspath(__file__)), "checkpoints", "tinyworld", "weights.safetensors"))
+    m = TinyWorld(HD).eval()
+    m.load_state_dict(grown(sd, PLACED, HD))
+    x, tok, act, head, xy = clip(STROLL, 4, n=1, c=HD)
+    t = torch.full((1, 4), 0.5)
+    z = 0.5 * x + 0.5 * torch.randn_like(x)
+    with torch.no_grad():
+        p = m(x, z, t * 0, t, act, head, tok, torch.arange(4), train_mask(4, "cpu", m.tokens), m.features(torch.cat((xy, xy), 1), head.repeat(1, 2)))
+    assert (p - x)[:, 1:].square().mean() < 0.1 * (z - x)[:, 1:].square().mean()
 
 
 def places_are_true_or_reckoned():
@@ -116,6 +148,7 @@ def losses_reach_every_parameter():
 if __name__ == "__main__":
     torch.set_num_threads(2)
     for law in (a_training_pass_is_the_samplers, many_timelines_equal_one_sampler, a_checkpoint_keeps_sixteen_bits_of_mantissa,
-                places_are_true_or_reckoned, a_walk_that_returns_returns, losses_reach_every_parameter):
+                a_wider_network_is_the_same_function, a_grown_network_predicts_larger_frames, places_are_true_or_reckoned,
+                a_walk_that_returns_returns, losses_reach_every_parameter):
         law()
         print("ok", law.__name__)

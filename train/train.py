@@ -13,13 +13,15 @@ import torch
 
 import checkpoint
 import data
+from grow import grown
 from sharpen import Sharpener
 from simulator import Sim
-from tw import PLACED, TinyWorld, load, patchify, train_mask, widened
+from tw import CONFIGS, TinyWorld, image, load, patchify, train_mask, widened
 
 
 def arguments():
     ap = argparse.ArgumentParser()
+    ap.add_argument("--config", choices=CONFIGS, default="tinyworld")
     ap.add_argument("--frames", type=int, default=112, help="length of clips; even")
     ap.add_argument("--batch", type=int, default=16)
     ap.add_argument("--seconds", type=float, default=60)
@@ -31,6 +33,7 @@ def arguments():
     ap.add_argument("--steps", type=int, default=10 ** 9)
     ap.add_argument("--sharp_steps", type=int, default=0, help="of the steps, for a dry run")
     ap.add_argument("--init", default="", help="where to start; empty: random weights")
+    ap.add_argument("--grow", default="", help="the configuration of --init, if it is a smaller one (grow.py)")
     ap.add_argument("--mlr", type=float, default=0.02, help="learning rate of Muon")
     ap.add_argument("--alr", type=float, default=1.5e-3, help="learning rate of AdamW")
     ap.add_argument("--warm", type=int, default=50, help="steps of warm-up")
@@ -39,6 +42,7 @@ def arguments():
     ap.add_argument("--average", type=float, default=0.998)
     ap.add_argument("--sitting", type=int, default=1, help="seeds of clips and noise")
     ap.add_argument("--save", type=float, default=100)
+    ap.add_argument("--short", action="store_true", help="save 8 bits a value (NAME-q8.bin) instead of 24")
     ap.add_argument("--name", default="train")
     ap.add_argument("--device", default="cuda")
     return ap.parse_args()
@@ -201,13 +205,17 @@ def rate_factor(a, step, elapsed):
 
 def build(a):
     """The model, from --init, its blocks compiled on a GPU."""
-    m = TinyWorld(PLACED).to(a.device)
-    if a.init.endswith(".safetensors"):
-        r = m.load_state_dict(widened(load(a.init), PLACED), strict=False)
+    c = CONFIGS[a.config]
+    m = TinyWorld(c)
+    if a.grow:
+        m.load_state_dict(grown(load(a.init), CONFIGS[a.grow], c))
+    elif a.init.endswith(".safetensors"):
+        r = m.load_state_dict(widened(load(a.init), c), strict=False)
         assert not r.unexpected_keys, r.unexpected_keys
         print("new:", len(r.missing_keys), "tensors", flush=True)
     elif a.init:
         checkpoint.load(list(m.parameters()), a.init)
+    m = m.to(a.device)
     if a.device == "cuda":
         torch._dynamo.config.cache_size_limit = 64
         for block in m.blocks:
@@ -225,20 +233,20 @@ def main():
     began = time.time()
     sim, m = Sim(a.device), build(a)
     dev = next(m.parameters()).device
-    opt, bm = Optimiser(m, a.alr, a.mlr, a.average, a.device == "cuda"), train_mask(a.frames, a.device)
+    opt, bm = Optimiser(m, a.alr, a.mlr, a.average, a.device == "cuda"), train_mask(a.frames, a.device, m.tokens)
     print(f"{sum(p.numel() for p in m.parameters())} parameters, ready after {time.time() - began:.0f} s", flush=True)
     sharpener, log, step, seed = None, Log(dev), 0, a.sitting * 100_000_000 + 10_000_000
     start = a.start or log.start
     saved, many, clips, at = time.time(), max(a.batch, (256 // a.batch) * a.batch), None, 0
 
     def save():
-        checkpoint.save(opt.ema, a.sharp_out if sharpener and a.sharp_out else f"{out}/{a.name}")
+        (checkpoint.save_short if a.short else checkpoint.save)(opt.ema, a.sharp_out if sharpener and a.sharp_out else f"{out}/{a.name}")
         checkpoint.write(f"{out}/{a.name}-log.json", json.dumps(
             {"log": log.lines, "args": vars(a), "frames": log.frames, "steps": step, "seconds": round(time.time() - log.start)}).encode())
 
     while time.time() < start + a.seconds and step < a.steps:
         if clips is None or at + a.batch > many:
-            clips, at = data.clips(sim, seed, many, a.frames, generator), 0
+            clips, at = data.clips(sim, seed, many, a.frames, generator, image(m.c)), 0
             seed += many
         batch, spent = [c[at:at + a.batch] for c in clips], time.time() - start
         at += a.batch

@@ -1,7 +1,7 @@
 """The tiny causal video-diffusion transformer ("tinyworld").
 
-In:  patches of 64x64 RGB frames [batch, frames, 64, 192] in [-1, 1], a noise level per frame, an action and a
-     heading per frame, 128 prompt token ids.
+In:  patches of RGB frames [batch, frames, tokens, 192] in [-1, 1] (64x64 pixels: 64 tokens, 128x128: 256), a noise level
+     per frame, an action and a heading per frame, 128 prompt token ids.
 Out: the predicted clean patches (x0), same shape.
 
 Blocks are those of causal Wan: LN -> shift/scale -> self-attention (RMSNorm on q and k over the full width, 3-D
@@ -49,21 +49,40 @@ CFG = dict(d=256, layers=6, heads=4, ffn=1024, patch=8, size=64, n_act=7, n_head
 STEP = 0.22
 PLACED = dict(CFG, n_act=9, place_waves=[24.0, 12.0, 6.0, 3.0, 1.5, 0.75])
 
+# The larger sibling: four times the pixels and tokens, twice the width; its patches lie half as far apart (grow.py).
+HD = dict(PLACED, d=512, heads=8, ffn=2048, size=128, rope_unit=0.5)
+
+CONFIGS = {"first": CFG, "tinyworld": PLACED, "world-hd": HD}
+
 # Prompt token ids that bind a clause to its region (vocab.py).
 FIRST_DIRECTION, LAST_DIRECTION, FULL_STOP = 16, 24, 11
 
 
+def image(c):
+    """Height and width of the frames of a configuration, whose size is one number or both."""
+    return (c["size"], c["size"]) if isinstance(c["size"], int) else tuple(c["size"])
+
+
+def grid(c):
+    """Rows and columns of patches."""
+    height, width = image(c)
+    return height // c["patch"], width // c["patch"]
+
+
 def patchify(v):
-    """Frames [B,T,64,64,3] (uint8, or float in [-1,1]) -> patches [B,T,64,192]; inside a patch (py, px, channel)."""
-    batch, frames = v.shape[:2]
+    """Frames [B,T,height,width,3] (uint8, or float in [-1,1]) -> patches [B,T,tokens,192]; inside a patch (py, px, channel)."""
+    batch, frames, height, width = v.shape[:4]
     x = v.to(torch.get_default_dtype()) / 127.5 - 1 if v.dtype == torch.uint8 else v
-    return x.view(batch, frames, 8, 8, 8, 8, 3).permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, frames, 64, 192)
+    x = x.view(batch, frames, height // 8, 8, width // 8, 8, 3).permute(0, 1, 2, 4, 3, 5, 6)
+    return x.reshape(batch, frames, height * width // 64, 192)
 
 
-def unpatchify(x):
-    """The inverse of patchify, without the change to uint8."""
-    batch, frames = x.shape[:2]
-    return x.view(batch, frames, 8, 8, 8, 8, 3).permute(0, 1, 2, 4, 3, 5, 6).reshape(batch, frames, 64, 64, 3)
+def unpatchify(x, rows=0):
+    """The inverse of patchify, without the change to uint8; rows of patches: 0 for square frames."""
+    batch, frames, tokens = x.shape[:3]
+    rows = rows or math.isqrt(tokens)
+    x = x.view(batch, frames, rows, tokens // rows, 8, 8, 3).permute(0, 1, 2, 4, 3, 5, 6)
+    return x.reshape(batch, frames, rows * 8, tokens // rows * 8, 3)
 
 
 def rms(x, weight):
@@ -85,31 +104,32 @@ def rope(x, cs):
 
 def angles(pt, ph, pw, cfg=CFG):
     """Positions (time, row, column; same shape) -> cos and sin [...,32,2] of the 12 + 10 + 10 angles of a head."""
-    real, parts = torch.get_default_dtype(), []
-    for pos, n, theta in zip((pt, ph, pw), cfg["rope_split"], (cfg["theta_t"], cfg["theta_hw"], cfg["theta_hw"])):
+    real, parts, unit = torch.get_default_dtype(), [], cfg.get("rope_unit", 1.0)
+    for pos, n, theta, apart in zip((pt, ph, pw), cfg["rope_split"], (cfg["theta_t"], cfg["theta_hw"], cfg["theta_hw"]), (1.0, unit, unit)):
         freq = theta ** (-torch.arange(n // 2, device=pos.device, dtype=real) / (n // 2))
-        parts.append(pos.to(real)[..., None] * freq)
+        parts.append((pos.to(real) * apart)[..., None] * freq)
     a = torch.cat(parts, -1)
     return torch.stack((a.cos(), a.sin()), -1)
 
 
-def hw_pos(dev):
-    """Row and column of the 64 tokens of a frame."""
-    i = torch.arange(64, device=dev)
-    return i // 8, i % 8
+def hw_pos(dev, cfg=CFG):
+    """Row and column of the tokens of a frame."""
+    rows, columns = grid(cfg)
+    i = torch.arange(rows * columns, device=dev)
+    return i // columns, i % columns
 
 
-def seq_angles(pos_t):
-    """Temporal positions [F] -> angles of all their tokens [F*64,32,2]."""
-    ph, pw = hw_pos(pos_t.device)
+def seq_angles(pos_t, cfg=CFG):
+    """Temporal positions [F] -> angles of all their tokens [F*tokens,32,2]."""
+    ph, pw = hw_pos(pos_t.device, cfg)
     n = pos_t.shape[0]
-    return angles(pos_t[:, None].expand(n, 64).reshape(-1), ph.repeat(n), pw.repeat(n))
+    return angles(pos_t[:, None].expand(n, len(ph)).reshape(-1), ph.repeat(n), pw.repeat(n), cfg)
 
 
-def azimuths(head):
-    """Headings [...] -> viewing azimuth [...,8] of the 8 patch columns, in radians; 0 is north, growing to the east."""
-    real = torch.get_default_dtype()
-    column = torch.atan((torch.arange(8, device=head.device, dtype=real) - 3.5) / 4 * 0.7265)
+def azimuths(head, columns=8):
+    """Headings [...] -> viewing azimuth [...,columns] of the patch columns, in radians; 0 is north, growing to the east."""
+    real, half = torch.get_default_dtype(), columns / 2
+    column = torch.atan((torch.arange(columns, device=head.device, dtype=real) - half + 0.5) / half * 0.7265)
     return head.to(real)[..., None] * (2 * math.pi / 30) + column
 
 
@@ -121,13 +141,13 @@ def stride(act, head):
     return torch.stack((ahead * a.sin() + right * a.cos(), -ahead * a.cos() + right * a.sin()), -1)
 
 
-def place_features(place, head, waves):
-    """Positions [...,2] in cells, headings [...], wavelengths in cells [n] -> [...,8 columns,8 n].
+def place_features(place, head, waves, columns=8):
+    """Positions [...,2] in cells, headings [...], wavelengths in cells [n] -> [...,columns,8 n].
 
     Sines, then cosines, of four lengths: x, y, and for the column's ray its offset from the origin (rays along one
     line agree) and the camera's advance along it.
     """
-    a = azimuths(head)
+    a = azimuths(head, columns)
     dx, dy = a.sin(), -a.cos()
     x, y = place[..., :1].expand_as(dx), place[..., 1:].expand_as(dx)
     u = torch.stack((x, y, x * dy - y * dx, x * dx + y * dy), -1)
@@ -179,12 +199,13 @@ class Block(nn.Module):
             self.place_k = nn.Parameter(start.view(d, n).clone())
 
     def placed(self, q, k, pf):
-        """Add the features pf [B,F,8,n] of the frames' places to q and k [B,heads,64 F,d/heads], before rotation."""
+        """Add the features pf [B,F,columns,n] of the frames' places to q and k [B,heads,tokens F,d/heads], before rotation."""
         if pf is None:
             return q, k
+        many = q.shape[2] // (pf.shape[1] * pf.shape[2])  # rows of patches
 
         def rows(weight):
-            y = F.linear(pf.to(q.dtype), weight.to(q.dtype)).repeat(1, 1, 8, 1)  # 8 columns -> 64 tokens
+            y = F.linear(pf.to(q.dtype), weight.to(q.dtype)).repeat(1, 1, many, 1)
             return self.self_attn.heads(y.flatten(1, 2))
         return q + rows(self.place_q), k + rows(self.place_k)
 
@@ -197,7 +218,7 @@ class Block(nn.Module):
         return c.o(y.transpose(1, 2).flatten(2))
 
     def forward(self, x, e6, ctx, mask, cs, bm, pf=None):
-        """Training pass over whole clips: x [B,S,d], e6 [B,F,6,d] (S = 64 F), cs the angles, bm the mask."""
+        """Training pass over whole clips: x [B,S,d], e6 [B,F,6,d] (S = tokens F), cs the angles, bm the mask."""
         batch, tokens, d = x.shape
         frames = e6.shape[1]
         e = e6 + self.modulation.to(e6.dtype)
@@ -244,16 +265,17 @@ class TinyWorld(nn.Module):
         super().__init__()
         self.c = c
         d, td = c["d"], c["text_d"]
-        self.patch = nn.Linear(192, d)
-        self.pos = nn.Parameter(torch.randn(64, d) * 0.3)
+        self.rows, self.columns = grid(c)
+        self.tokens, self.values = self.rows * self.columns, c["patch"] ** 2 * 3
+        self.patch = nn.Linear(self.values, d)
+        self.pos = nn.Parameter(torch.randn(self.tokens, d) * 0.3)
         self.act_tok = nn.Parameter(torch.randn(c["n_act"], d) * 0.3)
-        # Both heading tables start from 12 harmonics of the viewing azimuth of the patch column: [30,8,24].
-        column = torch.atan((torch.arange(8)[None] - 3.5) / 4 * 0.7265) * 180 / math.pi
-        azimuth = (torch.arange(30)[:, None] * 12 + column) * math.pi / 180
+        # Both heading tables start from 12 harmonics of the viewing azimuth of the patch column: [30,columns,24].
+        azimuth = azimuths(torch.arange(30), self.columns)
         harmonics = torch.cat([f(azimuth[..., None] * k) for k in range(1, 13) for f in (torch.sin, torch.cos)], -1)
         self.ray_tok = nn.Parameter(harmonics @ torch.randn(24, d) * 0.12)
         self.act_e = nn.Parameter(torch.randn(c["n_act"], d) * 0.1)
-        self.head_e = nn.Parameter(harmonics[:, 3] @ torch.randn(24, d) * 0.03)
+        self.head_e = nn.Parameter(harmonics[:, self.columns // 2 - 1] @ torch.randn(24, d) * 0.03)
         if "place_waves" in c:
             self.place_in = nn.Parameter(torch.zeros(d, 8 * len(c["place_waves"])))
             self.register_buffer("waves", torch.tensor(c["place_waves"]), persistent=False)
@@ -262,7 +284,7 @@ class TinyWorld(nn.Module):
         self.time_proj = nn.Linear(d, 6 * d)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c["layers"]))
         self.head_mod = nn.Parameter(torch.zeros(2, d))
-        self.head = nn.Linear(d, 192)
+        self.head = nn.Linear(d, self.values)
         self.text_emb = nn.Embedding(c["vocab"], td)
         self.text_pos = nn.Parameter(torch.randn(c["text_len"], td))
         self.text_seg = nn.Parameter(torch.randn(10, td))
@@ -298,15 +320,15 @@ class TinyWorld(nn.Module):
         return self.text_proj(self.text_norm(x)), mask
 
     def features(self, place, head):
-        """Features [B,F,8,n] of positions [B,F,2] and headings [B,F]; None for a model that is not told its place."""
-        return place_features(place, head, self.waves) if "place_waves" in self.c else None
+        """Features [B,F,columns,n] of positions [B,F,2] and headings [B,F]; None for a model that is not told its place."""
+        return place_features(place, head, self.waves, self.columns) if "place_waves" in self.c else None
 
     def embed(self, x, t, act, head, pf=None):
-        """x [B,F,64,192], t, act, head [B,F], pf as of features -> tokens [B,F,64,d], e [B,F,d], e6 [B,F,6,d]."""
+        """x [B,F,tokens,192], t, act, head [B,F], pf as of features -> tokens [B,F,tokens,d], e [B,F,d], e6 [B,F,6,d]."""
         rays = self.ray_tok[head]
         if pf is not None:
             rays = rays + F.linear(pf, self.place_in)
-        h = self.patch(x) + self.pos + self.act_tok[act][:, :, None] + rays.repeat(1, 1, 8, 1)
+        h = self.patch(x) + self.pos + self.act_tok[act][:, :, None] + rays.repeat(1, 1, self.rows, 1)
         n = self.c["freq_dim"] // 2
         freq = torch.exp(-math.log(10000.0) * torch.arange(n, device=t.device) / n)
         a = (t * 1000.0)[..., None] * freq
@@ -314,32 +336,32 @@ class TinyWorld(nn.Module):
         return h, e, self.time_proj(F.silu(e)).unflatten(-1, (6, self.c["d"]))
 
     def out(self, h, e):
-        """Tokens h [B,F,64,d], e [B,F,d] -> patches [B,F,64,192]."""
+        """Tokens h [B,F,tokens,d], e [B,F,d] -> patches [B,F,tokens,192]."""
         m = self.head_mod + e[..., None, :]
         return self.head(ln(h) * (1 + m[..., 1, None, :]) + m[..., 0, None, :])
 
     def forward(self, xc, xn, tc, tn, act, head, tok, pos_t, bm, pf=None):
         """Teacher forcing: context copies xc at noise tc, noisy copies xn at noise tn; x0 of the noisy copies.
 
-        pf [B,2F,8,n] are the features of where the context frames were made and where the noisy ones should be.
+        pf [B,2F,columns,n] are the features of where the context frames were made and where the noisy ones should be.
         """
         frames = act.shape[1]
         ctx, mask = self.text(tok)
         h, e, e6 = self.embed(torch.cat((xc, xn), 1), torch.cat((tc, tn), 1), act.repeat(1, 2), head.repeat(1, 2), pf)
-        cs = seq_angles(pos_t).repeat(2, 1, 1)
+        cs = seq_angles(pos_t, self.c).repeat(2, 1, 1)
         h = h.flatten(1, 2)
         for block in self.blocks:
             h = block(h, e6, ctx, mask, cs, bm, pf)
-        return self.out(h.unflatten(1, (2 * frames, 64))[:, frames:], e[:, frames:])
+        return self.out(h.unflatten(1, (2 * frames, self.tokens))[:, frames:], e[:, frames:])
 
 
-def train_mask(frames, dev="cuda"):
-    """[clean | noisy]: clean frame i sees clean <= i; noisy frame i sees clean < i and itself."""
-    n = frames * 64
+def train_mask(frames, dev="cuda", tokens=64):
+    """[clean | noisy] frames of that many tokens: clean frame i sees clean <= i; noisy frame i sees clean < i and itself."""
+    n = frames * tokens
 
     def visible(b, h, q, k):
         q_noisy, k_noisy = q >= n, k >= n
-        q_frame, k_frame = (q % n) // 64, (k % n) // 64
+        q_frame, k_frame = (q % n) // tokens, (k % n) // tokens
         of_noisy = torch.where(k_noisy, q_frame == k_frame, k_frame < q_frame)
         return torch.where(q_noisy, of_noisy, (~k_noisy) & (k_frame <= q_frame))
     if create_block_mask is None:
