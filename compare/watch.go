@@ -70,6 +70,48 @@ func (t tallyingSparse) Attend(dq compute.Queue, at attention.Site, dst, query c
 	t.spent.matching += deciding
 }
 
+// waited wraps a maker, nil is dense attention, so that the time of its policies is the device's while *on is true: it is waited for
+// before and after each.
+func waited(m attention.Maker, on *bool, s *spent) attention.Maker {
+	if m == nil {
+		m = attention.Dense{}
+	}
+	return waiting{m, on, s}
+}
+
+type waiting struct {
+	attention.Maker
+	on    *bool
+	spent *spent
+}
+
+// New makes the wrapped maker's policy.
+func (w waiting) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (attention.Policy, error) {
+	p, err := w.Maker.New(dev, dq, s)
+	if err != nil {
+		return nil, err
+	}
+	return waitingPolicy{p, w}, nil
+}
+
+type waitingPolicy struct {
+	attention.Policy
+	waiting
+}
+
+// Attend attends; errors of the waiting stay in the queue.
+func (w waitingPolicy) Attend(dq compute.Queue, at attention.Site, dst, query compute.Tensor, kv kvcache.View) {
+	if !*w.on {
+		w.Policy.Attend(dq, at, dst, query, kv)
+		return
+	}
+	dq.Wait()
+	began := time.Now()
+	w.Policy.Attend(dq, at, dst, query, kv)
+	dq.Wait()
+	w.spent.add(at.Kind, time.Since(began))
+}
+
 func (s *spent) add(kind attention.Kind, d time.Duration) {
 	if kind == attention.Self {
 		s.self += d

@@ -160,6 +160,9 @@ type Request struct {
 	Heading      int
 	// Noise replaces the native noise; nil keeps it.
 	Noise sampler.Noise
+	// Clean, if not nil, writes other clean latents over those of a chunk that Next has denoised, before they become history and are
+	// decoded: for measurements on test data, at the cost of a chunk that was made.
+	Clean func(dq compute.Queue, latent compute.Tensor, chunk int)
 }
 
 // arena makes an arena of exactly what allocate takes, which is called twice: with a meter, then with the arena.

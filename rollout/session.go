@@ -41,6 +41,10 @@ type Session struct {
 	seen    []float32 // latent values of the last frame, where it matters whether the picture changes
 	stopped bool      // the last step failed at a wall
 
+	clean  func(dq compute.Queue, latent compute.Tensor, chunk int)
+	staged bool
+	begun  time.Time // when the cache had made room for the chunk in work
+
 	chunk   int // chunks done
 	place   place
 	unknown []text.Unknown
@@ -49,8 +53,9 @@ type Session struct {
 	closed  bool
 }
 
-// Times are the wall-clock times of the last chunk, by stage, as the host sees them.
-type Times struct{ Denoise, Commit, Decode time.Duration }
+// Times are the wall-clock times of the last chunk, by stage, as the host sees them: a device may still be at work when a stage
+// ends, see Session.Staged. Begin, in which the cache makes room, is a part of Denoise.
+type Times struct{ Begin, Denoise, Commit, Decode time.Duration }
 
 // NewSession allocates a timeline, encodes the prompt and runs the start frames through the network.
 func (e *Engine) NewSession(ctx context.Context, r Request) (*Session, error) {
@@ -69,7 +74,7 @@ func (e *Engine) NewSession(ctx context.Context, r Request) (*Session, error) {
 
 // init makes s a timeline of e.
 func (s *Session) init(ctx context.Context, e *Engine, r Request) (err error) {
-	s.engine, s.seed, s.place = e, r.Seed, startPlace(e, r.Heading)
+	s.engine, s.seed, s.place, s.clean = e, r.Seed, startPlace(e, r.Heading), r.Clean
 	defer s.guard(&err)
 	if s.solver, err = e.NewSolver(r.Steps); err != nil {
 		return fmt.Errorf("%w: %w", ErrRequest, err)
@@ -181,14 +186,29 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 	if err != nil {
 		return nil, err
 	}
-	denoised := time.Now()
+	denoised := s.now()
+	if s.clean != nil {
+		s.clean(s.dq, s.latent, s.chunk)
+	}
 	if err := s.commit(s.latent, end); err != nil {
 		return nil, err
 	}
-	committed := time.Now()
+	committed := s.now()
 	frames, err = s.vae.Decode(s.dq, s.latent, s.done()-s.engine.Network.ChunkFrames)
-	s.times = Times{denoised.Sub(began), committed.Sub(denoised), time.Since(committed)}
+	s.times = Times{s.begun.Sub(began), denoised.Sub(began), committed.Sub(denoised), time.Since(committed)}
 	return frames, err
+}
+
+// Staged makes Next wait for the device after every stage, so that Times are the stages' own. That costs what host and device
+// gain by working side by side.
+func (s *Session) Staged(on bool) { s.staged = on }
+
+// now is the time, of a staged session when the device has done all that was asked.
+func (s *Session) now() time.Time {
+	if s.staged {
+		s.dq.Wait() // its error stays in the queue
+	}
+	return time.Now()
 }
 
 // Peek makes the next chunk as Next would, and leaves the session as it was before.
@@ -250,6 +270,7 @@ func (s *Session) denoise(ctx context.Context, actions []int) (end place, err er
 	if end, err = s.begin(s.span(), actions); err != nil {
 		return end, err
 	}
+	s.begun = s.now()
 	key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.chunk)}
 	s.solver.Noise(s.dq, s.latent, key)
 	for _, step := range s.solver.Steps {

@@ -33,7 +33,7 @@ const (
 type commands struct {
 	Generate generateCommand `cmd:"" help:"Generate a video file."`
 	Compare  compareCommand  `cmd:"" help:"Make one video under several policies and compare them."`
-	Bench    benchCommand    `cmd:"" help:"Measure speed and size, as Go benchmark lines."`
+	Bench    benchCommands   `cmd:"" help:"Measure speed and size, as Go benchmark lines, or along a long rollout."`
 	Forward  forwardCommand  `cmd:"" help:"Time one forward of a network by itself."`
 	Eval     evalCommand     `cmd:"" help:"Test what a model remembers."`
 	Analyze  analyzeCommand  `cmd:"" help:"Study how much of a model's attention is redundant."`
