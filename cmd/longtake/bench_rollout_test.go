@@ -16,7 +16,7 @@ import (
 func TestBenchRolloutMeasuresTheEmbeddedModel(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "a.html")
 	args := []string{"bench", "rollout", "--frames", "12", "--steps", "1", "--device", "cpu", "--frontiers", "6", "--span", "3", "--quiet"}
-	r := parse[compare.RolloutReport](t, succeed(t, append(args, "--policies", "full; tempcache:budget=6f; full:self=annsa,self-least=0,self-recent=0 as sparse",
+	r := parse[compare.RolloutReport](t, succeed(t, append(args, "--policies", "full; tempcache:budget=6f; full:self=annsa,self-from=0,self-least=0,self-recent=0 as sparse",
 		"--json", "-o", page)...).out)
 	if len(r.Runs) != 3 || r.Setup.Model == "" || r.Precision == "" {
 		t.Fatalf("%+v", r)
