@@ -130,6 +130,11 @@ func (t *attendTask) rows(s *scratch, k slot, from *lines3, h int, parts []part,
 	to := s.bytes(k, keyBlock*size)
 	at := 0
 	for _, p := range parts {
+		if from.row == size { // one copy waits for memory once
+			copy(unsafe.Slice((*byte)(unsafe.Add(to, at*size)), p.n*size), unsafe.Slice((*byte)(from.at(h, p.first)), p.n*size))
+			at += p.n
+			continue
+		}
 		for i := range p.n {
 			copy(unsafe.Slice((*byte)(unsafe.Add(to, (at+i)*size)), size), unsafe.Slice((*byte)(from.at(h, p.first+i)), size))
 		}
@@ -169,7 +174,11 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 	}
 	last := parts[len(parts)-1]
 	f.next = last.first + last.n
-	for lane := 0; lane < f.lanes; lane += 16 {
+	if t.tiled && len(parts) > 1 { // where a list goes on is not known here
+		f.next = t.keys.rows
+	}
+	// Lanes without a query keep whatever they hold.
+	for lane := 0; lane < f.queries; lane += 16 {
 		i := lane / tileSize
 		half := lane % tileSize
 		t.softmax(s, f, lane-half, half, tileSize, n, unsafe.Add(f.logit, i*logitBytes), unsafe.Add(prob, i*probBytes+half*4))
