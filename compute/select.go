@@ -24,8 +24,11 @@ type Selection struct {
 	// Planes F32 [bits, headDim], at most 64 of them, make near a matter of hashes: of a key with length l whose signs of products
 	// with the planes differ in n of bits from the query's, by l*cos(pi*n/bits). Absent, products decide.
 	Planes Tensor
+	// Tables, if not 0, cuts the signs into that many buckets instead: keys are kept that share one with any query, or with a query one
+	// of whose Probes least certain signs of that bucket (those of the smallest products) is turned. Top has no meaning then.
+	Tables, Probes int
 
-	// Work space: Codes I64 [heads, queries+keys], Norms F32 [heads, keys], Keep I32 [keys].
+	// Work space: Codes I64 [heads*(queries+keys)], with Tables heads*queries more, Norms F32 [heads, keys], Keep I32 [keys].
 	Codes, Norms, Keep Tensor
 	// The kept keys and values [heads, room, headDim], contiguous, of the types of Keys and Values, their log counts F32 [1, room]
 	// and their number I32 [heads], the same for all.

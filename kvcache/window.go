@@ -17,6 +17,9 @@ type Window struct {
 	// Near reads the anchors as if they lay directly before the recent frames, so that no distance grows with the video
 	// (LongLive's positions by place in the window).
 	Near bool
+	// Room is how many latent frames a full cache has room for at first, for videos whose length is known; 0 means 64. It doubles
+	// when it is spent.
+	Room int
 }
 
 // String returns "full" or "window 16 + 1 anchor".
@@ -38,7 +41,7 @@ func (w Window) Frames(s Shape) int {
 	return w.Anchor + w.Recent + s.ChunkFrames
 }
 
-// firstFrames is the capacity that a full cache begins with; it doubles when it is spent.
+// firstFrames is the capacity that a full cache begins with when nobody knows how long the video will be.
 const firstFrames = 64
 
 // turnFrames is how many frames are rotated again by one operation.
@@ -91,7 +94,7 @@ type frameLayer struct {
 
 // New allocates a cache of whole frames.
 func (w Window) New(dev compute.Device, dq compute.Queue, s Shape) (Cache, error) {
-	if w.Anchor < 0 || w.Recent < Full || s.ChunkFrames <= 0 {
+	if w.Anchor < 0 || w.Recent < Full || w.Room < 0 || s.ChunkFrames <= 0 {
 		return nil, fmt.Errorf("cache of %d anchor and %d recent frames: counts must not be negative", w.Anchor, w.Recent)
 	}
 	if w.Near && (w.Recent == Full || s.Clamp > 0) {
@@ -136,7 +139,11 @@ func newFrames(dev compute.Device, s Shape, w Window) *frames {
 
 func (c *frames) firstSlots() int {
 	if c.policy.Recent == Full {
-		return max(firstFrames, c.shape.ChunkFrames)
+		room := c.policy.Room
+		if room == 0 {
+			room = firstFrames
+		}
+		return max(room, c.shape.ChunkFrames)
 	}
 	return c.policy.Anchor + c.policy.Recent + c.shape.ChunkFrames
 }

@@ -69,8 +69,14 @@ func (o Options) Check() error {
 	return nil
 }
 
-// firstTokens is the room for prompts that a policy begins with; it grows with longer ones.
-const firstTokens = 128
+// firstTokens is the room for prompts that a policy begins with; it grows with longer ones. Where the device chooses, it is enough
+// for every prompt of Wan's: nothing else grows with it there.
+func (p *policy) firstTokens() int {
+	if p.remote.on {
+		return 512
+	}
+	return 128
+}
 
 // New allocates a policy. The error wraps compute.ErrNoMemory when the device is too small.
 func (o Options) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (attention.Policy, error) {
@@ -79,16 +85,17 @@ func (o Options) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (att
 	}
 	p := newPolicy(o, dev, s)
 	p.dq, p.asked = dq, o.Queries.Of(dq)
-	if err := p.grow(firstTokens); err != nil {
+	if err := p.grow(p.firstTokens()); err != nil {
 		p.Close()
 		return nil, fmt.Errorf("annca: %w", err)
 	}
 	return p, nil
 }
 
-// Bytes returns the memory that New takes, enough for prompts of 128 tokens.
+// Bytes returns the memory that New takes, enough for prompts of 128 tokens, of 512 where the device chooses.
 func (o Options) Bytes(dev compute.Device, s kvcache.Shape) int64 {
 	m := &compute.Meter{Device: dev}
-	newPolicy(o, dev, s).allocate(m, firstTokens)
+	p := newPolicy(o, dev, s)
+	p.allocate(m, p.firstTokens())
 	return m.Bytes()
 }

@@ -74,10 +74,14 @@ func (p *policy) allocate(a compute.Arena, room int) {
 	s := p.shape
 	most := s.ChunkFrames * s.Tokens()
 	p.stage, p.out = a.Tensor(compute.F32, most*s.HeadDim), a.Tensor(compute.F32, s.Heads*most*s.HeadDim)
-	p.scores = a.Tensor(compute.F32, s.Heads*room*most)
+	if !p.remote.on { // a queue that selects has no memory in which products could be read
+		p.scores = a.Tensor(compute.F32, s.Heads*room*most)
+	}
 	for i := range p.layers {
 		l := &p.layers[i]
-		l.known = a.Tensor(compute.F32, s.Heads, room, s.HeadDim)
+		if !p.remote.on {
+			l.known = a.Tensor(compute.F32, s.Heads, room, s.HeadDim)
+		}
 		l.keys, l.values = a.Tensor(s.DType, s.Heads, room, s.HeadDim), a.Tensor(s.DType, s.Heads, room, s.HeadDim)
 		l.count = a.Tensor(compute.F32, 1, room)
 	}

@@ -21,26 +21,27 @@ type remote struct {
 	planes, codes, norms, keep compute.Tensor // of compute.Selection
 }
 
-// remotely reports whether tokens are chosen by the device: by products, or hashes of up to 64 bits.
+// remotely reports whether tokens are chosen by the device: by products, or hashes of up to 64 bits, in tables or not.
 func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	_, ok := dev.(compute.SelectingDevice)
 	able := false
 	switch m := o.matcher().(type) {
 	case ann.Exact:
-		able = true
+		able = o.Top > 0
 	case ann.LSH:
-		able = m.Tables == 0 && m.Bits <= 64 && !m.Centre && !m.Augment
+		// The nearest of those that share a bucket are left to the host.
+		able = m.Bits*max(m.Tables, 1) <= 64 && !m.Centre && !m.Augment && (m.Tables > 0) == (o.Top == 0)
 	}
-	return ok && able && o.Top > 0 && !o.All && o.Queries == nil && s.HeadDim <= 256
+	return ok && able && !o.All && o.Queries == nil && s.HeadDim <= 256
 }
 
 // allocate takes what is shared by the layers.
 func (r *remote) allocate(p *policy, a compute.Arena, room int) {
 	s := p.shape
 	if m, ok := p.o.matcher().(ann.LSH); ok {
-		r.planes = a.Tensor(compute.F32, m.Bits, s.HeadDim)
+		r.planes = a.Tensor(compute.F32, m.Bits*max(m.Tables, 1), s.HeadDim)
 	}
-	r.codes = a.Tensor(compute.I64, s.Heads, s.ChunkFrames*s.Tokens()+room)
+	r.codes = a.Tensor(compute.I64, s.Heads*(2*s.ChunkFrames*s.Tokens()+room))
 	r.norms, r.keep = a.Tensor(compute.F32, s.Heads, room), a.Tensor(compute.I32, room)
 	r.told = false
 	for i := range p.layers {
@@ -51,9 +52,10 @@ func (r *remote) allocate(p *policy, a compute.Arena, room int) {
 // attendRemotely attends to what the device keeps.
 func (p *policy) attendRemotely(dq compute.Queue, at attention.Site, l *layer, dst, query compute.Tensor, kv kvcache.View, selects bool) {
 	r := &p.remote
-	if m, ok := p.o.matcher().(ann.LSH); ok && !r.told {
+	hash, hashes := p.o.matcher().(ann.LSH)
+	if hashes && !r.told {
 		var b []byte
-		for _, v := range m.Planes(p.shape.HeadDim) {
+		for _, v := range hash.Planes(p.shape.HeadDim) {
 			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
 		}
 		dq.Upload(r.planes, b)
@@ -61,7 +63,7 @@ func (p *policy) attendRemotely(dq compute.Queue, at attention.Site, l *layer, d
 	}
 	l.kept = kv.Keys.Dim(1)
 	if selects {
-		s := compute.Selection{Query: query, Keys: kv.Keys, Values: kv.Values, Top: p.o.Top, Last: 2, Planes: r.planes, Codes: r.codes, Norms: r.norms,
+		s := compute.Selection{Query: query, Keys: kv.Keys, Values: kv.Values, Top: p.o.Top, Last: 2, Planes: r.planes, Tables: hash.Tables, Probes: hash.Probes, Codes: r.codes, Norms: r.norms,
 			Keep: r.keep, ToKeys: l.keys, ToValues: l.values, ToCount: l.count, Lengths: l.lengths}
 		if !kv.LogCount.IsZero() {
 			s.LogCount = kv.LogCount.Slice(0, 0, 1)

@@ -187,6 +187,9 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 	if err := plan.setLength(engine, kept, g.Noise); err != nil {
 		return err
 	}
+	if kept.sized != nil {
+		plan.request.Cache = kept.sized(engine.LatentFrames(len(plan.request.Start)) + plan.chunks*engine.Network.ChunkFrames)
+	}
 	r, err := newRecord(g, dev, engine, plan, kept)
 	if err != nil {
 		return err
@@ -206,9 +209,9 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 
 // fits refuses what would run out of memory half-way.
 func fits(dev compute.Device, m memoryRecord) error {
-	if free := dev.Memory().Free; free > 0 && m.PeakSession > free {
+	if free := dev.Memory().Free; free > 0 && m.Session > free {
 		return usagef("the session needs %s and %s is free: use a smaller --window, --cache window, or fewer --frames",
-			bytesText(m.PeakSession), bytesText(free))
+			bytesText(m.Session), bytesText(free))
 	}
 	return nil
 }

@@ -68,8 +68,8 @@ type chosen struct {
 	compare.Entry
 	kind           string // of cache
 	window, anchor int
-	// spent is the policy whose cache holds so many latent frames, which this one's grows to by doubling; nil if it does not grow.
-	spent func(frames int) kvcache.Policy
+	// sized is the policy with room for so many latent frames from the start; nil if its memory does not follow from the length.
+	sized func(frames int) kvcache.Policy
 }
 
 // rolls reports whether the engine's own loop is the rolling one, which has a cache of its own.

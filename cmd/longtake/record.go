@@ -25,6 +25,8 @@ type record struct {
 	Memory     memoryRecord  `json:"memory"`
 	Timings    timingRecord  `json:"timings"`
 	FramesHash string        `json:"frames_sha256"` // over the raw RGB frames, before scaling and encoding
+
+	grows bool // memory grows with what the video shows
 }
 
 type toolRecord struct {
@@ -111,8 +113,6 @@ type memoryRecord struct {
 	Weights int64 `json:"weights"`
 	Session int64 `json:"session"` // before the run what it will take at first, in the end what it took
 	Cache   int64 `json:"cache"`
-	// PeakSession is what the session may take at most, known beforehand; a full cache is copied when it grows.
-	PeakSession int64 `json:"-"`
 	// Predicted is what weights and session were expected to take at most, Peak what the device counted.
 	Predicted int64 `json:"predicted_peak,omitempty"`
 	Peak      int64 `json:"peak,omitempty"`
@@ -153,6 +153,7 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 			Cache: kept.Policy.Cache, Self: kept.Policy.Self, Cross: kept.Policy.Cross,
 		},
 		Video: videoRecord{File: p.output},
+		grows: kept.Unbounded && kept.sized == nil,
 	}
 	if g.Noise != "native" {
 		r.Request.Noise = g.Noise
@@ -163,25 +164,14 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 	if p.request.Refresh > rollout.NoRefresh {
 		r.Request.Refresh = p.request.Refresh.String()
 	}
-	r.Memory.Weights, r.Memory.Session, r.Memory.PeakSession = e.WeightBytes(), session, session
-	if kept.spent != nil {
-		// The store doubles until the video fits; old and new lie side by side for a moment.
-		first, need := kept.Keeps.Bytes(e.Device, e.CacheShape), kept.spent(e.LatentFrames(p.frames)).Bytes(e.Device, e.CacheShape)
-		most := first
-		for most < need {
-			most *= 2
-		}
-		if r.Memory.PeakSession = session - first + most; most > first {
-			r.Memory.PeakSession += most / 2
-		}
-	}
+	r.Memory.Weights, r.Memory.Session = e.WeightBytes(), session
 	return r, nil
 }
 
 // setModel adds what is known of the model's files and memory.
 func (r *record) setModel(s settings) {
 	r.Timings.Loading = seconds(s.loading)
-	r.Memory.Predicted = r.Memory.Weights + r.Memory.PeakSession
+	r.Memory.Predicted = r.Memory.Weights + r.Memory.Session
 	b, f := s.model.budget, s.model.files
 	if b == nil {
 		return
@@ -212,13 +202,13 @@ func (r *record) setUnknown(words []text.Unknown) {
 func (r *record) announce(w io.Writer) {
 	q := r.Request
 	cache := q.Cache
-	if q.Policy == "full" {
-		cache += fmt.Sprintf(" (growing to at most %s)", bytesText(r.Memory.PeakSession))
-	}
 	fmt.Fprintf(w, "%s, %.1f M parameters, on %s; seed %d, start %s, %d frames of %d steps\n",
 		r.Model.Name, float64(r.Model.Parameters)/1e6, r.Device.Description, r.Request.Seed, r.Request.Start.From, r.Request.Frames, r.Request.Steps)
 	if r.Device.Why != "" {
 		fmt.Fprintf(w, "on the CPU, since there is no usable GPU: %s (longtake doctor)\n", r.Device.Why)
+	}
+	if r.grows {
+		cache += " (its memory grows with what is new in the video)"
 	}
 	if q.Preset != "" {
 		fmt.Fprintf(w, "preset %s: ", q.Preset)

@@ -106,7 +106,7 @@ func servedModel(l *lab, list string) (*serve.Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		if c.spent != nil {
+		if c.sized != nil {
 			return nil, usagef("--policies: %s grows without bound: give it a window or a budget", name)
 		}
 		p.chosen[name] = c

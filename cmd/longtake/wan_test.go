@@ -50,7 +50,7 @@ func TestEveryFamilyMakesAVideoFromItsFiles(t *testing.T) {
 			if (r.Model.Files["adapter"] != "") != (family == "longlive") || r.Model.Files["text"] == "" {
 				t.Errorf("files %v", r.Model.Files)
 			}
-			if r.Memory.Predicted != r.Memory.Weights+r.Memory.PeakSession && r.Memory.Predicted < r.Memory.Weights+r.Memory.Session {
+			if r.Memory.Predicted < r.Memory.Weights+r.Memory.Session {
 				t.Errorf("predicted %d, taken %d + %d", r.Memory.Predicted, r.Memory.Weights, r.Memory.Session)
 			}
 			if info, err := os.Stat(out); err != nil || info.Size() < 500 {

@@ -109,7 +109,7 @@ func sparseSelf(f policyFlags, e *rollout.Engine, c *chosen) error {
 	if err != nil {
 		return err
 	}
-	o := start()
+	o := start().Coarse(e.CacheShape.Tokens())
 	put(&o.Fraction, f.SelfFraction)
 	put(&o.Missed, f.SelfMissed)
 	put(&o.Tile, f.SelfTile)

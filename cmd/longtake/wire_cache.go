@@ -22,8 +22,7 @@ var policies = map[string]func(f policyFlags, e *rollout.Engine, c *chosen) erro
 func fullPolicy(_ policyFlags, _ *rollout.Engine, c *chosen) error {
 	c.Keeps = kvcache.Window{Recent: kvcache.Full}
 	c.Unbounded = true
-	// Its store doubles when it is spent.
-	c.spent = func(frames int) kvcache.Policy { return kvcache.Window{Recent: frames} }
+	c.sized = func(frames int) kvcache.Policy { return kvcache.Window{Recent: kvcache.Full, Room: frames} }
 	return nil
 }
 

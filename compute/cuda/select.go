@@ -6,7 +6,7 @@ import "longtake/compute"
 type selectArgs struct {
 	query, keys, values, logCount, planes, codes, norms, keep, toKeys, toValues, toCount, lengths uint64
 	queryHead, queryRow, keyHead, keyRow, valueHead, valueRow                                     int64
-	heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf                     uint32
+	heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, probes     uint32
 }
 
 var _ compute.Selector = (*queue)(nil)
@@ -26,6 +26,10 @@ func (q *queue) Select(s compute.Selection) {
 		s.Keep.Elems() >= count && s.ToKeys.Shape[1] >= count && s.Lengths.Elems() == heads) {
 		mismatch("select", s.Query, s.Keys, s.Values, s.ToKeys, s.Planes)
 	}
+	if s.Tables > 0 && !(s.Planes.Shape[0]%s.Tables == 0 && s.Probes <= s.Planes.Shape[0]/s.Tables && s.Planes.Shape[0]/s.Tables < 64 &&
+		s.Codes.Elems() >= heads*(2*queries+count)) {
+		mismatch("select", s.Planes, s.Codes)
+	}
 	if heads*queries*count == 0 {
 		return
 	}
@@ -35,7 +39,8 @@ func (q *queue) Select(s compute.Selection) {
 		queryHead: int64(s.Query.Stride[0]), queryRow: int64(s.Query.Stride[1]), keyHead: int64(s.Keys.Stride[0]), keyRow: int64(s.Keys.Stride[1]),
 		valueHead: int64(s.Values.Stride[0]), valueRow: int64(s.Values.Stride[1]), heads: uint32(heads), queries: uint32(queries), count: uint32(count),
 		headDim: uint32(headDim), bits: uint32(s.Planes.Shape[0]), top: uint32(s.Top), last: uint32(s.Last), room: uint32(s.ToKeys.Shape[1]),
-		queryHalf: half("select", s.Query), keyHalf: half("select", s.Keys)}
+		queryHalf: half("select", s.Query), keyHalf: half("select", s.Keys),
+		tables: uint32(s.Tables), probes: uint32(s.Probes)}
 	if !s.LogCount.IsZero() {
 		a.logCount = address(s.LogCount)
 	}

@@ -9,20 +9,21 @@ struct SelectArgs {
   float* toCount;
   int* lengths;
   i64 queryHead, queryRow, keyHead, keyRow, valueHead, valueRow;
-  u32 heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf;
+  u32 heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, probes;
 };
-static_assert(sizeof(SelectArgs) == 184, "SelectArgs is mirrored by selectArgs in select.go");
+static_assert(sizeof(SelectArgs) == 192, "SelectArgs is mirrored by selectArgs in select.go");
 
 #define FULL 0xffffffffu
 #define MOST 1024  // keys
 
 __device__ __forceinline__ float element(const void* p, i64 at, u32 half) { return half ? widen(((const bf16*)p)[at]) : ((const float*)p)[at]; }
 
-// select_hash writes the signs of the products of queries and keys with the planes, and the keys' lengths. A block of 64 threads has
-// a row, a thread a plane.
+// select_hash writes the signs of the products of queries and keys with the planes, and the keys' lengths; with tables also, behind
+// all signs, which bits of each table of a query's signs are the least certain. A block of 64 threads has a row, a thread a plane.
 extern "C" __global__ void __launch_bounds__(64) select_hash(const __grid_constant__ SelectArgs a) {
-  __shared__ float row[256];
+  __shared__ float row[256], size[64];
   __shared__ u32 signs[2];
+  __shared__ u64 weak;
   u32 i = blockIdx.x, h = blockIdx.y, t = threadIdx.x;
   bool key = i >= a.queries;
   for (u32 d = t; d < a.headDim; d += 64)
@@ -35,12 +36,29 @@ extern "C" __global__ void __launch_bounds__(64) select_hash(const __grid_consta
     for (u32 d = 0; d < a.headDim; d++) s += row[d] * a.planes[t * a.headDim + d];
   u32 word = __ballot_sync(FULL, t < a.bits && s >= 0.0f);
   if (t % 32 == 0) signs[t / 32] = word;
+  size[t] = fabsf(s);
+  if (t == 0) weak = 0;
   if (key && t == 0) {
     for (u32 d = 0; d < a.headDim; d++) square += row[d] * row[d];
     a.norms[h * a.count + i - a.queries] = sqrtf(square);
   }
   __syncthreads();
   if (t == 0) a.codes[(u64)h * (a.queries + a.count) + i] = (u64)signs[1] << 32 | signs[0];
+  if (a.tables == 0 || key) return;
+  if (t < a.tables) {
+    u32 each = a.bits / a.tables;
+    u64 used = 0;
+    for (u32 p = 0; p < a.probes; p++) {
+      u32 at = 0;
+      float least = __int_as_float(0x7f800000);
+      for (u32 b = t * each; b < (t + 1) * each; b++)
+        if (size[b] < least && !(used >> b & 1)) least = size[b], at = b;
+      used |= 1ull << at;
+    }
+    atomicOr((unsigned long long*)&weak, (unsigned long long)used);
+  }
+  __syncthreads();
+  if (t == 0) a.codes[(u64)a.heads * (a.queries + a.count) + (u64)h * a.queries + i] = weak;
 }
 
 // better is larger for larger scores, of equal ones for smaller keys.
@@ -50,7 +68,8 @@ __device__ __forceinline__ u64 better(float score, u32 key) {
   return (u64)u << 32 | (0xffffffffu - key);
 }
 
-// select_mark marks the nearest keys of every query. A warp has a query, a lane every 32nd key.
+// select_mark marks the nearest keys of every query, or with tables those that share a bucket with it or with one that differs from its
+// own in a single bit of the least certain. A warp has a query, a lane every 32nd key.
 extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_constant__ SelectArgs a) {
   __shared__ float query[8][256], cosines[65];
   u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 8 + warp, h = blockIdx.y;
@@ -61,6 +80,20 @@ extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_const
   if (i >= a.queries) return;
   u64 scores[MOST / 32];
   const u64* codes = a.codes + (u64)h * (a.queries + a.count);
+  if (a.tables > 0) {
+    u64 weak = a.codes[(u64)a.heads * (a.queries + a.count) + (u64)h * a.queries + i];
+    u32 each = a.bits / a.tables;
+    for (u32 key = lane; key < a.count; key += 32) {
+      u64 differ = codes[i] ^ codes[a.queries + key];
+      bool shared = false;
+      for (u32 t = 0; t < a.tables; t++) {
+        u64 d = differ & (((1ull << each) - 1) << t * each);
+        shared = shared || d == 0 || ((d & (d - 1)) == 0 && (d & weak) != 0);
+      }
+      if (shared) a.keep[key] = 1;
+    }
+    return;
+  }
 #pragma unroll
   for (u32 k = 0; k < MOST / 32; k++) {
     u32 key = k * 32 + lane;
