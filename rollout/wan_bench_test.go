@@ -14,6 +14,7 @@ import (
 	"longtake/kvcache"
 	"longtake/rollout"
 	"longtake/sampler"
+	"longtake/text"
 	"longtake/weights"
 )
 
@@ -61,8 +62,19 @@ func (q filled) Upload(dst compute.Tensor, b []byte) {
 	q.Queue.Upload(dst, b)
 }
 
-// noiseEngine is a network with weights of noise, on a GPU.
-func noiseEngine(b *testing.B, config dit.Config) *rollout.Engine {
+// longText is a Prompter that always answers with the same rows, of so many at most; the rest is padding.
+type longText struct {
+	encoded compute.Tensor
+	most    int
+}
+
+func (f longText) MaxTokens() int { return f.most }
+func (f longText) Encode(compute.Queue, string) (compute.Tensor, int, []text.Unknown, error) {
+	return f.encoded, f.most - f.encoded.Dim(0) + 1, nil, nil
+}
+
+// noiseEngine is a network with weights of noise, on a GPU, and a prompt of so many rows.
+func noiseEngine(b *testing.B, config dit.Config, prompt int) *rollout.Engine {
 	b.Helper()
 	dev := devicetest.Open(b, "cuda")
 	dq, _ := dev.NewQueue()
@@ -78,13 +90,13 @@ func noiseEngine(b *testing.B, config dit.Config) *rollout.Engine {
 	}
 	p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: made{arena, noise}, Queue: filled{dq, noise}}
 	network := dit.Load(p, config, dit.WanNames)
-	encoded := arena.Tensor(compute.F32, 22, config.TextDim)
+	encoded := arena.Tensor(compute.F32, prompt, config.TextDim)
 	dq.Noise(encoded, compute.NoiseKey{Seed: 1})
 	if err := dq.Wait(); err != nil {
 		b.Fatal(err)
 	}
 	return rollout.NewEngine(dev, arena, rollout.Parts{
-		Network: network, Text: fixedText{encoded}, CacheShape: config.CacheShape(),
+		Network: network, Text: longText{encoded, config.TextTokens}, CacheShape: config.CacheShape(),
 		NewDecoder: func(compute.Arena, bool) (rollout.Decoder, error) { return noFrames{}, nil },
 		NewSolver:  func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000, 750, 500, 250}, 5) },
 	})
@@ -92,12 +104,12 @@ func noiseEngine(b *testing.B, config dit.Config) *rollout.Engine {
 
 // Chunks of the 1.3B network, three latent frames each, and of a small one; both loops in turn, the window is full.
 func BenchmarkLoops(b *testing.B) {
-	b.Run("network=small", func(b *testing.B) { loops(b, noiseEngine(b, small), kvcache.Window{Recent: 31}) })
+	b.Run("network=small", func(b *testing.B) { loops(b, noiseEngine(b, small, 22), kvcache.Window{Recent: 31}) })
 	single := wan13
 	single.ChunkFrames = 1
-	b.Run("network=1.3b/chunk=1", func(b *testing.B) { loops(b, noiseEngine(b, single), kvcache.Window{Anchor: 3, Recent: 8}) })
+	b.Run("network=1.3b/chunk=1", func(b *testing.B) { loops(b, noiseEngine(b, single, 22), kvcache.Window{Anchor: 3, Recent: 8}) })
 	b.Run("network=1.3b/chunk=3", func(b *testing.B) {
-		loops(b, noiseEngine(b, wan13), kvcache.Window{Anchor: 3, Recent: 6}, kvcache.Window{Recent: 18})
+		loops(b, noiseEngine(b, wan13, 22), kvcache.Window{Anchor: 3, Recent: 6}, kvcache.Window{Recent: 18})
 	})
 }
 
