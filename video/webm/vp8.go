@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"sync"
 
 	"github.com/deepteams/webp"
 
@@ -38,6 +39,13 @@ func NewVP8(quality int) KeyFrameEncoder {
 	return &vp8{opts: o}
 }
 
+// fillTables makes the encoder fill in its tables, which it does at its first picture without a lock.
+var fillTables = sync.OnceFunc(func() {
+	e := &vp8{opts: webp.DefaultOptions()}
+	e.opts.Method = method
+	_, _ = e.encode(video.NewFrame(64, 64)) // the next picture tells
+})
+
 type vp8 struct {
 	opts *webp.EncoderOptions
 	rgba *image.RGBA
@@ -45,6 +53,11 @@ type vp8 struct {
 }
 
 func (e *vp8) EncodeKeyFrame(f video.Frame) ([]byte, error) {
+	fillTables()
+	return e.encode(f)
+}
+
+func (e *vp8) encode(f video.Frame) ([]byte, error) {
 	e.rgba = f.RGBA(e.rgba)
 	e.buf.Reset()
 	if err := webp.Encode(&e.buf, e.rgba, e.opts); err != nil {

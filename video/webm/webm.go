@@ -8,9 +8,11 @@
 //
 // The container (RFC 8794 EBML, RFC 9559 Matroska) is written here. The VP8 encoder is
 // github.com/deepteams/webp behind the [KeyFrameEncoder] interface. The container holds no time, name
-// or chance. The same frames give the same bytes as long as GOMAXPROCS is at least 2 and the picture
-// at least 49 pixels high; with one processor or a smaller picture the encoder's choices depend on
-// frames it saw before (see method), so sizes and bytes vary a little from run to run.
+// or chance. Several frames are encoded at a time, one on each processor, and written in order. The
+// same frames give the same bytes, whatever the number of processors, as long as GOMAXPROCS is at
+// least 2 and the picture at least 49 pixels high; with one processor or a smaller picture the
+// encoder's choices depend on frames it saw before (see method), so sizes and bytes vary a little
+// from run to run, and frames are encoded one after the other.
 package webm
 
 import (
@@ -18,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 
 	"longtake/video"
 )
@@ -25,14 +28,34 @@ import (
 // New makes an atomic writer for path, which must be a regular file or not exist: sizes and
 // duration are patched in at Close.
 func New(path string, o video.Options) (video.AtomicWriter, error) {
-	return NewWith(path, o, NewVP8(o.Quality))
+	var encoders []KeyFrameEncoder
+	for range atOnce(o) {
+		encoders = append(encoders, NewVP8(o.Quality))
+	}
+	return NewWith(path, o, encoders...)
 }
 
-// NewWith is New with another VP8 encoder; Options.Quality is then not looked at.
-func NewWith(path string, o video.Options, frames KeyFrameEncoder) (video.AtomicWriter, error) {
+// NewWith is New with other VP8 encoders, which work at the same time on a frame each;
+// Options.Quality is then not looked at.
+func NewWith(path string, o video.Options, encoders ...KeyFrameEncoder) (video.AtomicWriter, error) {
 	return video.NewFile(path, o, func(out io.WriteSeeker, o video.Options) (video.Encoder, error) {
-		return open(out, o, frames)
+		return open(out, o, encoders)
 	})
+}
+
+const (
+	// mostAtOnce bounds the frames in work, each of which takes some ten times its pixels.
+	mostAtOnce = 16
+	// parallelHeight is the least height of a picture whose bytes do not depend on those before it.
+	parallelHeight = 49
+)
+
+// atOnce is how many frames may be encoded at the same time.
+func atOnce(o video.Options) int {
+	if o.Height*max(o.Scale, 1) < parallelHeight {
+		return 1
+	}
+	return min(runtime.GOMAXPROCS(0)+1, mostAtOnce) // one is waited for
 }
 
 const (
@@ -95,9 +118,9 @@ type cue struct {
 }
 
 type muxer struct {
-	out    io.WriteSeeker
-	opts   video.Options
-	frames KeyFrameEncoder
+	out  io.WriteSeeker
+	opts video.Options
+	ring ring
 
 	written  int64 // bytes in the file
 	segment  int64 // where the segment's data starts
@@ -110,11 +133,11 @@ type muxer struct {
 	started int64  // its timestamp
 }
 
-func open(out io.WriteSeeker, o video.Options, frames KeyFrameEncoder) (*muxer, error) {
+func open(out io.WriteSeeker, o video.Options, encoders []KeyFrameEncoder) (*muxer, error) {
 	if _, err := out.Seek(0, io.SeekCurrent); err != nil {
 		return nil, fmt.Errorf("webm needs a file that can be patched, not a pipe: %w", err)
 	}
-	m := &muxer{out: out, opts: o, frames: frames}
+	m := &muxer{out: out, opts: o, ring: newRing(encoders)}
 	return m, m.write(m.header())
 }
 
@@ -170,11 +193,21 @@ func (m *muxer) seekElement(info, tracks, cues int64) []byte {
 	return master(idSeekHead, entry(idInfo, info), entry(idTracks, tracks), entry(idCues, cues))
 }
 
-// Encode implements video.Encoder.
+// Encode implements video.Encoder: it starts the frame, and when no encoder is left for the next writes
+// the oldest.
 func (m *muxer) Encode(_ context.Context, f video.Frame) error {
-	data, err := m.frames.EncodeKeyFrame(f)
+	m.ring.start(f)
+	if m.ring.full() {
+		return m.writeOldest()
+	}
+	return nil
+}
+
+// writeOldest waits for the oldest frame in work and puts it into a cluster.
+func (m *muxer) writeOldest() error {
+	data, err := m.ring.finish()
 	if err != nil {
-		return fmt.Errorf("encode frame %d: %w", f.Index, err)
+		return err
 	}
 	now := m.opts.FPS.Ticks(m.count, 1000)
 	if len(m.cluster) > 0 && (now-m.started >= clusterMillis || len(m.cluster)+len(data) > clusterBytes) {
@@ -213,6 +246,11 @@ func (m *muxer) flush() error {
 
 // Finish implements video.Encoder: cues, then the three places that were left open.
 func (m *muxer) Finish() error {
+	for m.ring.busy() {
+		if err := m.writeOldest(); err != nil {
+			return err
+		}
+	}
 	if err := m.flush(); err != nil {
 		return err
 	}
@@ -255,4 +293,9 @@ func (m *muxer) patch(at int64, p []byte) error {
 }
 
 // Discard implements video.Encoder.
-func (m *muxer) Discard() { m.cluster = nil }
+func (m *muxer) Discard() {
+	for m.ring.busy() {
+		_, _ = m.ring.finish() // nobody wants the frame
+	}
+	m.cluster = nil
+}

@@ -375,3 +375,63 @@ func BenchmarkWriteFrame(b *testing.B) {
 		})
 	}
 }
+
+// TestFramesEncodedTogetherGiveTheSameFile writes a video with encoders for one frame at a time and for several.
+func TestFramesEncodedTogetherGiveTheSameFile(t *testing.T) {
+	for _, o := range []video.Options{{Width: 64, Height: 64, Scale: 4}, {Width: 208, Height: 120}} {
+		o.FPS = video.Rate{Num: 16, Den: 1}
+		var want []byte
+		for _, n := range []int{1, 2, 3, 8} {
+			var encoders []KeyFrameEncoder
+			for range n {
+				encoders = append(encoders, NewVP8(0))
+			}
+			path := filepath.Join(t.TempDir(), "a.webm")
+			w, err := NewWith(path, o, encoders...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			frame := video.NewFrame(o.Width, o.Height)
+			for i := range 13 {
+				copy(frame.Pix, scene(o.Width, o.Height, i).Pix) // one buffer for all, as callers may
+				if err := w.WriteFrame(ctx, frame); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			got, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want == nil {
+				want = got
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%dx%d: %d encoders make another file than one", o.Width, o.Height, n)
+			}
+		}
+	}
+}
+
+// stuck is an encoder that panics.
+type stuck struct{}
+
+func (stuck) EncodeKeyFrame(video.Frame) ([]byte, error) { panic("no room") }
+
+func TestAFaultOfAnEncoderIsAnError(t *testing.T) {
+	w, err := NewWith(filepath.Join(t.TempDir(), "a.webm"), video.Options{Width: 64, Height: 64, FPS: video.Rate{Num: 1, Den: 1}}, stuck{}, stuck{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		err = w.WriteFrame(ctx, scene(64, 64, 0))
+	}
+	if !strings.Contains(err.Error(), "encode frame 0: internal fault: no room") {
+		t.Errorf("error %v", err)
+	}
+	if again := w.Close(); again == nil || again.Error() != err.Error() {
+		t.Errorf("Close: %v", again)
+	}
+}
