@@ -10,6 +10,7 @@ import (
 	"longtake/compute"
 	"longtake/kvcache"
 	"longtake/rollout"
+	"longtake/video"
 )
 
 // RolloutOptions says what Rollout measures. Fields with the names of Options' are those.
@@ -34,6 +35,7 @@ type RolloutOptions struct {
 type RolloutReport struct {
 	Setup     Setup        `json:"setup"`
 	Precision string       `json:"precision"`
+	Loop      string       `json:"loop"`
 	Data      string       `json:"data"` // what the history is made of
 	Span      int          `json:"span"`
 	Frontiers []int        `json:"frontiers"`
@@ -102,7 +104,7 @@ func Rollout(ctx context.Context, o RolloutOptions) (*RolloutReport, error) {
 		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
 	}
 	e := o.Engine
-	r := &RolloutReport{Span: o.Span, Frontiers: o.Frontiers, Data: "what the network makes"}
+	r := &RolloutReport{Span: o.Span, Frontiers: o.Frontiers, Loop: o.Request.Loop.String(), Data: "what the network makes"}
 	if o.Clip != nil {
 		o.Request.Clean = o.Clip.Write
 		r.Data = fmt.Sprintf("a real clip, panned over its mirrored plane, again after %d latent frames, noise of %g on every value", ClipPeriod, ClipNoise)
@@ -140,6 +142,7 @@ func (o *RolloutOptions) check() (err error) {
 // long is an entry's run.
 type long struct {
 	*take
+	ahead    *rollout.Ahead // of which take has the session; nil of another loop
 	options  *RolloutOptions
 	entry    Entry
 	run      *RolloutRun
@@ -154,9 +157,7 @@ type long struct {
 func (o *RolloutOptions) run(ctx context.Context, entry Entry) (*RolloutRun, error) {
 	a := &long{options: o, entry: entry, run: &RolloutRun{Policy: entry.Policy}}
 	err := a.open(ctx)
-	if a.take != nil {
-		defer a.Close()
-	}
+	defer a.close()
 	for next := 0; err == nil && next < len(o.Frontiers); {
 		if a.n >= o.Frontiers[next] {
 			next++
@@ -202,9 +203,39 @@ func (a *long) open(ctx context.Context) error {
 	}
 	a.run.Predicted = bytes + e.WeightBytes()
 	began := time.Now()
-	a.take, err = newTake(ctx, e, r, o.Actions)
+	if r.Loop == rollout.AheadOfTime {
+		if a.ahead, err = e.NewAhead(ctx, r); err == nil {
+			a.take = &take{&a.ahead.Session, e, o.Actions, len(r.Start)}
+		}
+	} else {
+		a.take, err = newTake(ctx, e, r, o.Actions)
+	}
 	a.run.Start = time.Since(began).Seconds()
 	return err
+}
+
+// next makes a chunk by the run's loop, whole one by itself.
+func (a *long) next(ctx context.Context) ([]video.Frame, error) {
+	if a.ahead != nil {
+		return a.ahead.Next(ctx)
+	}
+	return a.Next(ctx, a.upcoming()...)
+}
+
+func (a *long) whole(ctx context.Context) ([]video.Frame, error) {
+	if a.ahead != nil {
+		a.ahead.Settle()
+	}
+	return a.Next(ctx, a.upcoming()...)
+}
+
+func (a *long) close() {
+	switch {
+	case a.ahead != nil:
+		a.ahead.Close()
+	case a.take != nil:
+		a.Close()
+	}
 }
 
 // fits returns the largest number of latent frames up to want whose session fits into what is free.
@@ -228,13 +259,16 @@ func (a *long) chunk(ctx context.Context, frontier int) error {
 	}
 	if a.run.Filled && a.n+a.upcomingFrames() <= frontier-o.Span {
 		n := a.upcomingFrames()
+		if a.ahead != nil {
+			a.ahead.Settle()
+		}
 		if err := a.Force(ctx, a.fill(), a.upcoming()...); err != nil {
 			return fmt.Errorf("frame %d: %w", a.n, err)
 		}
 		a.n += n
 	} else {
 		began := time.Now()
-		frames, err := a.Next(ctx, a.upcoming()...)
+		frames, err := a.next(ctx)
 		if err != nil {
 			return fmt.Errorf("frame %d: %w", a.n, err)
 		}
@@ -269,9 +303,14 @@ func (a *long) measure(ctx context.Context, frontier int) error {
 		if a.most > 0 && a.Stats().Frames+a.engine.Network.ChunkFrames > a.most {
 			return compute.ErrNoMemory
 		}
-		frames, err := a.Next(ctx, a.upcoming()...)
+		frames, err := a.whole(ctx)
 		a.n += len(frames)
 		return err
+	}
+	if a.ahead != nil { // its chunk in work has begun already
+		if err := extra(); err != nil {
+			return a.last(m, err)
+		}
 	}
 	a.Staged(true)
 	defer a.Staged(false)

@@ -8,7 +8,7 @@ import (
 
 // Table writes the report for people: a line for each run and frontier, and one that says where a run stopped.
 func (r *RolloutReport) Table(w io.Writer) error {
-	fmt.Fprintf(w, "%s, %s, %s; %d frames, %d steps and the clean pass; history: %s\n", r.Setup.Model, r.Setup.Device, r.Precision, r.Setup.Frames, r.Setup.Steps, r.Data)
+	fmt.Fprintf(w, "%s, %s, %s; %d frames, %d steps and the clean pass, loop %s; history: %s\n", r.Setup.Model, r.Setup.Device, r.Precision, r.Setup.Frames, r.Setup.Steps, r.Loop, r.Data)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "policy\tframe\tfps\tms/chunk\tp50\tp95\tbegin\tdenoise\tclean\tdecode\tself\tcross\tcache MiB\tdevice MiB\tpeak\ttokens\theld\tdensity\trecall\tmerged\tevicted\t\n")
 	mib := func(n int64) float64 { return float64(n) / (1 << 20) }

@@ -10,6 +10,21 @@ type Mapper interface {
 	Map(t Tensor) []byte
 }
 
+// Follower is a Queue that can wait for another one of its device without the host.
+type Follower interface {
+	// Follow lets what is called from now on begin after everything that was called on other so far.
+	Follow(other Queue)
+}
+
+// Follow orders dq behind other, by the host on queues that are no Followers; what fails on other stays there.
+func Follow(dq, other Queue) {
+	if f, ok := dq.(Follower); ok {
+		f.Follow(other)
+		return
+	}
+	other.Wait()
+}
+
 // Matcher finds nearest keys.
 type Matcher interface {
 	// Match finds for every query the key with the largest dot product among the first lengths[h] (lengths I32 [heads],

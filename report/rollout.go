@@ -14,7 +14,7 @@ func Rollout(w io.Writer, r *compare.RolloutReport) error {
 	p := &Page{
 		Title: fmt.Sprintf("%d frames, %s", r.Setup.Frames, r.Setup.Model),
 		Lead:  "Speed and memory along a rollout. Every number belongs to the frame beside it; nothing is extrapolated.",
-		Facts: append(Facts(r.Setup), Fact{"Products", r.Precision}, Fact{"History", r.Data}),
+		Facts: append(Facts(r.Setup), Fact{"Products", r.Precision}, Fact{"Loop", r.Loop}, Fact{"History", r.Data}),
 		Sections: []Section{{Title: "At a frame", Text: append([]string{fmt.Sprintf("Times pool the chunks of the %d frames before. Stages are those of a chunk after them, in which the device was waited for after each, attention that of another one; "+
 			"they do not add up to the time of a chunk, in which host and device work side by side.", r.Span)}, stops(r)...), Tables: rolloutTables(r)},
 			{Title: "Curves", Figures: rolloutCurves(r)}},

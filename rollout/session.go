@@ -187,9 +187,7 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 		return nil, err
 	}
 	denoised := s.now()
-	if s.clean != nil {
-		s.clean(s.dq, s.latent, s.chunk)
-	}
+	s.replace()
 	if err := s.commit(s.latent, end); err != nil {
 		return nil, err
 	}
@@ -201,7 +199,10 @@ func (s *Session) Next(ctx context.Context, actions ...int) (frames []video.Fram
 
 // Staged makes Next wait for the device after every stage, so that Times are the stages' own. That costs what host and device
 // gain by working side by side.
-func (s *Session) Staged(on bool) { s.staged = on }
+func (s *Session) Staged(on bool) {
+	s.staged = on
+	s.now()
+}
 
 // now is the time, of a staged session when the device has done all that was asked.
 func (s *Session) now() time.Time {
@@ -283,20 +284,41 @@ func (s *Session) denoise(ctx context.Context, actions []int) (end place, err er
 	return end, s.dq.Err()
 }
 
+// replace writes a request's own latents over those that were made.
+func (s *Session) replace() {
+	if s.clean != nil {
+		s.clean(s.dq, s.latent, s.chunk)
+	}
+}
+
 // commit runs the clean pass on latent, whose keys then stay, and closes the chunk.
 func (s *Session) commit(latent compute.Tensor, end place) (err error) {
-	if end, err = s.settle(latent, end, latent.Dim(0)/s.engine.Network.Tokens()); err != nil {
-		return fmt.Errorf("chunk %d: %w", s.chunk, err)
+	if end, err = s.write(latent, end); err != nil {
+		return err
+	}
+	s.finish(latent, end)
+	return nil
+}
+
+// write runs the clean pass on latent, whose keys then stay.
+func (s *Session) write(latent compute.Tensor, end place) (place, error) {
+	end, err := s.settle(latent, end, latent.Dim(0)/s.engine.Network.Tokens())
+	if err != nil {
+		return end, fmt.Errorf("chunk %d: %w", s.chunk, err)
 	}
 	s.work.Predict(s.dq, compute.Tensor{}, latent, dit.Pass{Index: len(s.solver.Steps), Clean: true, Chunk: s.chunk}, s.cache)
 	if err := s.dq.Err(); err != nil {
-		return fmt.Errorf("chunk %d: %w", s.chunk, err)
+		return end, fmt.Errorf("chunk %d: %w", s.chunk, err)
 	}
+	return end, nil
+}
+
+// finish closes the chunk in work.
+func (s *Session) finish(latent compute.Tensor, end place) {
 	s.remember(latent)
 	s.cache.End()
 	s.place = end
 	s.chunk++
-	return nil
 }
 
 // Stats returns the cache's sizes; of a closed session the last ones.

@@ -38,11 +38,13 @@ const (
 	Blockwise
 	// Overlapping is Blockwise with the clean pass of a chunk inside the first step of the next (Overlapped).
 	Overlapping
+	// AheadOfTime is Blockwise with the decoding beside the next chunk, which begins before its turn (Ahead).
+	AheadOfTime
 	// RollingWindow denoises several chunks at falling levels together (Rolling).
 	RollingWindow
 )
 
-var loopNames = [...]string{"model", "blockwise", "overlapped", "rolling"}
+var loopNames = [...]string{"model", "blockwise", "overlapped", "ahead", "rolling"}
 
 // String returns the name that ParseLoop reads.
 func (l Loop) String() string { return loopNames[l] }
@@ -94,6 +96,8 @@ func (e *Engine) Open(ctx context.Context, r Request) (Timeline, error) {
 		return timeline(e.NewSession(ctx, r))
 	case Overlapping:
 		return timeline(e.NewOverlapped(ctx, r))
+	case AheadOfTime:
+		return timeline(e.NewAhead(ctx, r))
 	case RollingWindow:
 		return timeline(e.NewRolling(ctx, r))
 	}
@@ -127,6 +131,9 @@ func (e *Engine) SessionBytes(r Request) (int64, error) {
 	}
 	if err != nil {
 		return 0, err
+	}
+	if r.Loop == AheadOfTime {
+		m.Tensor(compute.F32, e.Network.ChunkFrames*e.Network.Tokens(), e.Network.In)
 	}
 	shape := e.CacheShape
 	if r.Loop == RollingWindow {

@@ -8,6 +8,7 @@ import (
 	"longtake/compare"
 	"longtake/compute"
 	"longtake/report"
+	"longtake/rollout"
 	"longtake/weights"
 )
 
@@ -26,6 +27,7 @@ type rolloutBenchCommand struct {
 	Frontiers []int    `placeholder:"N,..." help:"Frames at which to measure; the last one always is. Default: 100,500,1000,2000,3000."`
 	Span      int      `default:"96" help:"Frames up to a frontier whose chunks are pooled. Default ${default}."`
 	Latents   string   `placeholder:"FILE" help:"Safetensors with a clip's latents [frames, channels, rows, columns]: its pictures, moved about, are stored and decoded in place of what the network makes, which is made all the same. For weights that are not trained."`
+	Loop      string   `default:"auto" help:"How chunks are made: blockwise, ahead (decoding beside the next chunk, which begins before its turn), or auto: ahead of models without controls. Default ${default}."`
 	Fill      bool     `help:"Write the history of caches that keep everything by clean passes alone; the chunks that are timed are whole."`
 	Output    []string `short:"o" placeholder:"PATH" help:"Also write the result to a file, .json or .html."`
 	JSON      bool     `name:"json" help:"Print JSON on standard output instead of a table."`
@@ -59,6 +61,9 @@ func (c *rolloutBenchCommand) Run(ctx context.Context, out *streams) error {
 	}
 	entries, err := c.entries(l.engine, nil, "window")
 	if err != nil {
+		return err
+	}
+	if s.request.Loop, err = c.loop(l); err != nil {
 		return err
 	}
 	clip, err := c.clip(l)
@@ -95,6 +100,19 @@ func (l *lab) products() string {
 		return l.dev.kernel
 	}
 	return l.flags.Precision
+}
+
+// loop reads --loop.
+func (c *rolloutBenchCommand) loop(l *lab) (rollout.Loop, error) {
+	switch controls := len(l.engine.Turns) > 0; {
+	case c.Loop == "blockwise", c.Loop == "auto" && controls:
+		return rollout.Blockwise, nil
+	case c.Loop == "ahead" && controls:
+		return 0, usagef("--loop ahead: chunks of %s wait for their actions", l.engine.Name)
+	case c.Loop == "ahead", c.Loop == "auto":
+		return rollout.AheadOfTime, nil
+	}
+	return 0, usagef("--loop %q: use auto, blockwise or ahead", c.Loop)
 }
 
 // clip reads --latents; nil without.

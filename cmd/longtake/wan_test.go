@@ -391,6 +391,13 @@ func TestLoopsAndRefreshesCanBeChosen(t *testing.T) {
 	if over.FramesHash != block.FramesHash || over.Request.Loop != "overlapped" {
 		t.Errorf("overlapped: %s of loop %q, blockwise %s", over.FramesHash, over.Request.Loop, block.FramesHash)
 	}
+	ahead := run("--prompt", "a cat", "--loop", "ahead")
+	if ahead.FramesHash != block.FramesHash || ahead.Request.Loop != "ahead" {
+		t.Errorf("ahead: %s of loop %q, blockwise %s", ahead.FramesHash, ahead.Request.Loop, block.FramesHash)
+	}
+	if a, b := run("--prompt-file", turns), run("--prompt-file", turns, "--loop", "ahead"); a.FramesHash != b.FramesHash {
+		t.Errorf("ahead under new prompts: %s, blockwise %s", b.FramesHash, a.FramesHash)
+	}
 	if roll.FramesHash == block.FramesHash || roll.Request.Loop != "rolling" {
 		t.Errorf("rolling: %s of loop %q", roll.FramesHash, roll.Request.Loop)
 	}

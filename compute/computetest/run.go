@@ -71,6 +71,7 @@ var exams = []struct {
 	{"norm rope", examNormRope},
 	{"attend biased", examBiased},
 	{"batch", examBatch},
+	{"follow", examFollow},
 	{"nothing to do", examEmpty},
 	{"same bytes again", examRepeat},
 	{"wrong shapes panic", examPanics},

@@ -41,6 +41,8 @@ type driver interface {
 	FreeEvent(event uintptr)
 	Record(event, stream uintptr) error
 	SyncEvent(event uintptr) error
+	// WaitEvent lets what comes on a stream wait for a recorded event.
+	WaitEvent(stream, event uintptr) error
 	// Elapsed returns milliseconds between two recorded events that took place.
 	Elapsed(from, to uintptr) (float32, error)
 

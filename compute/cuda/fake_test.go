@@ -150,7 +150,11 @@ func (f *fakeGPU) NewEvent(bool) (uintptr, error) { f.events++; return f.new(), 
 func (f *fakeGPU) FreeEvent(uintptr)              { f.events-- }
 func (f *fakeGPU) Record(uintptr, uintptr) error  { return nil }
 func (f *fakeGPU) SyncEvent(uintptr) error        { f.calls = append(f.calls, "SyncEvent"); return nil }
-func (f *fakeGPU) Close() error                   { return nil }
+func (f *fakeGPU) WaitEvent(stream, event uintptr) error {
+	f.calls = append(f.calls, "WaitEvent")
+	return nil
+}
+func (f *fakeGPU) Close() error { return nil }
 func (f *fakeGPU) LaunchGraph(uintptr, uintptr) error {
 	f.calls = append(f.calls, "LaunchGraph")
 	return nil

@@ -38,7 +38,7 @@ var cudaNames = []string{"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGe
 	"cuMemHostGetDevicePointer_v2", "cuMemsetD8Async", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemcpyDtoDAsync_v2", "cuModuleLoadData",
 	"cuModuleUnload", "cuModuleGetFunction", "cuFuncSetAttribute", "cuFuncGetAttribute", "cuLaunchKernel", "cuStreamCreate",
 	"cuStreamDestroy_v2", "cuStreamSynchronize", "cuEventCreate", "cuEventDestroy_v2", "cuEventRecord", "cuEventSynchronize",
-	"cuEventElapsedTime", "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphLaunch",
+	"cuEventElapsedTime", "cuStreamWaitEvent", "cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags", "cuGraphLaunch",
 	"cuGraphExecDestroy", "cuGraphDestroy", "cuTensorMapEncodeTiled"}
 
 // cudaLibrary is libcuda, initialised.
@@ -293,6 +293,10 @@ func (d *gpu) FreeEvent(event uintptr) { d.call("cuEventDestroy_v2", event) }
 func (d *gpu) Record(event, stream uintptr) error { return d.call("cuEventRecord", event, stream) }
 
 func (d *gpu) SyncEvent(event uintptr) error { return d.call("cuEventSynchronize", event) }
+
+func (d *gpu) WaitEvent(stream, event uintptr) error {
+	return d.call("cuStreamWaitEvent", stream, event, 0)
+}
 
 func (d *gpu) Elapsed(from, to uintptr) (ms float32, err error) {
 	err = d.call("cuEventElapsedTime", uintptr(unsafe.Pointer(&ms)), from, to)

@@ -43,6 +43,7 @@ type queue struct {
 	products  map[product]*productPlan
 	plans     []*productPlan // of products, by number
 	batch     batch
+	mark      uintptr // event, up to which a queue that follows waits; made when the first one does
 
 	// The kernels' arguments. They live here because a launch needs them at a fixed place for the time of the call.
 	elementArgs   mapArgs
@@ -151,6 +152,9 @@ func (q *queue) Close() {
 	}
 	for _, b := range append(append(q.outgrown, q.scratches[:]...), q.work, q.counter) {
 		q.device.release(b)
+	}
+	if q.mark != 0 {
+		q.drv.FreeEvent(q.mark)
 	}
 	q.drv.FreeStream(q.stream)
 	q.stream, q.fault, q.faultPage = 0, nil, nil

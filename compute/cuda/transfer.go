@@ -28,6 +28,34 @@ func (q *queue) Upload(dst compute.Tensor, src []byte) {
 	q.fail("upload", q.staging.in(address(dst), src, 1, 1, nil, q.stream))
 }
 
+// Follow lets what is called from now on begin after everything that was called on other, a queue of this device.
+func (q *queue) Follow(other compute.Queue) {
+	o, ok := other.(*queue)
+	if !ok || o.device != q.device {
+		panic("cuda: follow: the queue belongs to another device")
+	}
+	if q.recording || o.recording {
+		q.fail("follow", errRecording)
+	}
+	q.flush()
+	o.flush()
+	if q.err != nil || o.err != nil {
+		return
+	}
+	if o.mark == 0 {
+		var err error
+		if o.mark, err = o.drv.NewEvent(false); err != nil {
+			q.fail("follow", err)
+			return
+		}
+	}
+	if err := o.drv.Record(o.mark, o.stream); err != nil {
+		o.fail("follow", err)
+		return
+	}
+	q.fail("follow", q.drv.WaitEvent(q.stream, o.mark))
+}
+
 // Download fills dst from src (contiguous) and returns when the bytes are there.
 func (q *queue) Download(dst []byte, src compute.Tensor) {
 	if q.Err() != nil {
