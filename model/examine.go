@@ -31,15 +31,21 @@ func Examine(dev compute.Device, f *weights.File, root string) (Identity, *weigh
 			c.Heads = 1
 		}
 		src, load = network, func(p weights.Placer) { dit.Load(p, c, dit.WanNames) }
-	case id.Kind == KindText:
-		c, err := textNumbers(f)
+	case id.Kind == KindText || id.Kind == KindVAE:
+		named, err := weights.Official(f)
+		if err != nil {
+			return id, &weights.Report{Path: f.Path(), Failed: []error{err}}
+		}
+		if src = named; id.Kind == KindVAE {
+			c := vaeNumbers(named)
+			load = func(p weights.Placer) { vae.LoadWan(p, c) }
+			break
+		}
+		c, err := textNumbers(named)
 		if err != nil {
 			return id, &weights.Report{Path: f.Path(), Failed: []error{err}}
 		}
 		load = func(p weights.Placer) { text.LoadT5(p, c) }
-	case id.Kind == KindVAE:
-		c := vaeNumbers(f)
-		load = func(p weights.Placer) { vae.LoadWan(p, c) }
 	case id.Kind == KindTinyVAE:
 		c := tinyNumbers(f)
 		load, skip = func(p weights.Placer) { vae.LoadTAEHV(p, c) }, "encoder."
@@ -56,7 +62,7 @@ func Examine(dev compute.Device, f *weights.File, root string) (Identity, *weigh
 }
 
 // vaeNumbers reads a VAE's width off its file.
-func vaeNumbers(f *weights.File) vae.WanConfig {
+func vaeNumbers(f weights.Listed) vae.WanConfig {
 	c := vae.Wan21()
 	if h, err := f.Tensor("decoder.head.0.gamma"); err == nil && len(h.Shape) > 0 {
 		c.Width = max(h.Shape[0], 1)

@@ -77,7 +77,7 @@ const (
 	vaeFile  = "Wan2.1_VAE.pth"
 )
 
-var tokenizerFiles = []string{"google/umt5-xxl/tokenizer.json", "google/umt5-xxl/spiece.model", "tokenizer.json", "spiece.model"}
+var tokenizerFiles = []string{"google/umt5-xxl/tokenizer.json", "google/umt5-xxl/spiece.model", "tokenizer/tokenizer.json", "tokenizer/spiece.model", "tokenizer.json", "spiece.model"}
 var tinyFiles = []string{"taew2_1.safetensors", "taew2_1.pth"}
 
 // MissingError says which file is missing, where it was looked for and where it is usually had.
@@ -239,8 +239,8 @@ func (s Source) companions(f *Files) {
 		}
 		return ""
 	}
-	f.Text = pick(s.Text, textFile, "models_t5_umt5-xxl-enc-bf16.safetensors")
-	f.VAE = pick(s.VAE, vaeFile, "Wan2.1_VAE.safetensors")
+	f.Text = pick(s.Text, textFile, "models_t5_umt5-xxl-enc-bf16.safetensors", "text_encoder/model.safetensors.index.json", "text_encoder/model.safetensors")
+	f.VAE = pick(s.VAE, vaeFile, "Wan2.1_VAE.safetensors", "vae/diffusion_pytorch_model.safetensors")
 	f.Config = pick("", "config.json")
 	f.Tokenizer = pick(s.Tokenizer, tokenizerFiles...)
 	f.TinyVAE = pick(s.TinyVAE, tinyFiles...)
@@ -304,8 +304,8 @@ func climb(dir string) []string {
 func firstFile(dir string, names []string) string {
 	for _, n := range names {
 		for _, at := range []string{n, path.Base(n)} {
-			if at == "model.pt" {
-				continue // says nothing without its folder
+			if at != n && slices.Contains(plainNames, at) {
+				continue
 			}
 			file := filepath.Join(dir, filepath.FromSlash(at))
 			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
@@ -315,6 +315,9 @@ func firstFile(dir string, names []string) string {
 	}
 	return ""
 }
+
+// plainNames are names of files that say nothing without their folder.
+var plainNames = []string{"model.pt", "model.safetensors", "model.safetensors.index.json", "diffusion_pytorch_model.safetensors"}
 
 // globEscape keeps a folder's own name from being a pattern.
 func globEscape(dir string) string {

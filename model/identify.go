@@ -65,17 +65,34 @@ func Identify(f *weights.File) Identity {
 	case has("token_embedding.weight") && has("pos_embedding.embedding.weight"):
 		return Identity{KindText, fmt.Sprintf("umT5 text encoder (%v)", shape("token_embedding.weight")), nil, true, ""}
 	case has("encoder.block.0.layer.0.SelfAttention"):
-		return Identity{KindText, "T5 text encoder under the names of transformers", nil, false, "the official " + textFile + " is read"}
+		return identifyText(shape("shared.weight"), shape("encoder.embed_tokens.weight"), has("encoder.block.1.") && !has("encoder.block.1.layer.0.SelfAttention.relative_attention_bias"))
 	case has("visual.transformer.resblocks"):
 		return Identity{KindUnknown, "CLIP", nil, false, "this program does not use it"}
 	case has("post_quant_conv", "decoder.up_blocks"):
-		return Identity{KindVAE, "VAE under the names of diffusers", nil, false, "the official " + vaeFile + " is read"}
+		latents := shape("post_quant_conv.weight")
+		if len(latents) != 5 {
+			return Identity{KindVAE, "VAE of images, under the names of diffusers", nil, false, "Wan's is one of videos, with convolutions over frames"}
+		}
+		id := identifyVAE(latents)
+		id.Text += ", under the names of diffusers"
+		return id
 	}
 	network, err := weights.Network(f, "")
 	if err != nil {
 		return Identity{KindUnknown, "none of the formats that this program knows", nil, false, "it has tensors such as " + sample(names)}
 	}
 	return identifyNetwork(network)
+}
+
+// identifyText describes an encoder under the names of transformers, whose table of words may have two names.
+func identifyText(shared, embedded []int, first bool) Identity {
+	if first {
+		return Identity{KindText, "T5 text encoder", nil, false, "it has positions in its first block only; Wan's umT5 has them in all"}
+	}
+	if shared == nil {
+		shared = embedded
+	}
+	return Identity{KindText, fmt.Sprintf("umT5 text encoder (%v), under the names of transformers", shared), nil, true, ""}
 }
 
 func identifyVAE(latents []int) Identity {

@@ -249,12 +249,17 @@ func (m *Wan) openVAE() error {
 	if err != nil {
 		return err
 	}
-	p := &part{name: "VAE", file: file, src: file}
+	p := &part{name: "VAE", file: file}
 	m.parts = append(m.parts, p)
 	if id := Identify(file); id.Kind != KindVAE || !id.Runs {
 		return fmt.Errorf("%s is a %s%s; wanted is the Wan-2.1 VAE", f.VAE, id.Text, because(id.Why))
 	}
-	c := vaeNumbers(file)
+	named, err := weights.Official(file)
+	if err != nil {
+		return err
+	}
+	p.src = named
+	c := vaeNumbers(named)
 	c.DecodeOnly = !o.Encode
 	p.load = func(at weights.Placer) { m.wan = vae.LoadWan(at, c) }
 	return nil
@@ -291,12 +296,17 @@ func (m *Wan) openText() (err error) {
 	if err != nil {
 		return err
 	}
-	p := &part{name: "text encoder", file: file, src: file}
+	p := &part{name: "text encoder", file: file}
 	m.parts = append(m.parts, p)
 	if id := Identify(file); id.Kind != KindText || !id.Runs {
 		return fmt.Errorf("%s is a %s%s; wanted is Wan's umT5 encoder", f.Text, id.Text, because(id.Why))
 	}
-	c, err := textNumbers(file)
+	named, err := weights.Official(file)
+	if err != nil {
+		return err
+	}
+	p.src = named
+	c, err := textNumbers(named)
 	if err != nil {
 		return err
 	}
@@ -314,7 +324,7 @@ func (m *Wan) openText() (err error) {
 }
 
 // textNumbers reads an encoder's numbers off its tensors.
-func textNumbers(f *weights.File) (text.T5Config, error) {
+func textNumbers(f weights.Listed) (text.T5Config, error) {
 	c := text.T5XXL
 	shape := func(name string) (a, b int) {
 		if h, err := f.Tensor(name); err == nil && len(h.Shape) == 2 {

@@ -120,21 +120,6 @@ func TestTheModulesWorkOnWan(t *testing.T) {
 	}
 }
 
-// diffusersNames are Wan's names as diffusers writes them, from its conversion script.
-func diffusersName(n string) string {
-	for _, c := range []struct{ from, to string }{
-		{`^text_embedding\.0\.`, "condition_embedder.text_embedder.linear_1."}, {`^text_embedding\.2\.`, "condition_embedder.text_embedder.linear_2."},
-		{`^time_embedding\.0\.`, "condition_embedder.time_embedder.linear_1."}, {`^time_embedding\.2\.`, "condition_embedder.time_embedder.linear_2."},
-		{`^time_projection\.1\.`, "condition_embedder.time_proj."}, {`^head\.head\.`, "proj_out."}, {`^head\.modulation$`, "scale_shift_table"},
-		{`\.modulation$`, ".scale_shift_table"}, {`\.norm3\.`, ".norm2."}, {`\.ffn\.0\.`, ".ffn.net.0.proj."}, {`\.ffn\.2\.`, ".ffn.net.2."},
-		{`\.self_attn\.([qkv])\.`, ".attn1.to_$1."}, {`\.self_attn\.o\.`, ".attn1.to_out.0."}, {`\.self_attn\.norm_`, ".attn1.norm_"},
-		{`\.cross_attn\.([qkv])\.`, ".attn2.to_$1."}, {`\.cross_attn\.o\.`, ".attn2.to_out.0."}, {`\.cross_attn\.norm_`, ".attn2.norm_"},
-	} {
-		n = regexp.MustCompile(c.from).ReplaceAllString(n, c.to)
-	}
-	return n
-}
-
 func TestHoweverAFileNamesItsTensorsTheFramesAreTheSame(t *testing.T) {
 	plain := func(s *synth.Set) {}
 	want := ""
@@ -153,7 +138,7 @@ func TestHoweverAFileNamesItsTensorsTheFramesAreTheSame(t *testing.T) {
 		}, nil},
 		{"safetensors", func(s *synth.Set) { s.Checkpoint, s.Rename = "model.safetensors", nil }, nil},
 		{"diffusers, in shards", func(s *synth.Set) {
-			s.Checkpoint, s.Rename, s.Shards = "transformer/diffusion_pytorch_model.safetensors.index.json", diffusersName, 3
+			s.Checkpoint, s.Rename, s.Shards = "transformer/diffusion_pytorch_model.safetensors.index.json", synth.DiffusersNet, 3
 		}, nil},
 	} {
 		dir := tinySet(t, "self-forcing", c.change)
@@ -258,6 +243,38 @@ func TestAStartImageIsTheFirstFrame(t *testing.T) {
 	r := wanRun(t, "--model", dir, "--frames", "13", "--image", from, "-o", filepath.Join(t.TempDir(), "a.y4m"))
 	if r.Request.Start.Frames != 1 || r.Request.Start.Image == "" {
 		t.Errorf("start %+v", r.Request.Start)
+	}
+}
+
+// A folder as diffusers and transformers save it gives the frames of the official files, a start image that goes through the
+// encoder included.
+func TestAFolderOfDiffusersGivesTheSameFrames(t *testing.T) {
+	official, folder := tinySet(t, "self-forcing", nil), t.TempDir()
+	if err := synth.TinySet().WriteDiffusers(folder); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "frames")
+	want := wanRun(t, "--model", official, "--frames", "9", "--vae", "wan", "-o", out)
+	got := wanRun(t, "--model", folder, "--frames", "9", "-o", filepath.Join(t.TempDir(), "a.y4m"))
+	if got.FramesHash != want.FramesHash || !strings.Contains(got.Model.Files["vae"], "vae/diffusion_pytorch_model") {
+		t.Errorf("frames %s from %v, want %s", got.FramesHash, got.Model.Files, want.FramesHash)
+	}
+	pictures, err := filepath.Glob(filepath.Join(out, "*.png"))
+	if err != nil || len(pictures) == 0 {
+		t.Fatalf("pictures %v (%v)", pictures, err)
+	}
+	args := []string{"--frames", "9", "--vae", "wan", "--image", pictures[0], "-o", filepath.Join(t.TempDir(), "b.y4m"), "--model"}
+	want, got = wanRun(t, append(args, official)...), wanRun(t, append(args, folder)...)
+	if got.FramesHash != want.FramesHash {
+		t.Errorf("with a start image: frames %s, want %s", got.FramesHash, want.FramesHash)
+	}
+	for file, looks := range map[string]string{
+		"vae/diffusion_pytorch_model.safetensors": "Wan-2.1 VAE, under the names of diffusers", "text_encoder/model.safetensors.index.json": "umT5 text encoder ([512 48]), under the names of transformers",
+		"transformer/diffusion_pytorch_model.safetensors.index.json": "Wan text-to-video network",
+	} {
+		if r := succeed(t, "models", "inspect", filepath.Join(folder, file)); !strings.Contains(r.out, looks) || strings.Contains(r.out, "missing") {
+			t.Errorf("inspect %s: %s", file, r.out)
+		}
 	}
 }
 

@@ -70,7 +70,7 @@ func (s Set) Write(dir string) error {
 		network = Renamed(network, s.Rename)
 	}
 	if s.Shards > 0 {
-		if err := sharded(filepath.Join(dir, s.Checkpoint), network, s); err != nil {
+		if err := sharded(filepath.Join(dir, s.Checkpoint), network, s.Shards, s.Store, s.Seed); err != nil {
 			return err
 		}
 	}
@@ -136,18 +136,18 @@ func (s Set) Family(name string) (Set, bool) {
 	return s, true
 }
 
-// sharded writes an index and its files.
-func sharded(index string, tensors []Tensor, s Set) error {
+// sharded writes an index and so many files.
+func sharded(index string, tensors []Tensor, shards int, dt compute.DType, seed uint64) error {
 	stem := strings.TrimSuffix(filepath.Base(index), ".safetensors.index.json")
 	where := map[string]string{}
-	for i := range s.Shards {
-		lo, hi := i*len(tensors)/s.Shards, (i+1)*len(tensors)/s.Shards
-		name := fmt.Sprintf("%s-%05d-of-%05d.safetensors", stem, i+1, s.Shards)
+	for i := range shards {
+		lo, hi := i*len(tensors)/shards, (i+1)*len(tensors)/shards
+		name := fmt.Sprintf("%s-%05d-of-%05d.safetensors", stem, i+1, shards)
 		for _, t := range tensors[lo:hi] {
 			where[t.Name] = name
 		}
 		if err := WriteFile(filepath.Join(filepath.Dir(index), name), func(w io.Writer) error {
-			return Safetensors(w, tensors[lo:hi], s.Store, s.Seed)
+			return Safetensors(w, tensors[lo:hi], dt, seed)
 		}); err != nil {
 			return err
 		}
