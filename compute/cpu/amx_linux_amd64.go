@@ -19,7 +19,7 @@ const (
 
 // hasAMX asks once; the permission is the whole process's. Without it the first tile instruction would fault.
 var hasAMX = sync.OnceValue(func() bool {
-	if !cpu.X86.HasAMXTile || !cpu.X86.HasAMXBF16 {
+	if !cpu.X86.HasAMXTile || !cpu.X86.HasAMXBF16 || !cpu.X86.HasAVX512BF16 || !cpu.X86.HasAVX512VBMI {
 		return false
 	}
 	_, _, errno := syscall.RawSyscall(syscall.SYS_ARCH_PRCTL, archReqXcompPerm, xfeatureXtiledata, 0)
@@ -32,6 +32,9 @@ func amxGemm32(args *tileArgs)
 //go:noescape
 func amxGemm16(args *tileArgs)
 
+//go:noescape
+func amxSoftmax(args *softmaxArgs)
+
 // amxClass is avx512 with the products of Linear and Attend in bfloat16 tiles.
 var amxClass = newAMXClass()
 
@@ -39,7 +42,6 @@ func newAMXClass() *class {
 	c := *avx512Class
 	c.name, c.cache, c.panel, c.panelBytes, c.lanes = "amx", compute.BF16, tileSize, pairBytes, []int{32, 16}
 	c.pack, c.linear = packPairs, runTiles
-	c.tiles = &tileKernels{gemm32: amxGemm32, gemm16: amxGemm16, softmaxPairs: softmaxPairsAVX512, pairRows: pairRowsAVX512,
-		pairWords: pairWordsAVX512, transposeWords: transposeWordsAVX2}
+	c.tiles = &tileKernels{gemm32: amxGemm32, gemm16: amxGemm16, softmax: amxSoftmax, pairRows: pairRowsAVX512, turnRows: turnRowsAVX512}
 	return &c
 }

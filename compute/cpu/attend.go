@@ -400,7 +400,7 @@ func (t *attendTask) softmax(s *scratch, f *flash, lane, i, w, keys int, logit, 
 	}
 	if out != nil {
 		a.ahead, a.aheadStep = t.ahead(f, (lane+i)/16)
-		t.class.tiles.softmaxPairs(a)
+		t.class.tiles.softmax(a)
 	} else {
 		t.class.softmax(a)
 	}

@@ -77,7 +77,7 @@ type softmaxArgs struct {
 	sum     unsafe.Pointer // [16]
 	rescale unsafe.Pointer // [16]
 	changed int            // set when some rescale is not 1
-	// For tileKernels.softmaxPairs: words, and memory soon needed, 128 bytes for every two keys, aheadStep bytes apart.
+	// For tileKernels.softmax: words, and memory soon needed, 128 bytes for every two keys, aheadStep bytes apart.
 	out       unsafe.Pointer
 	ahead     unsafe.Pointer
 	aheadStep int

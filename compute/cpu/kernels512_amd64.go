@@ -100,10 +100,7 @@ func narrowAVX512(dst, x unsafe.Pointer, n int)
 func scaleRowsAVX512(x unsafe.Pointer, stride int, f unsafe.Pointer, rows int)
 
 //go:noescape
-func softmaxPairsAVX512(args *softmaxArgs)
-
-//go:noescape
 func pairRowsAVX512(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, pairs int)
 
 //go:noescape
-func pairWordsAVX512(dst, x unsafe.Pointer, xStride int, pairs, blocks int)
+func turnRowsAVX512(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int)

@@ -87,7 +87,4 @@ func scaleRowsAVX2(x unsafe.Pointer, stride int, f unsafe.Pointer, rows int)
 func transpose8AVX2(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int, f float32)
 
 //go:noescape
-func transposeWordsAVX2(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int)
-
-//go:noescape
 func noiseAVX2(dst unsafe.Pointer, blocks int, first, chunk, step, seed uint64)

@@ -29,7 +29,6 @@ const (
 	slotKey   // attention: keys widened to float32
 	slotValue
 	slotPairs  // class amx: queries as words
-	slotWords  // class amx: values as words
 	slotTurned // class amx: values transposed
 	slotProb   // class amx: probabilities as words
 	numSlots

@@ -17,14 +17,13 @@ const tileSize = 32
 // tileKernels are what the class amx adds to its float32 kernels.
 type tileKernels struct {
 	gemm32, gemm16 func(args *tileArgs)
-	// softmaxPairs is class.softmax for an even number of keys with probabilities as words in out, rows stride apart.
-	softmaxPairs func(args *softmaxArgs)
+	// softmax is class.softmax for a multiple of four keys with probabilities as words in out, rows stride apart; s keeps the
+	// logits, with LogCount. Where no maximum rose, rescale is not written and changed is 0.
+	softmax func(args *softmaxArgs)
 	// pairRows turns rows 2i and 2i+1 of 16 float32 into a row of 16 words.
 	pairRows func(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, pairs int)
-	// pairWords turns rows 2i and 2i+1 of blocks*16 bfloat16 into a dense row of words.
-	pairWords func(dst, x unsafe.Pointer, xStride int, pairs, blocks int)
-	// transposeWords writes dst[c][r] = x[r][c] for 8 rows and blocks*8 columns of words.
-	transposeWords func(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int)
+	// turnRows writes dst[c][r] = x[r][c] for 32 rows and blocks*8 columns of bfloat16.
+	turnRows func(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int)
 }
 
 // tileArgs asks for C = init + A B for row blocks of 32 (or 16) by 32 columns, like gemmArgs: A bfloat16 rows aRow bytes apart,
@@ -153,10 +152,9 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 	}
 	key, keyRow := t.rows(s, slotKey, &t.keys, f.h, parts, used)
 	value, valueRow := t.rows(s, slotValue, &t.values, f.h, parts, used)
-	words, turned := s.bytes(slotWords, keyBlock*d*2), s.bytes(slotTurned, keyBlock*d*2)
-	kernels.pairWords(words, value, valueRow, n/2, d/16)
-	for r := 0; r < n/2; r += 8 {
-		kernels.transposeWords(unsafe.Add(turned, r*4), keyBlock*2, unsafe.Add(words, r*d*4), d*4, d/8)
+	turned := s.bytes(slotTurned, keyBlock*d*2)
+	for r := 0; r < n; r += tileSize {
+		kernels.turnRows(unsafe.Add(turned, r*2), keyBlock*2, unsafe.Add(value, r*valueRow), valueRow, d/8)
 	}
 	// All logits, then all probabilities, then all sums: tile loads wait for recent stores.
 	const logitBytes, probBytes = keyBlock * tileSize * 4, keyBlock * tileSize * 2

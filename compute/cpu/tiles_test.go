@@ -15,7 +15,7 @@ func newModelClass() *class {
 	c.name, c.cache, c.panel, c.panelBytes, c.lanes = "amx-model", compute.BF16, tileSize, pairBytes, []int{32, 16}
 	c.pack, c.linear = packPairs, runTiles
 	c.tiles = &tileKernels{gemm32: func(a *tileArgs) { modelGemm(a, 32) }, gemm16: func(a *tileArgs) { modelGemm(a, 16) },
-		softmaxPairs: modelSoftmaxPairs, pairRows: modelPairRows, pairWords: modelPairWords, transposeWords: modelTransposeWords}
+		softmax: modelSoftmax, pairRows: modelPairRows, turnRows: modelTurnRows}
 	return &c
 }
 
@@ -39,9 +39,9 @@ func modelGemm(g *tileArgs, rows int) {
 	}
 }
 
-func modelSoftmaxPairs(a *softmaxArgs) {
-	if a.keys%2 != 0 {
-		panic("odd keys")
+func modelSoftmax(a *softmaxArgs) {
+	if a.keys%4 != 0 {
+		panic("not a multiple of four keys")
 	}
 	genericSoftmax(a)
 	modelPairRows(a.out, a.stride, a.s, a.stride, a.keys/2)
@@ -58,21 +58,10 @@ func modelPairRows(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride 
 	}
 }
 
-func modelPairWords(dst, x unsafe.Pointer, xStride int, pairs, blocks int) {
-	for p := range pairs {
-		to := u16s(unsafe.Add(dst, p*blocks*64), blocks*32)
-		for odd := range 2 {
-			for i, v := range u16s(unsafe.Add(x, (2*p+odd)*xStride), blocks*16) {
-				to[2*i+odd] = v
-			}
-		}
-	}
-}
-
-func modelTransposeWords(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int) {
-	for r := range 8 {
-		for c, v := range i32s(unsafe.Add(x, r*xStride), blocks*8) {
-			*(*int32)(unsafe.Add(dst, c*dstStride+r*4)) = v
+func modelTurnRows(dst unsafe.Pointer, dstStride int, x unsafe.Pointer, xStride int, blocks int) {
+	for r := range 32 {
+		for c, v := range u16s(unsafe.Add(x, r*xStride), blocks*8) {
+			*(*uint16)(unsafe.Add(dst, c*dstStride+r*2)) = v
 		}
 	}
 }

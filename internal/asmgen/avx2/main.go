@@ -17,7 +17,7 @@ func main() {
 	s.Gemm(1, 4, 2)
 	s.Gemm(2, 2, 2)
 	s.Gemm(3, 2, 2)
-	s.Softmax(false)
+	s.Softmax()
 	s.Each()
 	s.Sums()
 	s.Move()

@@ -14,8 +14,7 @@ func main() {
 	for _, k := range [][2]int{{6, 4}, {4, 4}, {3, 4}, {2, 4}, {1, 4}, {12, 2}, {8, 2}, {4, 2}, {2, 2}, {1, 2}, {12, 1}, {8, 1}, {4, 1}, {2, 1}, {1, 1}} {
 		s.Gemm(k[0], 1, k[1])
 	}
-	s.Softmax(false)
-	s.Softmax(true)
+	s.Softmax()
 	s.Each()
 	s.Sums()
 	s.Move()

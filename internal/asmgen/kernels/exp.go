@@ -16,22 +16,17 @@ const (
 	expMagic = 12582912 + 127    // 1.5*2^23 rounds to integers, 127 is the exponent's bias
 )
 
-// exp2short is as good as bfloat16 needs, relative error 7e-06.
-var exp2short = []float64{1, 0.6931367338836215, 0.24022530097412198, 0.05583828294621976, 0.009656710288546616}
-
 // exp turns x into e^x; x must not exceed expHigh. low holds expLow. x as the second source of the maximum lets NaN through.
-func (s *ISA) exp(x, low reg.VecVirtual) reg.VecVirtual { return s.expBy(exp2c, x, low) }
-
-func (s *ISA) expBy(c []float64, x, low reg.VecVirtual) reg.VecVirtual {
+func (s *ISA) exp(x, low reg.VecVirtual) reg.VecVirtual {
 	VMAXPS(x, low, x)
 	t := s.copyOf(s.k(expMagic))
 	VFMADD231PS(s.k(log2e), x, t)
 	n := s.vec()
 	VSUBPS(s.k(expMagic), t, n)
 	VFMSUB132PS(s.k(log2e), n, x) // x*log2(e) - n, rounded once
-	p := s.copyOf(s.k(c[len(c)-1]))
-	for i := len(c) - 2; i >= 0; i-- {
-		VFMADD213PS(s.k(c[i]), x, p)
+	p := s.copyOf(s.k(exp2c[len(exp2c)-1]))
+	for i := len(exp2c) - 2; i >= 0; i-- {
+		VFMADD213PS(s.k(exp2c[i]), x, p)
 	}
 	VPSLLD(Imm(23), t, t)
 	VMULPS(t, p, p)
@@ -42,18 +37,12 @@ func (s *ISA) expBy(c []float64, x, low reg.VecVirtual) reg.VecVirtual {
 const (
 	softS, softStride, softKeys, softCount = 0, 8, 16, 24
 	softMax, softSum, softRescale, softChg = 32, 40, 48, 56
-	softOut, softAhead, softAheadStep      = 64, 72, 80
 )
 
-// Softmax writes the update of 16 queries, one a lane. With pairs the probabilities of two keys become one word of two
-// bfloat16 in out, keys are even, and the polynomial is shorter.
-func (s *ISA) Softmax(pairs bool) {
-	name, poly := "softmax"+s.Name, exp2c
-	if pairs {
-		name, poly = "softmaxPairs"+s.Name, exp2short
-	}
-	TEXT(name, NOSPLIT, "func(args *byte)")
-	Doc(name + " updates running maxima and sums of 16 queries and turns logits into probabilities.")
+// Softmax writes the update of 16 queries, one a lane.
+func (s *ISA) Softmax() {
+	TEXT("softmax"+s.Name, NOSPLIT, "func(args *byte)")
+	Doc("softmax" + s.Name + " updates running maxima and sums of 16 queries and turns logits into probabilities.")
 	a := pointer("args")
 	row, stride, keys := field(a, softS), field(a, softStride), field(a, softKeys)
 	vs := 16 / s.Lanes
@@ -84,44 +73,21 @@ func (s *ISA) Softmax(pairs bool) {
 
 	MOVQ(Mem{Base: a, Disp: softS}, row)
 	MOVQ(Mem{Base: a, Disp: softKeys}, keys)
-	probability := func(i int, m Mem) reg.VecVirtual {
+	Label("exp")
+	for i := range top {
+		m := Mem{Base: row, Disp: i * s.bytes()}
 		x := s.copyOf(m)
 		VSUBPS(top[i], x, x)
-		f := s.expBy(poly, x, low)
+		f := s.exp(x, low)
 		VADDPS(f, sum[i], sum[i])
-		return f
+		VMOVUPS(f, m)
 	}
-	var out, ahead, step reg.GPVirtual
-	if pairs {
-		out, ahead, step = field(a, softOut), field(a, softAhead), field(a, softAheadStep)
-	}
-	Label("exp")
-	if pairs {
-		fetch(ahead, step)
-		s.pair(probability(0, Mem{Base: row}), probability(0, Mem{Base: row, Index: stride, Scale: 1}), Mem{Base: out})
-		LEAQ(Mem{Base: row, Index: stride, Scale: 2}, row)
-		ADDQ(stride, out)
-		SUBQ(Imm(2), keys)
-	} else {
-		for i := range top {
-			m := Mem{Base: row, Disp: i * s.bytes()}
-			VMOVUPS(probability(i, m), m)
-		}
-		ADDQ(stride, row)
-		DECQ(keys)
-	}
+	ADDQ(stride, row)
+	DECQ(keys)
 	JNZ(LabelRef("exp"))
 	s.storeAll(sum, field(a, softSum))
 	VZEROUPPER()
 	RET()
-}
-
-// fetch asks for 128 bytes of the next block. Keys and values come from the third-level cache; fetched one by one, they hide
-// behind arithmetic.
-func fetch(ahead, step reg.GPVirtual) {
-	PREFETCHT0(Mem{Base: ahead})
-	PREFETCHT0(Mem{Base: ahead, Disp: 64})
-	ADDQ(step, ahead)
 }
 
 // storeAll stores registers one after the other.
@@ -129,16 +95,6 @@ func (s *ISA) storeAll(v []reg.VecVirtual, to reg.GPVirtual) {
 	for i := range v {
 		VMOVUPS(v[i], Mem{Base: to, Disp: i * s.bytes()})
 	}
-}
-
-// pair rounds (halves away from zero) and stores even in the lower, odd in the upper half of each word.
-func (s *ISA) pair(even, odd reg.VecVirtual, to Mem) {
-	VPADDD(s.bits(0x8000), even, even)
-	VPADDD(s.bits(0x8000), odd, odd)
-	VPSRLD(Imm(16), even, even)
-	VPANDD(s.bits(0xffff0000), odd, odd)
-	VPORD(even, odd, odd)
-	VMOVUPS(odd, to)
 }
 
 // findMax adds counts, when there are any, and raises top.

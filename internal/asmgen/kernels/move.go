@@ -13,10 +13,9 @@ func (s *ISA) Move() {
 	s.scaleRows()
 	if s.wide() {
 		s.pairRows()
-		s.pairWords()
+		s.turnRows()
 	} else {
-		s.transpose8(true)
-		s.transpose8(false)
+		s.transpose8()
 	}
 }
 
@@ -128,57 +127,77 @@ func (s *ISA) pairRows() {
 	RET()
 }
 
-// pairWords interleaves rows 2i and 2i+1 of blocks*16 bfloat16 as words; dst is dense.
-func (s *ISA) pairWords() {
-	TEXT("pairWords"+s.Name, NOSPLIT, "func(dst, x *byte, xStride int, pairs, blocks int)")
-	dst, x, from, pairs, blocks := pointer("dst"), pointer("x"), pointer("xStride"), pointer("pairs"), pointer("blocks")
-	Label("row")
-	p, n := GP64(), GP64()
-	MOVQ(x, p)
-	MOVQ(blocks, n)
-	Label("word")
-	even, odd := ZMM(), ZMM()
-	VPMOVZXWD(Mem{Base: p}, even)
-	VPMOVZXWD(Mem{Base: p, Index: from, Scale: 1}, odd)
-	VPSLLD(Imm(16), odd, odd)
-	VPORD(even, odd, odd)
-	VMOVUPS(odd, Mem{Base: dst})
-	ADDQ(Imm(32), p)
-	ADDQ(Imm(64), dst)
-	DECQ(n)
-	JNZ(LabelRef("word"))
-	LEAQ(Mem{Base: x, Index: from, Scale: 2}, x)
-	DECQ(pairs)
-	JNZ(LabelRef("row"))
+// turnRows writes dst[c][r] = x[r][c] for 32 rows and blocks*8 columns of bfloat16; strides in bytes.
+func (s *ISA) turnRows() {
+	TEXT("turnRows"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, blocks int)")
+	dst, to, x, from, blocks := pointer("dst"), pointer("dstStride"), pointer("x"), pointer("xStride"), pointer("blocks")
+	// Quarter q of a register holds 8 numbers of row 8q+i: each quarter is then transposed by itself.
+	quarter := []reg.GPVirtual{x, GP64(), GP64(), GP64()}
+	for q := 1; q < 4; q++ {
+		LEAQ(Mem{Base: quarter[q-1], Index: from, Scale: 8}, quarter[q])
+	}
+	times := func(n int) reg.GPVirtual {
+		v := GP64()
+		IMUL3Q(Imm(uint64(n)), from, v)
+		return v
+	}
+	from3, from5, from7 := times(3), times(5), times(7)
+	step := []Mem{{}, {Index: from, Scale: 1}, {Index: from, Scale: 2}, {Index: from3, Scale: 1}, {Index: from, Scale: 4},
+		{Index: from5, Scale: 1}, {Index: from3, Scale: 2}, {Index: from7, Scale: 1}}
+	Label("loop")
+	v := make([]reg.VecVirtual, 8)
+	for i := range v {
+		at := func(q int) Mem {
+			m := step[i]
+			m.Base = quarter[q]
+			return m
+		}
+		v[i] = ZMM()
+		VMOVUPS(at(0), v[i].AsX())
+		for q := 1; q < 4; q++ {
+			VINSERTI32X4(Imm(uint64(q)), at(q), v[i], v[i])
+		}
+	}
+	unpack := func(dist int, low, high func(ops ...Op)) {
+		next := make([]reg.VecVirtual, 8)
+		for i := 0; i < 8; i += 2 * dist {
+			for j := range dist {
+				next[i+2*j], next[i+2*j+1] = ZMM(), ZMM()
+				low(v[i+j+dist], v[i+j], next[i+2*j])
+				high(v[i+j+dist], v[i+j], next[i+2*j+1])
+			}
+		}
+		v = next
+	}
+	unpack(1, VPUNPCKLWD, VPUNPCKHWD)   // of rows 2i and 2i+1, columns 0-3 and 4-7
+	unpack(2, VPUNPCKLDQ, VPUNPCKHDQ)   // of rows 4i to 4i+3, two columns each
+	unpack(4, VPUNPCKLQDQ, VPUNPCKHQDQ) // of all rows, one column each
+	for c := range 8 {
+		VMOVUPS(v[c], Mem{Base: dst})
+		ADDQ(to, dst)
+	}
+	for q := range quarter {
+		ADDQ(Imm(16), quarter[q])
+	}
+	DECQ(blocks)
+	JNZ(LabelRef("loop"))
 	VZEROUPPER()
 	RET()
 }
 
-// transpose8 writes dst[c][r] = x[r][c]*f for 8 rows and blocks*8 columns of float32, or of words without a factor; strides
-// in bytes.
-func (s *ISA) transpose8(factor bool) {
-	if factor {
-		TEXT("transpose8"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, blocks int, f float32)")
-	} else {
-		TEXT("transposeWords"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, blocks int)")
-	}
+// transpose8 writes dst[c][r] = x[r][c]*f for 8 rows and blocks*8 columns of float32; strides in bytes.
+func (s *ISA) transpose8() {
+	TEXT("transpose8"+s.Name, NOSPLIT, "func(dst *byte, dstStride int, x *byte, xStride int, blocks int, f float32)")
 	dst, to, x, from, blocks := pointer("dst"), pointer("dstStride"), pointer("x"), pointer("xStride"), pointer("blocks")
 	p := GP64()
 	row := func() Mem { return Mem{Base: p} }
 	Label("loop")
-	var f reg.VecVirtual
-	if factor {
-		f = s.param("f")
-	}
+	f := s.param("f")
 	v := make([]reg.VecVirtual, 8)
 	MOVQ(x, p)
 	for i := range v {
-		if factor {
-			v[i] = YMM()
-			VMULPS(row(), f, v[i])
-		} else {
-			v[i] = s.copyOf(row())
-		}
+		v[i] = YMM()
+		VMULPS(row(), f, v[i])
 		ADDQ(from, p)
 	}
 	t := make([]reg.VecVirtual, 8)
