@@ -97,7 +97,7 @@ func (w *Work) entry(pass Pass, i, lo, hi int) compute.Norm {
 // norm, and afterwards after that of what comes next.
 func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, parts []part) {
 	m, b, n, d := w.m, &w.m.blocks[i], h.Dim(0), w.m.Dim
-	attn := w.attn.Slice(0, 0, n)
+	attn, mixed := w.attn.Slice(0, 0, n), w.mixed.Slice(0, 0, n)
 	qkv := w.qkv.Slice(0, 0, n)
 	q, k, v := qkv.Slice(1, 0, d), qkv.Slice(1, d, 2*d), qkv.Slice(1, 2*d, 3*d)
 
@@ -113,26 +113,26 @@ func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, pa
 	if lo == n {
 		return
 	}
-	h, y, attn = h.Slice(0, lo, n), y.Slice(0, lo, n), attn.Slice(0, lo, n)
-	b.selfOut.apply(dq, y, attn, compute.None)
-	compute.AddNorm(dq, y, h, h, y, w.mod(pass, i, 2, lo, n), compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross})
+	h, y, attn, mixed = h.Slice(0, lo, n), y.Slice(0, lo, n), attn.Slice(0, lo, n), mixed.Slice(0, lo, n)
+	b.selfOut.apply(dq, mixed, attn, compute.None)
+	compute.AddNorm(dq, y, h, h, mixed, w.mod(pass, i, 2, lo, n), compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross})
 
-	b.crossQ.apply(dq, attn, y, compute.None)
-	dq.Norm(attn, attn, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.crossNormQ})
+	b.crossQ.apply(dq, mixed, y, compute.None)
+	dq.Norm(mixed, mixed, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.crossNormQ})
 	for _, p := range parts {
 		if p.lo < lo {
 			continue
 		}
 		at := w.site(attention.Cross, i, p)
-		w.cross.Attend(dq, at, y.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), attn.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), w.prompt(i))
+		w.cross.Attend(dq, at, attn.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), mixed.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), w.prompt(i))
 	}
-	b.crossOut.apply(dq, attn, y, compute.None)
-	compute.AddNorm(dq, y, h, h, attn, compute.Tensor{}, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n)})
+	b.crossOut.apply(dq, mixed, attn, compute.None)
+	compute.AddNorm(dq, y, h, h, mixed, compute.Tensor{}, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n)})
 
 	hidden := w.hidden.Slice(0, lo, n)
 	b.ffn1.apply(dq, hidden, y, compute.GELU)
-	b.ffn2.apply(dq, y, hidden, compute.None)
-	compute.AddNorm(dq, y, h, h, y, w.mod(pass, i, 5, lo, n), w.entry(pass, i+1, lo, n))
+	b.ffn2.apply(dq, mixed, hidden, compute.None)
+	compute.AddNorm(dq, y, h, h, mixed, w.mod(pass, i, 5, lo, n), w.entry(pass, i+1, lo, n))
 }
 
 // store normalises a part's keys and gives them and its values, [tokens, dim], to its cache.

@@ -12,7 +12,7 @@ func examDevice(s *suite) {
 	if s.dev.Name() == "" {
 		s.Error("the device has no name")
 	}
-	for what, dt := range map[string]compute.DType{"activation": s.dev.Types().Activation, "cache": s.dev.Types().Cache} {
+	for what, dt := range map[string]compute.DType{"activation": s.dev.Types().Activation, "operand": s.dev.Types().Operand, "cache": s.dev.Types().Cache} {
 		if dt != compute.F32 && dt != compute.BF16 {
 			s.Errorf("preferred %s type is %v, want f32 or bf16", what, dt)
 		}

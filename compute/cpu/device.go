@@ -88,9 +88,9 @@ func (d *Device) Name() string {
 	return fmt.Sprintf("cpu %s%s, %d thread%s", d.class.name, note, d.pool.threads, plural)
 }
 
-// Types returns F32 activations, and F32 caches except for the class amx, which multiplies bfloat16.
+// Types returns F32 activations, and F32 operands and caches except for the class amx, which multiplies bfloat16.
 func (d *Device) Types() compute.Types {
-	return compute.Types{Activation: compute.F32, Cache: d.class.cache}
+	return compute.Types{Activation: compute.F32, Operand: d.class.cache, Cache: d.class.cache}
 }
 
 // Memory returns the system's total and available memory where known (Linux), and what arenas have reserved. Pages are

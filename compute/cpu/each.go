@@ -78,17 +78,22 @@ func (q *Queue) Clamp(dst, x compute.Tensor, lo, hi float32) {
 
 // AddGated computes dst = x + y*gate.
 func (q *Queue) AddGated(dst, x, y, gate compute.Tensor) {
+	q.each.setGated(q, dst, x, y, gate)
+	q.elements(dst, x, y)
+}
+
+// setGated makes t AddGated, without its lines.
+func (t *eachTask) setGated(q *Queue, dst, x, y, gate compute.Tensor) {
 	wantSame("add", dst, x)
 	wantSame("add", dst, y)
 	wantFloat("add", dst, x, y)
 	if dst.Rank != 2 {
 		panic(fmt.Sprintf("cpu: add of %v, want rows", dst))
 	}
-	q.each = eachTask{op: opGated, group: groupsOf("add", gate, x)}
+	*t = eachTask{op: opGated, class: q.class, group: groupsOf("add", gate, x)}
 	if gate.Rank != 0 {
-		q.each.gate = linesOf(gate, false)
+		t.gate = linesOf(gate, false)
 	}
-	q.elements(dst, x, y)
 }
 
 // elements sets the task's lines and runs it.
@@ -98,8 +103,12 @@ func (q *Queue) elements(dst, x, y compute.Tensor) {
 	}
 	t := &q.each
 	join := dst.Contiguous() && x.Contiguous() && (y.Rank == 0 || y.Contiguous()) && t.gate.rows == 0
-	t.dst, t.x, t.y = linesOf(dst, join), linesOf(x, join), linesOf(y, join)
+	t.setLines(dst, x, y, join)
 	t.start(q)
+}
+
+func (t *eachTask) setLines(dst, x, y compute.Tensor, join bool) {
+	t.dst, t.x, t.y = linesOf(dst, join), linesOf(x, join), linesOf(y, join)
 }
 
 // start cuts into tiles and runs a task whose lines are set.

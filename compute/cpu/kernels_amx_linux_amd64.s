@@ -34,6 +34,14 @@ TEXT ·amxGemm32(SB), NOSPLIT, $0-8
 	MOVQ $128, R12
 	MOVQ 72(AX), R14
 block:
+	TESTQ BX, BX
+	JNZ init
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero %tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero %tmm1
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd0 // tilezero %tmm2
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xd8 // tilezero %tmm3
+	JMP inited
+init:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x04; BYTE $0x33 // tileloadd (%rbx,%rsi,1), %tmm0
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x4c; BYTE $0x33; BYTE $0x40 // tileloadd 64(%rbx,%rsi,1), %tmm1
 	MOVQ SI, R9
@@ -42,6 +50,7 @@ block:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x14; BYTE $0x33 // tileloadd (%rbx,%rsi,1), %tmm2
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x5c; BYTE $0x33; BYTE $0x40 // tileloadd 64(%rbx,%rsi,1), %tmm3
 	ADDQ R9, BX
+inited:
 	MOVQ DI, R9
 	SHLQ $4, R9
 	MOVQ CX, R13
@@ -111,11 +120,18 @@ TEXT ·amxGemm16(SB), NOSPLIT, $0-8
 	MOVQ 64(AX), R15
 	MOVQ $128, R12
 block:
+	TESTQ BX, BX
+	JNZ init
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc0 // tilezero %tmm0
+	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x49; BYTE $0xc8 // tilezero %tmm1
+	JMP inited
+init:
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x04; BYTE $0x33 // tileloadd (%rbx,%rsi,1), %tmm0
 	BYTE $0xc4; BYTE $0xe2; BYTE $0x7b; BYTE $0x4b; BYTE $0x4c; BYTE $0x33; BYTE $0x40 // tileloadd 64(%rbx,%rsi,1), %tmm1
 	MOVQ SI, R9
 	SHLQ $4, R9
 	ADDQ R9, BX
+inited:
 	MOVQ CX, R13
 	MOVQ DI, R9
 	SHLQ $4, R9

@@ -24,12 +24,19 @@ type normTask struct {
 
 // Norm normalises each row.
 func (q *Queue) Norm(dst, x compute.Tensor, n compute.Norm) {
+	t := &q.normTask
+	if t.set(q, dst, x, n); x.Elems() > 0 {
+		q.run(t, t.tiles())
+	}
+}
+
+// set makes t Norm.
+func (t *normTask) set(q *Queue, dst, x compute.Tensor, n compute.Norm) {
 	wantSame("norm", dst, x)
 	wantFloat("norm", dst, x)
 	if x.Rank != 2 {
 		panic(fmt.Sprintf("cpu: norm of %v, want rows", x))
 	}
-	t := &q.normTask
 	*t = normTask{class: q.class, rms: n.RMS, eps: n.Eps,
 		weight: vector("norm weight", n.Weight, x), bias: vector("norm bias", n.Bias, x),
 		scaleGroup: groupsOf("norm scale", n.Scale, x), shiftGroup: groupsOf("norm shift", n.Shift, x)}
@@ -39,8 +46,12 @@ func (q *Queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 	t.dst, t.x = linesOf(dst, false), linesOf(x, false)
 	t.scale, t.shift = linesOf(n.Scale, false), linesOf(n.Shift, false)
 	t.step = max(1, worthIt/2/t.x.width)
-	q.run(t, (t.x.rows+t.step-1)/t.step)
 }
+
+func (t *normTask) tiles() int { return (t.x.rows + t.step - 1) / t.step }
+
+// rows returns the rows of tile i.
+func (t *normTask) rows(i int) (lo, hi int) { return i * t.step, min((i+1)*t.step, t.x.rows) }
 
 // vector returns the address of an F32 parameter as wide as the rows of x, nil when absent.
 func vector(op string, t, x compute.Tensor) unsafe.Pointer {
@@ -57,7 +68,7 @@ func vector(op string, t, x compute.Tensor) unsafe.Pointer {
 func (t *normTask) tile(s *scratch, i int) {
 	n := t.x.width
 	scale, shift := s.floats(slotScale, n), s.floats(slotShift, n)
-	lo, hi := i*t.step, min((i+1)*t.step, t.x.rows)
+	lo, hi := t.rows(i)
 	for row := lo; row < hi; row++ {
 		if row == lo || row%t.scaleGroup == 0 || row%t.shiftGroup == 0 {
 			t.fold(f32s(scale, n), f32s(shift, n), row)

@@ -21,6 +21,8 @@ type Queue struct {
 	partial  []byte // see split.go
 	each     eachTask
 	normTask normTask
+	addNorm  addNormTask
+	normRope normRopeTask
 	rope     ropeTask
 	noise    noiseTask
 	match    matchTask

@@ -32,9 +32,16 @@ type ropeTask struct {
 
 // Rope rotates pairs of adjacent elements by their token's position.
 func (q *Queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
+	t := &q.rope
+	if t.set(q, dst, x, pos, r); x.Elems() > 0 {
+		q.run(t, (t.tokens+t.step-1)/t.step)
+	}
+}
+
+// set makes t Rope.
+func (t *ropeTask) set(q *Queue, dst, x, pos compute.Tensor, r compute.Rope) {
 	wantSame("rope", dst, x)
 	wantFloat("rope", dst, x)
-	t := &q.rope
 	*t = ropeTask{class: q.class, dst: dst, x: x, minTime: r.MinTime, inverse: r.Inverse,
 		heads: x.Shape[0], tokens: x.Shape[1], headDim: x.Shape[2]}
 	shared := pos.Rank == 2 && pos.Shape[0] == t.tokens && pos.Shape[1] == 3
@@ -58,7 +65,6 @@ func (q *Queue) Rope(dst, x, pos compute.Tensor, r compute.Rope) {
 		t.posHead = pos.Stride[0] * 4
 	}
 	t.step = max(1, worthIt/2/(t.headDim*t.heads))
-	q.run(t, (t.tokens+t.step-1)/t.step)
 }
 
 func axisOf(t compute.Tensor) ropeAxis {

@@ -35,7 +35,7 @@ type tileArgs struct {
 	k       int // steps of 32, at least 1
 	c       unsafe.Pointer
 	cRow    int
-	init    unsafe.Pointer
+	init    unsafe.Pointer // nil for zeros
 	initRow int
 	blocks  int
 	ahead   unsafe.Pointer // memory soon needed: 1 KiB for every step of every 32 rows; nil for none
@@ -50,7 +50,9 @@ func (k *tileKernels) run(g *tileArgs, rows int) {
 		k.gemm32(g)
 		g.a = unsafe.Add(g.a, n*32*g.aRow)
 		g.c = unsafe.Add(g.c, n*32*g.cRow)
-		g.init = unsafe.Add(g.init, n*32*g.initRow)
+		if g.init != nil {
+			g.init = unsafe.Add(g.init, n*32*g.initRow)
+		}
 	}
 	if rows%32 != 0 {
 		g.blocks = 1
@@ -73,9 +75,15 @@ func packPairs(m *matrix, w compute.Host, read func([]float32, []byte)) {
 	}
 }
 
-// runTiles is Linear for the class amx: x is rounded to bfloat16 once.
+// runTiles is Linear for the class amx: x is rounded to bfloat16 once, and read in place where it is bfloat16 in whole tiles.
 func runTiles(q *Queue, t *linearTask, x compute.Tensor) {
 	in := padded(max(t.w.in, 1), tileSize)
+	if x.DType == compute.BF16 && t.w.in == in && t.rows%16 == 0 {
+		t.x, t.xRow = address(x), x.Stride[0]*2
+		t.cut(q.dev.pool.inUse())
+		q.run(t, t.tiles())
+		return
+	}
 	t.xRow = in * 2
 	t.x = q.scratch.bytes(slotWhole, padded(t.rows, 16)*t.xRow)
 	if t.w.in > 0 {
@@ -163,7 +171,7 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 	for i := range groups {
 		logit := unsafe.Add(f.logit, i*logitBytes)
 		s.tile = tileArgs{a: key, aRow: keyRow, b: unsafe.Add(s.bytes(slotPairs, 0), i*tileSize*d*2), k: d / tileSize,
-			c: logit, cRow: tileSize * 4, init: unsafe.Pointer(&zeros)}
+			c: logit, cRow: tileSize * 4}
 		kernels.run(&s.tile, n)
 		hidden := f32s(logit, n*tileSize)[used*tileSize:]
 		for i := range hidden {

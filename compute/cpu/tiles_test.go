@@ -24,7 +24,9 @@ func modelGemm(g *tileArgs, rows int) {
 	var sum [32][32]float32
 	for b := range g.blocks {
 		for r := range rows {
-			sum[r] = *(*[32]float32)(unsafe.Add(g.init, (b*rows+r)*g.initRow))
+			if sum[r] = [32]float32{}; g.init != nil {
+				sum[r] = *(*[32]float32)(unsafe.Add(g.init, (b*rows+r)*g.initRow))
+			}
 			a := u16s(unsafe.Add(g.a, (b*rows+r)*g.aRow), g.k*32)
 			for k, v := range a {
 				w := u16s(unsafe.Add(g.b, k/2*128), 64)

@@ -105,7 +105,7 @@ func (d *Device) Types() compute.Types {
 	if d.float32 {
 		return compute.Types{Activation: compute.F32, Cache: compute.F32}
 	}
-	return compute.Types{Activation: compute.BF16, Cache: compute.BF16, Bias: compute.BF16}
+	return compute.Types{Activation: compute.BF16, Operand: compute.BF16, Cache: compute.BF16, Bias: compute.BF16}
 }
 
 // Memory reports the GPU's memory; Used and Peak count what this Device has taken.
