@@ -48,6 +48,7 @@ type attendTask struct {
 	tiled         bool
 	narrow, widen bool
 	inTiles       bool // by the kernels of the class amx
+	blockKeys     int  // keyBlock; tileKeys in tiles
 }
 
 // lines3 is a tensor [heads, rows, width] by address, strides in bytes. For [heads, width] row is 0.
@@ -91,6 +92,9 @@ func (q *Queue) Attend(dst, query, keys, values compute.Tensor, a compute.Attent
 	}
 	// The class amx takes bfloat16 keys of whole tiles; the rest goes through its float32 kernels.
 	t.inTiles = q.class.tiles != nil && t.widen && t.headDim%tileSize == 0
+	if t.blockKeys = keyBlock; t.inTiles {
+		t.blockKeys = tileKeys
+	}
 	t.split()
 	t.cut(q.dev.pool.inUse())
 	tiles := t.heads * t.queryTiles * t.groups
@@ -220,9 +224,9 @@ type flash struct {
 	h, first, queries int
 	query             unsafe.Pointer // [headDim][lanes] of each column group
 	acc               unsafe.Pointer // the same layout
-	logit             unsafe.Pointer // [keyBlock][lanes] of a column group; class amx: of each
+	logit             unsafe.Pointer // [blockKeys][lanes] of a column group; class amx: of each
 	stat              unsafe.Pointer // maximum, sum, rescale, each [lanes in all]
-	count             unsafe.Pointer // [keyBlock]
+	count             unsafe.Pointer // [blockKeys]
 	lanes             int            // all lanes, a multiple of 16
 	next              int            // key after the block, likely the first of the next one
 }
@@ -245,9 +249,9 @@ func (t *attendTask) tile(s *scratch, i int) {
 	}
 	f.query = s.floats(slotQuery, f.lanes*t.headDim)
 	f.acc = s.floats(slotAcc, f.lanes*t.headDim)
-	f.logit = s.floats(slotLogit, keyBlock*max(f.lanes, t.class.lanes[0]))
+	f.logit = s.floats(slotLogit, t.blockKeys*max(f.lanes, t.class.lanes[0]))
 	f.stat = s.floats(slotStat, 3*f.lanes)
-	f.count = s.floats(slotCount, keyBlock)
+	f.count = s.floats(slotCount, t.blockKeys)
 	t.begin(s, &f)
 	if t.joining {
 		t.join(s, &f, i)
@@ -271,14 +275,14 @@ func (t *attendTask) tile(s *scratch, i int) {
 
 // walk takes the listed keys through the softmax, block by block.
 func (t *attendTask) walk(s *scratch, f *flash) {
-	var runs [keyBlock]part
+	var runs [max(keyBlock, tileKeys)]part
 	parts, used := runs[:0], 0
 	for _, p := range s.parts {
 		for p.n > 0 {
-			n := min(p.n, keyBlock-used)
+			n := min(p.n, t.blockKeys-used)
 			parts, used = append(parts, part{p.first, n}), used+n
 			p.first, p.n = p.first+n, p.n-n
-			if used == keyBlock {
+			if used == t.blockKeys {
 				t.block(s, f, parts, used)
 				parts, used = runs[:0], 0
 			}
@@ -345,7 +349,7 @@ func (t *attendTask) widenRows(s *scratch, k slot, x unsafe.Pointer, row, n int)
 	return to
 }
 
-// block takes up to keyBlock keys, given as runs, through logits, softmax and weighted sum for every column group.
+// block takes up to blockKeys keys, given as runs, through logits, softmax and weighted sum for every column group.
 func (t *attendTask) block(s *scratch, f *flash, parts []part, used int) {
 	if t.inTiles {
 		t.blockTiles(s, f, parts, used)
@@ -383,7 +387,7 @@ func (t *attendTask) counts(f *flash, parts []part) {
 	if t.count.p == nil {
 		return
 	}
-	count := f32s(f.count, keyBlock)
+	count := f32s(f.count, t.blockKeys)
 	for _, p := range parts {
 		n := copy(count, f32s(t.count.at(f.h, 0), p.first+p.n)[p.first:])
 		count = count[n:]

@@ -26,7 +26,7 @@ func (t *attendTask) split() {
 		return
 	}
 	t.segments = min(keys/splitKeys, maxSegments)
-	t.segment = padded((keys+t.segments-1)/t.segments, keyBlock)
+	t.segment = padded((keys+t.segments-1)/t.segments, t.blockKeys)
 	t.segments = (keys + t.segment - 1) / t.segment
 }
 

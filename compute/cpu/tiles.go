@@ -11,8 +11,12 @@ import (
 // 32 words a row; A operands are plain rows. Both are padded to 32 along the inner dimension. This file lays operands out and
 // is portable; the kernels are in tileKernels.
 
-// tileSize is the rows, columns and inner length of a full step.
-const tileSize = 32
+const (
+	// tileSize is the rows, columns and inner length of a full step.
+	tileSize = 32
+	// tileKeys is keyBlock in tiles: long sums keep loads and stores of results few.
+	tileKeys = 192
+)
 
 // tileKernels are what the class amx adds to its float32 kernels.
 type tileKernels struct {
@@ -102,16 +106,32 @@ func runTiles(q *Queue, t *linearTask, x compute.Tensor) {
 	q.run(t, t.tiles())
 }
 
-// multiplyTiles computes some panels of some rows.
+// multiplyTiles computes some panels of some rows, in pieces of the inner dimension as multiply does.
 func (t *linearTask) multiplyTiles(s *scratch, panel, panels, row, rows int, c unsafe.Pointer, cRow int, bias unsafe.Pointer, biasStep int) {
-	for p := range panels {
-		s.tile = tileArgs{a: unsafe.Add(t.x, row*t.xRow), aRow: t.xRow, b: unsafe.Add(t.w.p, (panel+p)*pairBytes(t.w.in)), k: t.xRow / (2 * tileSize),
-			c: unsafe.Add(c, p*tileSize*4), cRow: cRow, init: unsafe.Add(bias, p*biasStep)}
-		// The panel that this thread probably takes next.
-		if next := panel + p + t.stride; next < t.class.panels(t.w.out) {
-			s.tile.ahead = unsafe.Add(t.w.p, next*pairBytes(t.w.in))
+	steps, piece := padded(max(t.w.in, 1), tileSize)/tileSize, kBlock/tileSize
+	if steps <= piece*3/2 {
+		piece = steps
+	}
+	for k := 0; k < steps; k += piece {
+		for p := range panels {
+			s.tile = tileArgs{a: unsafe.Add(t.x, row*t.xRow+k*tileSize*2), aRow: t.xRow,
+				b: unsafe.Add(t.w.p, (panel+p)*pairBytes(t.w.in)+k*tileSize*tileSize*2), k: min(piece, steps-k),
+				c: unsafe.Add(c, p*tileSize*4), cRow: cRow, init: unsafe.Add(bias, p*biasStep)}
+			if k > 0 {
+				s.tile.init, s.tile.initRow = s.tile.c, cRow
+			}
+			// What this thread probably takes next.
+			next, at := panel+p+1, k
+			if p+1 == panels {
+				if next, at = panel, k+piece; at >= steps {
+					next, at = panel+p+t.stride, 0
+				}
+			}
+			if next < t.class.panels(t.w.out) {
+				s.tile.ahead = unsafe.Add(t.w.p, next*pairBytes(t.w.in)+at*tileSize*tileSize*2)
+			}
+			t.class.tiles.run(&s.tile, rows)
 		}
-		t.class.tiles.run(&s.tile, rows)
 	}
 }
 
@@ -134,7 +154,7 @@ func (t *attendTask) rows(s *scratch, k slot, from *lines3, h int, parts []part,
 		return from.at(h, parts[0].first), from.row
 	}
 	size := t.headDim * 2
-	to := s.bytes(k, keyBlock*size)
+	to := s.bytes(k, tileKeys*size)
 	at := 0
 	for _, p := range parts {
 		if from.row == size { // one copy waits for memory once
@@ -160,12 +180,12 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 	}
 	key, keyRow := t.rows(s, slotKey, &t.keys, f.h, parts, used)
 	value, valueRow := t.rows(s, slotValue, &t.values, f.h, parts, used)
-	turned := s.bytes(slotTurned, keyBlock*d*2)
+	turned := s.bytes(slotTurned, tileKeys*d*2)
 	for r := 0; r < n; r += tileSize {
-		kernels.turnRows(unsafe.Add(turned, r*2), keyBlock*2, unsafe.Add(value, r*valueRow), valueRow, d/8)
+		kernels.turnRows(unsafe.Add(turned, r*2), tileKeys*2, unsafe.Add(value, r*valueRow), valueRow, d/8)
 	}
 	// All logits, then all probabilities, then all sums: tile loads wait for recent stores.
-	const logitBytes, probBytes = keyBlock * tileSize * 4, keyBlock * tileSize * 2
+	const logitBytes, probBytes = tileKeys * tileSize * 4, tileKeys * tileSize * 2
 	groups := f.lanes / tileSize
 	prob := s.bytes(slotProb, groups*probBytes)
 	for i := range groups {
@@ -191,21 +211,21 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 	}
 	for i := range groups {
 		acc := unsafe.Add(f.acc, i*tileSize*d*4)
-		s.tile = tileArgs{a: turned, aRow: keyBlock * 2, b: unsafe.Add(prob, i*probBytes), k: n / tileSize,
+		s.tile = tileArgs{a: turned, aRow: tileKeys * 2, b: unsafe.Add(prob, i*probBytes), k: n / tileSize,
 			c: acc, cRow: tileSize * 4, init: acc, initRow: tileSize * 4}
 		kernels.run(&s.tile, d)
 	}
 }
 
 // ahead names keys or values that the next block needs, for group i of 16 queries to fetch: a group passes
-// keyBlock/2 rows of 128 bytes. Wrong guesses cost nothing but bandwidth; behind the last row it stays on that row.
+// tileKeys/2 rows of 128 bytes. Wrong guesses cost nothing but bandwidth; behind the last row it stays on that row.
 func (t *attendTask) ahead(f *flash, i int) (p unsafe.Pointer, step int) {
-	pieces, next := t.headDim*2/128, f.next+i%2*keyBlock/2
+	pieces, next := t.headDim*2/128, f.next+i%2*tileKeys/2
 	from, piece := &t.keys, i/2
 	if piece >= pieces {
 		from, piece = &t.values, piece-pieces
 	}
-	if piece >= pieces || next+keyBlock/2 > from.rows {
+	if piece >= pieces || next+tileKeys/2 > from.rows {
 		return unsafe.Pointer(&zeros), 0
 	}
 	return unsafe.Add(from.at(f.h, next), piece*128), from.row
