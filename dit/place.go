@@ -22,19 +22,19 @@ type places struct {
 	features compute.Tensor   // F32 [frames*columns, 8*waves]
 	rows     compute.Tensor   // F32 [frames*columns, dim]
 	token    compute.Tensor   // I32 [tokens]: which row
-	q, k     []compute.Tensor // per block [tokens, dim], added to queries and keys
+	q, k     []compute.Tensor // per block F32 [tokens, dim], added to queries and keys: the shift of their norm
 	host     []byte
 }
 
-func (m *Model) newPlaces(a compute.Arena, act compute.DType, frames int) *places {
+func (m *Model) newPlaces(a compute.Arena, frames int) *places {
 	if len(m.Waves) == 0 {
 		return nil
 	}
 	n := frames * m.Columns
 	p := &places{features: a.Tensor(compute.F32, n, 8*len(m.Waves)), rows: a.Tensor(compute.F32, n, m.Dim), token: a.Tensor(compute.I32, frames*m.Tokens())}
 	for range m.Layers {
-		p.q = append(p.q, a.Tensor(act, frames*m.Tokens(), m.Dim))
-		p.k = append(p.k, a.Tensor(act, frames*m.Tokens(), m.Dim))
+		p.q = append(p.q, a.Tensor(compute.F32, frames*m.Tokens(), m.Dim))
+		p.k = append(p.k, a.Tensor(compute.F32, frames*m.Tokens(), m.Dim))
 	}
 	return p
 }

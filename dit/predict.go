@@ -138,15 +138,15 @@ func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, pa
 // store normalises a part's keys and gives them and its values, [tokens, dim], to its cache.
 func (w *Work) store(dq compute.Queue, layer int, p part, k, v compute.Tensor) {
 	k, n := k.Slice(0, p.lo, p.hi), compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normK}
+	if w.places != nil {
+		n.Shift = w.shown(w.places.k[layer], p)
+	}
 	keys, values, l := k.Heads(w.m.Heads), v.Slice(0, p.lo, p.hi).Heads(w.m.Heads), p.cache.Layer(layer)
-	if f, ok := l.(kvcache.NormDrafter); ok && !p.pass.Clean && w.places == nil {
+	if f, ok := l.(kvcache.NormDrafter); ok && !p.pass.Clean {
 		f.DraftNorm(dq, k, n, values)
 		return
 	}
 	dq.Norm(k, k, n)
-	if w.places != nil {
-		dq.AddGated(k, k, w.shown(w.places.k[layer], p), compute.Tensor{})
-	}
 	if p.pass.Clean {
 		l.Commit(dq, keys, values)
 	} else {
@@ -160,13 +160,10 @@ func (w *Work) selfAttend(dq compute.Queue, layer int, p part, dst, q compute.Te
 	dst, q = dst.Slice(0, p.lo, p.hi), q.Slice(0, p.lo, p.hi)
 	at := w.site(attention.Self, layer, p)
 	norm := compute.Norm{RMS: true, Eps: w.m.Eps, Weight: w.m.blocks[layer].normQ}
-	if w.places == nil {
-		compute.NormRope(dq, q.Heads(heads), q, norm, at.Pos, at.Rope)
-	} else {
-		dq.Norm(q, q, norm)
-		dq.AddGated(q, q, w.shown(w.places.q[layer], p), compute.Tensor{})
-		dq.Rope(q.Heads(heads), q.Heads(heads), at.Pos, at.Rope)
+	if w.places != nil {
+		norm.Shift = w.shown(w.places.q[layer], p)
 	}
+	compute.NormRope(dq, q.Heads(heads), q, norm, at.Pos, at.Rope)
 	w.self.Attend(dq, at, dst.Heads(heads), q.Heads(heads), p.cache.Layer(layer).View())
 }
 

@@ -85,7 +85,7 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, s Size) *Work {
 		promptKV: a.Tensor(act, promptTokens, 2*d),
 	}
 	if m.steered != nil {
-		w.places = m.newPlaces(a, act, frames)
+		w.places = m.newPlaces(a, frames)
 		w.added = a.Tensor(compute.F32, n, d)
 		w.position, w.action, w.ray = a.Tensor(compute.I32, n), a.Tensor(compute.I32, n), a.Tensor(compute.I32, n)
 		w.actionOfPass, w.headingOfPass = a.Tensor(compute.I32, rows), a.Tensor(compute.I32, rows)

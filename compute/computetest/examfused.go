@@ -70,6 +70,10 @@ func examNormRope(s *suite) {
 				s.begin("%v of %v, pairs %v, %d tokens, positions %v", types[0], types[1], split, tokens, pos.shape)
 				x, n := s.normal(types[1], 1, tokens, numHeads*dim), normal{rms: true, eps: 1e-6, weight: s.normal(compute.F32, 1, numHeads*dim)}
 				dn := compute.Norm{RMS: true, Eps: 1e-6, Weight: s.in(n.weight, compute.F32, dense)}
+				if (i+j)%2 == 0 { // one for each token
+					n.shift = s.normal(compute.F32, 1, tokens, numHeads*dim)
+					dn.Shift = s.in(n.shift, compute.F32, dense)
+				}
 				truth, row := newArray(numHeads, tokens, dim), norm(x, n)
 				for h := range numHeads {
 					for k := range tokens {

@@ -61,7 +61,7 @@ func BenchmarkLinear(b *testing.B) {
 	eachDevice(b, func(b *testing.B, dev *Device, q compute.Queue, a compute.Arena) {
 		for _, s := range [][3]int{{64, 256, 256}, {64, 256, 768}, {64, 256, 1024}, {64, 1024, 256}, {64, 256, 192}, {512, 512, 512}, {1, 1536, 1536}, {2, 1536, 1536}, {3, 1536, 1536}, {4, 1536, 1536}, {256, 1536, 1536}} {
 			b.Run(fmt.Sprintf("m=%d/k=%d/n=%d", s[0], s[1], s[2]), func(b *testing.B) {
-				x, dst := filled(a, compute.F32, s[0], s[1]), a.Tensor(compute.F32, s[0], s[2])
+				x, dst := filled(a, dev.Types().Operand, s[0], s[1]), a.Tensor(compute.F32, s[0], s[2])
 				w := a.Matrix(compute.Host{DType: compute.BF16, Shape: []int{s[2], s[1]}, Data: make([]byte, 2*s[1]*s[2])})
 				bias := filled(a, compute.F32, s[2])
 				measure(b, 2*float64(s[0]*s[1]*s[2]), "GFLOP/s", func() { q.Linear(dst, x, w, bias, compute.None) })
