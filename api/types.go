@@ -70,7 +70,8 @@ type SessionList struct {
 
 // StepRequest makes chunks of a session in step mode, one for each action.
 type StepRequest struct {
-	// Actions are names of the model's actions, ActionIDs their numbers: give one of the two.
+	// Actions are names of the model's actions, ActionIDs their numbers: give one of the two, an action for each chunk. Of a model without
+	// actions nothing is one chunk, and zeros are as many.
 	Actions   []string `json:"actions,omitempty"`
 	ActionIDs []int    `json:"action_ids,omitempty"`
 	// Prompt, if not null, is used from the first of these chunks on.

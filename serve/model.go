@@ -110,6 +110,9 @@ func (m *Model) action(name string) (int, error) {
 	if i := slices.Index(m.Actions, name); i >= 0 {
 		return i, nil
 	}
+	if len(m.Actions) == 0 {
+		return 0, badf("model %s follows no actions", m.Name)
+	}
 	return 0, badf("there is no action of the name %.40q", name)
 }
 

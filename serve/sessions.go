@@ -169,6 +169,14 @@ func (m *Model) actionIDs(q *api.StepRequest) ([]int, error) {
 		}
 		ids = append(ids, a)
 	}
+	if len(m.Actions) == 0 {
+		if len(ids) == 0 {
+			ids = []int{0} // a chunk
+		}
+		if slices.Max(ids) != 0 || slices.Min(ids) != 0 {
+			return nil, badf("model %s follows no actions: leave them out for one chunk, or give a 0 for each of several", m.Name)
+		}
+	}
 	if len(ids) == 0 || len(ids) > api.MaxStepActions {
 		return nil, badf("%d actions: 1 to %d", len(ids), api.MaxStepActions)
 	}

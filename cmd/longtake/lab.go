@@ -163,6 +163,7 @@ func (f *sceneFlags) open(out *streams, l *lab) (*scene, error) {
 		return nil, usagef("--given %d: must be at least 1 and less than --frames %d", f.Given, f.Frames)
 	}
 	g := generateCommand{Frames: &f.Frames, Seed: f.Seed, Start: f.Start, Prompt: f.Prompt, Actions: f.Actions, Steps: l.flags.Steps}
+	g.Model = l.flags.Model
 	p, err := g.makePlan(out.in, l.model)
 	if err != nil {
 		return nil, err

@@ -23,7 +23,9 @@ import (
 type serveFlags struct {
 	machineFlags `embed:""`
 
-	Policies string `default:"${served}" placeholder:"LIST" help:"Policies that viewers may choose, separated by ';', each NAME=POLICY as --policies of compare takes it; the first is the default. Their memory must be bounded. Default: ${served}."`
+	Policies string `placeholder:"LIST" help:"Policies that viewers may choose, separated by ';', each NAME=POLICY as --policies of compare takes it; the first is the default. Their memory must be bounded. Default: ${served}; of models without poses ${servedplain}."`
+
+	Prompt string `placeholder:"TEXT" help:"What sessions show that ask for nothing, with models on Wan-2.1. Default: ${usualprompt}."`
 
 	Memory   string        `placeholder:"SIZE" help:"Most memory of all sessions together, such as 4GiB. Default: 70% of what is free at the start."`
 	Sessions int           `placeholder:"N" help:"Most sessions at a time. Default: what memory and --load allow."`
@@ -187,7 +189,7 @@ func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o ser
 			h.close()
 		}
 	}()
-	m, err := servedModel(l, f.Policies)
+	m, err := servedModel(l, f.Policies, f.Prompt)
 	if err != nil {
 		return nil, err
 	}

@@ -13,8 +13,12 @@ import (
 	"longtake/world"
 )
 
-// served are the policies that viewers may choose, all of them bounded.
-const served = "pose; window; dense=window:window=240; fast=preset:fast; balanced=preset:balanced"
+// served are the policies that viewers may choose, all of them bounded; servedPlain those of models without poses, of which 240 frames
+// would be 18 GiB.
+const (
+	served      = "pose; window; dense=window:window=240; fast=preset:fast; balanced=preset:balanced"
+	servedPlain = "window; fast=preset:fast; balanced=preset:balanced"
+)
 
 // keyActions are the keys of the embedded page, by KeyboardEvent.code.
 var keyActions = map[string]world.Action{
@@ -67,14 +71,27 @@ func steer(held []string) int {
 	return int(world.Noop)
 }
 
-// servedModel makes a lab's model into one that a server plays.
-func servedModel(l *lab, list string) (*serve.Model, error) {
+// servedModel makes a lab's model into one that a server plays. Prompt is what sessions show that ask for nothing, where no simulator
+// tells.
+func servedModel(l *lab, list, prompt string) (*serve.Model, error) {
 	e := l.engine
-	m := &serve.Model{Name: e.Name, Hash: e.Hash(), Kernel: l.dev.kind + " " + l.dev.kernel, FPS: e.FPS, Width: e.Width, Height: e.Height,
-		ChunkFrames: e.Network.ChunkFrames, HeadsPerLayer: e.CacheShape.Heads, WeightBytes: e.WeightBytes(), Steer: func([]string) int { return 0 }}
-	if known, ok := models[l.flags.Model]; ok {
-		m.About, m.Licence = known.about, known.licence
+	if e.Loop == rollout.RollingWindow {
+		return nil, usagef("model %s makes its chunks in a rolling window, several at a time: it cannot be played; longtake generate makes videos with it, and self-forcing or longlive can be played", e.Name)
 	}
+	if list == "" {
+		if list = served; e.Advance == nil {
+			list = servedPlain
+		}
+	}
+	if l.model.world && prompt != "" {
+		return nil, usagef("--prompt: the simulator describes the worlds of model %s; a session's own prompt is set in the page or over the API", e.Name)
+	}
+	if prompt == "" {
+		prompt = usualPrompt
+	}
+	m := &serve.Model{Name: e.Name, Hash: e.Hash(), Kernel: l.dev.kind + " " + l.dev.kernel, FPS: e.FPS, Width: e.Width, Height: e.Height,
+		ChunkFrames: e.Network.ChunkFrames * max(e.Stride, 1), HeadsPerLayer: e.CacheShape.Heads, WeightBytes: e.WeightBytes(), Steer: func([]string) int { return 0 }}
+	m.About, m.Licence = l.model.about, l.model.licence
 	if n := len(e.Turns); n > int(world.ForwardRight) && n <= world.NumActions {
 		m.Keys = map[string]string{}
 		m.Steer = func(held []string) int {
@@ -96,7 +113,7 @@ func servedModel(l *lab, list string) (*serve.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &planner{engine: e, width: m.Width, height: m.Height, steps: l.flags.Steps, chosen: map[string]chosen{}}
+	p := &planner{engine: e, world: l.model.world, prompt: prompt, width: m.Width, height: m.Height, steps: l.flags.Steps, chosen: map[string]chosen{}}
 	for i, name := range names {
 		f, err := parsePolicy(items[i])
 		if err != nil {
@@ -134,9 +151,14 @@ func about(c chosen) string {
 	return strings.Join(parts, ", ")
 }
 
+// usualPrompt is what a server shows when nobody says what; models without a simulator need a prompt.
+const usualPrompt = "a cat walks along a beach at sunset, waves roll in behind it, cinematic"
+
 // planner turns setups into timelines of an engine.
 type planner struct {
 	engine        *rollout.Engine
+	world         bool   // the simulator goes with the model
+	prompt        string // of sessions without one, where it does not
 	width, height int
 	steps         int
 	chosen        map[string]chosen
@@ -144,6 +166,12 @@ type planner struct {
 
 // begin reads the start of a setup. Unlike the flag --start it never names files.
 func (p *planner) begin(s serve.Setup) (start, *world.Episode, error) {
+	if !p.world {
+		if s.Start != "" && s.Start != "none" {
+			return start{}, nil, fmt.Errorf("%w: start %.30q: model %s knows no simulator; none, or an image", serve.ErrRequest, s.Start, p.engine.Name)
+		}
+		return start{name: "none", kind: startNone}, nil, nil
+	}
 	if s.Start != "" && s.Start != "sim" && s.Start != "none" && !strings.HasPrefix(s.Start, "sim:") {
 		return start{}, nil, fmt.Errorf("%w: start %.30q: sim, sim:SEED or none", serve.ErrRequest, s.Start)
 	}
@@ -162,7 +190,11 @@ func (p *planner) plan(s serve.Setup) (out serve.Plan, err error) {
 		return out, err
 	}
 	c := p.chosen[s.Policy]
-	r := c.Request(rollout.Request{Seed: s.Seed, Steps: s.Steps, Prompt: episode.Prompt()})
+	r := c.Request(rollout.Request{Seed: s.Seed, Steps: s.Steps, Prompt: p.prompt})
+	var pose world.Pose
+	if episode != nil {
+		r.Prompt, pose = episode.Prompt(), episode.Poses[0]
+	}
 	if r.Self == nil {
 		r.Self = attention.Dense{}
 	}
@@ -175,7 +207,6 @@ func (p *planner) plan(s serve.Setup) (out serve.Plan, err error) {
 		r.Steps = p.steps
 	}
 	resumed := r
-	pose := episode.Poses[0]
 	r.Heading = pose.Heading
 	switch {
 	case s.Picture != nil:
@@ -214,6 +245,12 @@ func (p *planner) script(script string, s serve.Setup, n int) ([]int, error) {
 	begin, _, err := p.begin(s)
 	if err != nil {
 		return nil, err
+	}
+	if !p.world {
+		if script != "" {
+			return nil, fmt.Errorf("%w: actions: model %s follows none", serve.ErrRequest, p.engine.Name)
+		}
+		return make([]int, n), nil
 	}
 	var actions []world.Action
 	if script == "" {

@@ -34,7 +34,7 @@ func names() map[string]string {
 		"crosses":  listed(crosses),
 		"presets":  presetsText(),
 		"formats":  file.Known,
-		"served":   served,
+		"served":   served, "servedplain": servedPlain, "usualprompt": usualPrompt,
 	}
 }
 
