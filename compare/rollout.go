@@ -175,6 +175,17 @@ func (o *RolloutOptions) run(ctx context.Context, entry Entry) (*RolloutRun, err
 	return a.run, err
 }
 
+// extraChunks is how many chunks a measurement makes at most.
+const extraChunks = 4
+
+// room reports whether so many more chunks fit, one in work besides.
+func (a *long) room(chunks int) bool {
+	if a.ahead != nil {
+		chunks++
+	}
+	return a.most == 0 || a.Stats().Frames+chunks*a.engine.Network.ChunkFrames <= a.most
+}
+
 // open starts the session. A cache that is to hold everything takes its memory at once: by doubling it would end earlier.
 func (a *long) open(ctx context.Context) error {
 	o, e := a.options, a.options.Engine
@@ -185,7 +196,7 @@ func (a *long) open(ctx context.Context) error {
 		return entry.Request(o.Request)
 	}
 	if w, ok := a.entry.Keeps.(kvcache.Window); ok && w.Recent == kvcache.Full {
-		want := e.LatentFrames(o.Frames) + 4*e.Network.ChunkFrames
+		want := e.LatentFrames(o.Frames) + (extraChunks+2)*e.Network.ChunkFrames // and the last one, and one in work
 		a.most = a.fits(want, func(n int) rollout.Request {
 			a.entry.Keeps = kvcache.Window{Recent: n - e.Network.ChunkFrames}
 			return request()
@@ -253,8 +264,8 @@ func (a *long) fits(want int, request func(n int) rollout.Request) int {
 
 // chunk makes the next chunk, on the way to a frontier.
 func (a *long) chunk(ctx context.Context, frontier int) error {
-	o, chunk := a.options, a.engine.Network.ChunkFrames
-	if a.most > 0 && a.Stats().Frames+chunk > a.most {
+	o := a.options
+	if !a.room(1) {
 		return fmt.Errorf("%d latent frames of keys are all that fits: %w", a.most, compute.ErrNoMemory)
 	}
 	if a.run.Filled && a.n+a.upcomingFrames() <= frontier-o.Span {
@@ -300,8 +311,8 @@ func (a *long) fill() []float32 {
 func (a *long) measure(ctx context.Context, frontier int) error {
 	m := a.pooled(frontier)
 	extra := func() error {
-		if a.most > 0 && a.Stats().Frames+a.engine.Network.ChunkFrames > a.most {
-			return compute.ErrNoMemory
+		if !a.room(1) {
+			return fmt.Errorf("%d latent frames of keys are all that fits: %w", a.most, compute.ErrNoMemory)
 		}
 		frames, err := a.whole(ctx)
 		a.n += len(frames)

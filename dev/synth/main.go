@@ -19,15 +19,16 @@ func main() {
 	half := flag.Bool("bf16", false, "store the network as bfloat16 (the published files are float32)")
 	seed := flag.Uint64("seed", 1, "seed of the numbers")
 	few := flag.Bool("few-text-layers", false, "write umT5 with two layers")
+	tied := flag.Bool("tied", false, "project keys as queries, so that attention follows the content")
 	textOnly := flag.Bool("text-only", false, "write the text encoder and the tokenizer alone")
 	flag.Parse()
-	if err := write(*dir, *size, *layout, *half, *few, *textOnly, *seed); err != nil {
+	if err := write(*dir, *size, *layout, *half, *few, *textOnly, *tied, *seed); err != nil {
 		fmt.Fprintln(os.Stderr, "synth:", err)
 		os.Exit(1)
 	}
 }
 
-func write(dir, size, layout string, half, few, textOnly bool, seed uint64) error {
+func write(dir, size, layout string, half, few, textOnly, tied bool, seed uint64) error {
 	if dir == "" {
 		return fmt.Errorf("-o names the folder to write")
 	}
@@ -50,6 +51,7 @@ func write(dir, size, layout string, half, few, textOnly bool, seed uint64) erro
 	if half {
 		s.Store = compute.BF16
 	}
+	s.Net.Tied = tied
 	s.NoNetwork, s.NoVAE = textOnly, textOnly
 	if s.Seed = seed; few {
 		s.T5 = s.T5.FewLayers()

@@ -42,6 +42,9 @@ func (l *list) conv(name string, out, in int, kernel ...int) {
 // Net are the numbers of a Wan network.
 type Net struct {
 	Dim, Heads, Layers, FFN, FreqDim, TextDim, In int
+	// Tied gives self attention's keys the projection of its queries: attention then follows the content, as that of trained networks
+	// does. With projections of their own, random networks look everywhere alike.
+	Tied bool
 }
 
 // Nets of the published sizes, and one for tests.
@@ -78,6 +81,13 @@ func (n Net) Tensors() []Tensor {
 	}
 	l.modulation("head.modulation", 1, 2, d)
 	l.linear("head.head", 64, d)
+	if n.Tied {
+		for i := range l {
+			if name := l[i].Name; strings.Contains(name, ".self_attn.k.") {
+				l[i].Key = strings.Replace(name, ".self_attn.k.", ".self_attn.q.", 1)
+			}
+		}
+	}
 	return l
 }
 
