@@ -53,15 +53,15 @@ func newTurns(g geometry) *turns {
 	t := &turns{g: g, time: map[int][]float32{}}
 	for i, n := range [2]int{g.Rows, g.Columns} {
 		for p := range n {
-			t.axes[i] = append(t.axes[i], table(p, g.Pairs[i+1], g.Theta[i+1]))
+			t.axes[i] = append(t.axes[i], table(g, i+1, p))
 		}
 	}
 	return t
 }
 
-func table(position, pairs int, theta float64) (out []float32) {
-	for j := range pairs {
-		cos, sin := kvcache.Turn(position, j, pairs, theta)
+func table(g geometry, axis, position int) (out []float32) {
+	for j := range g.Pairs[axis] {
+		cos, sin := g.Turn(axis, position, j)
 		out = append(out, cos, sin)
 	}
 	return out
@@ -75,7 +75,7 @@ func (t *turns) at(frame, now int) []float32 {
 	}
 	v, ok := t.time[time]
 	if !ok {
-		v = table(time, t.g.Pairs[0], t.g.Theta[0])
+		v = table(t.g, 0, time)
 		t.time[time] = v
 	}
 	return v

@@ -32,6 +32,8 @@ type Config struct {
 	// Pairs are the rotated pairs of a head for time, row and column, Theta their bases.
 	Pairs [3]int
 	Theta [3]float64
+	// Unit is how far apart rows, and columns, are in rotation; 0 means 1 (kvcache.Shape.Unit).
+	Unit float64
 	// Clamp is the longest temporal distance trained on, 0 for no limit.
 	Clamp int
 	// Eps is the epsilon of every norm.
@@ -61,6 +63,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("%d values of a token and %d given channels do not make patches of %v", c.In, c.Given, c.Conv)
 	case 2*(c.Pairs[0]+c.Pairs[1]+c.Pairs[2]) != c.HeadDim():
 		return fmt.Errorf("rotary pairs %v do not fill heads of %d", c.Pairs, c.HeadDim())
+	case c.Unit < 0:
+		return fmt.Errorf("rows and columns %v apart in rotation", c.Unit)
 	case len(c.Waves) > 0 && (c.Actions == 0 || c.Headings == 0 || slices.Min(c.Waves) <= 0 || c.ViewTan <= 0):
 		return fmt.Errorf("places with wavelengths %v and tangent %v need actions, headings and positive numbers", c.Waves, c.ViewTan)
 	}
@@ -72,7 +76,7 @@ func (c Config) CacheShape() kvcache.Shape {
 	return kvcache.Shape{
 		Layers: c.Layers, Heads: c.Heads, HeadDim: c.HeadDim(),
 		Rows: c.Rows, Columns: c.Columns, ChunkFrames: c.ChunkFrames,
-		Pairs: c.Pairs, Theta: c.Theta, Clamp: c.Clamp,
+		Pairs: c.Pairs, Theta: c.Theta, Unit: c.Unit, Clamp: c.Clamp,
 	}
 }
 

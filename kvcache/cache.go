@@ -1,6 +1,7 @@
 package kvcache
 
 import (
+	"math"
 	"time"
 
 	"longtake/compute"
@@ -129,6 +130,9 @@ type Shape struct {
 	// Pairs are the rotated pairs of a head for time, row and column; Theta the base of the frequencies of each axis.
 	Pairs [3]int
 	Theta [3]float64
+	// Unit is how far apart neighbouring rows, and columns, are in rotation; 0 means 1. A network grown from one with larger
+	// patches has less (train/grow.py).
+	Unit float64
 	// Clamp is the largest temporal distance that the model was trained on; older keys are rotated as if they were that old.
 	// 0 means no limit.
 	Clamp int
@@ -138,3 +142,14 @@ type Shape struct {
 
 // Tokens returns the tokens of a latent frame.
 func (s Shape) Tokens() int { return s.Rows * s.Columns }
+
+// Turn returns cos and sin of the angle by which pair j of an axis (0 time, 1 row, 2 column) is rotated at a position:
+// position*theta^(-j/pairs), of rows and columns times Unit.
+func (s Shape) Turn(axis, position, j int) (cos, sin float32) {
+	at := float64(position)
+	if axis > 0 && s.Unit != 0 {
+		at *= s.Unit
+	}
+	sine, cosine := math.Sincos(at * math.Pow(s.Theta[axis], -float64(j)/float64(s.Pairs[axis])))
+	return float32(cosine), float32(sine)
+}

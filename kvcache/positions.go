@@ -23,41 +23,36 @@ type Positions struct {
 func NewPositions(a compute.Arena, dq compute.Queue, s Shape) *Positions {
 	p := &Positions{shape: s, ring: s.Clamp + 2*s.ChunkFrames + 1}
 	p.rope.Time = a.Tensor(compute.F32, p.ring, s.Pairs[0], 2)
-	p.rope.Row = axis(a, dq, s.Rows, s.Pairs[1], s.Theta[1])
-	p.rope.Column = axis(a, dq, s.Columns, s.Pairs[2], s.Theta[2])
+	p.rope.Row = table(a, dq, s, 1, s.Rows)
+	p.rope.Column = table(a, dq, s, 2, s.Columns)
 	p.chunk = a.Tensor(compute.I32, s.ChunkFrames*s.Tokens(), 3)
 	p.host = make([]byte, max(s.Pairs[0]*8, s.ChunkFrames*s.Tokens()*12))
 	p.rope.MinTime = math.MinInt32
 	return p
 }
 
-func axis(a compute.Arena, dq compute.Queue, positions, pairs int, theta float64) compute.Tensor {
-	t := a.Tensor(compute.F32, positions, max(pairs, 1), 2)
-	if pairs == 0 {
+// table holds the turns of an axis.
+func table(a compute.Arena, dq compute.Queue, s Shape, axis, positions int) compute.Tensor {
+	t := a.Tensor(compute.F32, positions, max(s.Pairs[axis], 1), 2)
+	if s.Pairs[axis] == 0 {
 		return compute.Tensor{}
 	}
 	if dq != nil && a.Err() == nil {
 		b := make([]byte, 0, t.Bytes())
 		for p := range positions {
-			b = appendAngles(b, p, pairs, theta)
+			b = s.appendTurns(b, axis, p)
 		}
 		dq.Upload(t, b)
 	}
 	return t
 }
 
-// Turn returns cos and sin of position*theta^(-j/pairs), by which pair j of a key at that position is rotated.
-func Turn(position, j, pairs int, theta float64) (cos, sin float32) {
-	s, c := math.Sincos(float64(position) * math.Pow(theta, -float64(j)/float64(pairs)))
-	return float32(c), float32(s)
-}
-
-// appendAngles appends the turns of all pairs.
-func appendAngles(b []byte, position, pairs int, theta float64) []byte {
-	for j := range pairs {
-		c, s := Turn(position, j, pairs, theta)
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(c))
-		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(s))
+// appendTurns appends the turns of all pairs of an axis.
+func (s Shape) appendTurns(b []byte, axis, position int) []byte {
+	for j := range s.Pairs[axis] {
+		cos, sin := s.Turn(axis, position, j)
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(cos))
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(sin))
 	}
 	return b
 }
@@ -65,7 +60,7 @@ func appendAngles(b []byte, position, pairs int, theta float64) []byte {
 // Begin writes the time rows up to the end of span and the positions of its tokens.
 func (p *Positions) Begin(dq compute.Queue, span Span) {
 	for ; p.next < span.Start+span.Frames; p.next++ {
-		b := appendAngles(p.host[:0], p.next, p.shape.Pairs[0], p.shape.Theta[0])
+		b := p.shape.appendTurns(p.host[:0], 0, p.next)
 		dq.Upload(p.rope.Time.Slice(0, p.next%p.ring, p.next%p.ring+1), b)
 	}
 	b := p.host[:0]

@@ -56,6 +56,7 @@ type worldConfig struct {
 		Split   [3]int  `json:"split_t_h_w"`
 		ThetaT  float64 `json:"theta_t"`
 		ThetaHW float64 `json:"theta_hw"`
+		Unit    float64 `json:"unit_hw"` // 0: 1
 		Clamp   int     `json:"temporal_clamp"`
 	} `json:"rope"`
 	Norm struct {
@@ -120,7 +121,7 @@ func (c worldConfig) network() dit.Config {
 		FreqDim: c.Time.Dim, MaxPeriod: c.Time.MaxPeriod,
 		Pairs: [3]int{c.Rope.Split[0] / 2, c.Rope.Split[1] / 2, c.Rope.Split[2] / 2},
 		Theta: [3]float64{c.Rope.ThetaT, c.Rope.ThetaHW, c.Rope.ThetaHW},
-		Clamp: c.Rope.Clamp, Eps: c.Norm.LayerNorm,
+		Unit:  c.Rope.Unit, Clamp: c.Rope.Clamp, Eps: c.Norm.LayerNorm,
 		Actions: len(c.Actions), Headings: c.Headings, Waves: c.Waves, ViewTan: c.ViewTan,
 	}
 }

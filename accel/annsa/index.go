@@ -239,7 +239,7 @@ func (p *policy) setTime(time int) {
 	}
 	p.time = time
 	for j := range p.shape.Pairs[0] {
-		p.turns[2*j], p.turns[2*j+1] = kvcache.Turn(time, j, p.shape.Pairs[0], p.shape.Theta[0])
+		p.turns[2*j], p.turns[2*j+1] = p.shape.Turn(0, time, j)
 	}
 }
 

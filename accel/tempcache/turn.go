@@ -24,7 +24,7 @@ func newTurns(s kvcache.Shape) turns {
 	for i := range s.Tokens() {
 		for axis, at := range [3]int{0, i / s.Columns, i % s.Columns} {
 			for j := range s.Pairs[axis] {
-				if cos, sin := kvcache.Turn(at, j, s.Pairs[axis], s.Theta[axis]); axis > 0 {
+				if cos, sin := s.Turn(axis, at, j); axis > 0 {
 					t.places = append(t.places, cos, sin)
 				}
 			}

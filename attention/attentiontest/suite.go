@@ -29,7 +29,7 @@ type Suite struct {
 // shapes are small, and odd in different ways.
 var shapes = []kvcache.Shape{
 	{Layers: 2, Heads: 2, HeadDim: 32, Rows: 8, Columns: 8, ChunkFrames: 1, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{256, 16, 16}, Clamp: 5},
-	{Layers: 1, Heads: 3, HeadDim: 16, Rows: 5, Columns: 7, ChunkFrames: 1, Pairs: [3]int{4, 2, 2}, Theta: [3]float64{256, 16, 16}, Clamp: 20},
+	{Layers: 1, Heads: 3, HeadDim: 16, Rows: 5, Columns: 7, ChunkFrames: 1, Pairs: [3]int{4, 2, 2}, Theta: [3]float64{256, 16, 16}, Unit: 0.5, Clamp: 20},
 	{Layers: 1, Heads: 1, HeadDim: 48, Rows: 3, Columns: 6, ChunkFrames: 3, Pairs: [3]int{8, 8, 8}, Theta: [3]float64{1e4, 1e4, 1e4}},
 }
 

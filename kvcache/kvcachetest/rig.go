@@ -29,7 +29,7 @@ type Exam struct {
 // Shapes are small models: a latent frame a chunk, and three.
 var Shapes = []kvcache.Shape{
 	{Layers: 2, Heads: 2, HeadDim: 16, Rows: 2, Columns: 3, ChunkFrames: 1, Pairs: [3]int{4, 2, 2}, Theta: [3]float64{256, 16, 16}, Clamp: 12},
-	{Layers: 2, Heads: 3, HeadDim: 32, Rows: 3, Columns: 2, ChunkFrames: 3, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Clamp: 14},
+	{Layers: 2, Heads: 3, HeadDim: 32, Rows: 3, Columns: 2, ChunkFrames: 3, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Unit: 0.5, Clamp: 14},
 }
 
 // content makes the keys and values of a video.
@@ -293,8 +293,12 @@ func upload(dq compute.Queue, dst compute.Tensor, v []float32) {
 func rotate(x []float32, s kvcache.Shape, time, token int) []float64 {
 	out, pair := make([]float64, len(x)), 0
 	for axis, p := range [3]int{time, token / s.Columns, token % s.Columns} {
+		at := float64(p)
+		if axis > 0 && s.Unit > 0 {
+			at *= s.Unit
+		}
 		for j := range s.Pairs[axis] {
-			sin, cos := math.Sincos(float64(p) * math.Pow(s.Theta[axis], -float64(j)/float64(s.Pairs[axis])))
+			sin, cos := math.Sincos(at * math.Pow(s.Theta[axis], -float64(j)/float64(s.Pairs[axis])))
 			a, b := float64(x[2*pair]), float64(x[2*pair+1])
 			out[2*pair], out[2*pair+1] = a*cos-b*sin, a*sin+b*cos
 			pair++
