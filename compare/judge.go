@@ -114,7 +114,37 @@ func (c *conv) add(y, x, w []float32, size, small int) {
 	}
 }
 
-// see returns the scores of a frame of 64x64, and behind them how much it says of each group.
+// judgeSize is the width and height of the frames that the judge was trained on.
+const judgeSize = 64
+
+// seen is a frame as the judge knows them: its middle square, by means over places of equal size; frames of 64x64 as they are.
+func seen(f video.Frame) video.Frame {
+	if f.Width == judgeSize && f.Height == judgeSize {
+		return f
+	}
+	side := min(f.Width, f.Height)
+	out, left, top := video.NewFrame(judgeSize, judgeSize), (f.Width-side)/2, (f.Height-side)/2
+	for y := range judgeSize {
+		y0 := top + y*side/judgeSize
+		y1 := max(top+(y+1)*side/judgeSize, y0+1)
+		for x := range judgeSize {
+			x0 := left + x*side/judgeSize
+			x1 := max(left+(x+1)*side/judgeSize, x0+1)
+			for c := range 3 {
+				sum, n := 0, (y1-y0)*(x1-x0)
+				for row := y0; row < y1; row++ {
+					for column := x0; column < x1; column++ {
+						sum += int(f.Pix[3*(row*f.Width+column)+c])
+					}
+				}
+				out.Pix[3*(y*judgeSize+x)+c] = byte((sum + n/2) / n)
+			}
+		}
+	}
+	return out
+}
+
+// see returns the scores of a frame of judgeSize, and behind them how much it says of each group.
 func (j *judge) see(f video.Frame) (out [judgeOut]float64) {
 	n := f.Width * f.Height
 	x := make([]float32, 3*n)
@@ -147,20 +177,20 @@ func (j *judge) see(f video.Frame) (out [judgeOut]float64) {
 
 // judge chooses in each group what the views say together.
 func (j *judge) judge(views []video.Frame) verdict {
-	seen := make([][judgeOut]float64, len(views))
+	scores := make([][judgeOut]float64, len(views))
 	for i, f := range views {
-		seen[i] = j.see(f)
+		scores[i] = j.see(seen(f))
 	}
 	var best [4]int
 	at := 0
 	for g, n := range judgeGroups {
 		top, most := math.Inf(-1), math.Inf(-1)
-		for _, v := range seen {
+		for _, v := range scores {
 			top = max(top, v[judgeScores+g])
 		}
 		for i := range n {
 			sum := 0.0
-			for _, v := range seen {
+			for _, v := range scores {
 				sum += v[at+i] * math.Exp(v[judgeScores+g]-top)
 			}
 			if sum > most {

@@ -49,6 +49,38 @@ func UsualPlaces(getenv func(string) string) (p Places) {
 	return p
 }
 
+// World finds a world model's weights: path is a folder with its config.json, or the name of such a folder in one of the stores. ok
+// is false where there is neither.
+func (p Places) World(path string) (file string, ok bool) {
+	dirs := []string{path}
+	if validName(path) {
+		for _, store := range p.Stores {
+			dirs = append(dirs, filepath.Join(store, path))
+		}
+	}
+	for _, dir := range dirs {
+		raw, err := beside(dir, "config.json", nil)
+		if err != nil || !strings.Contains(string(raw), worldFormat) {
+			continue
+		}
+		if found, _ := filepath.Glob(filepath.Join(globEscape(dir), "*.safetensors")); len(found) == 1 {
+			return found[0], true
+		}
+	}
+	return "", false
+}
+
+// validName reports whether a model in a store may be called so: small letters, digits, "-", "_" and ".", a letter or digit first.
+func validName(name string) bool {
+	for i, r := range name {
+		plain := 'a' <= r && r <= 'z' || '0' <= r && r <= '9'
+		if !plain && (i == 0 || r != '-' && r != '_' && r != '.') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= 64
+}
+
 // Source names a model's files. Model is a family's name, a folder or a network's file; what else is empty is looked for
 // beside it, then in Places.
 type Source struct {

@@ -11,14 +11,24 @@ import (
 	"longtake/video"
 )
 
-// A small network that is told its place, with strafes: steps that count, and steps that all fail at a wall.
+// Small networks that are told their place, with strafes: steps that count, and steps that all fail at a wall.
 func TestAPlacedRolloutEqualsPyTorch(t *testing.T) {
-	const dir, file, values, given = "testdata/golden/placed", "rollout.safetensors", 64 * 192, 2
+	placedRollout(t, "testdata/golden/placed", 64, 64)
+}
+
+// Of another size, whose patches lie half as far apart in rotation, as world-hd's do.
+func TestARolloutOnAFinerGridEqualsPyTorch(t *testing.T) {
+	placedRollout(t, "testdata/golden/finer", 24, 16)
+}
+
+func placedRollout(t *testing.T, dir string, width, height int) {
+	const file, given = "rollout.safetensors", 2
+	values := 3 * width * height
 	g := golden.Load(t, dir)
 	eps, pixels := g.Floats(t, file, "eps"), g.Ints(t, file, "start_frames")
 	var request rollout.Request
 	for i := range given {
-		f := video.NewFrame(64, 64)
+		f := video.NewFrame(width, height)
 		for k := range f.Pix {
 			f.Pix[k] = byte(pixels[i*len(f.Pix)+k])
 		}

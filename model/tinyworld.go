@@ -37,7 +37,10 @@ var (
 // TinyWorld is the name of the embedded model.
 const TinyWorld = "tinyworld"
 
-// worldConfig is config.json of the format "tinyworld-v1".
+// worldFormat is the format of a world model's config.json.
+const worldFormat = "tinyworld-v1"
+
+// worldConfig is config.json of that format.
 type worldConfig struct {
 	Format   string   `json:"format"`
 	Dim      int      `json:"d"`
@@ -96,16 +99,16 @@ var tinyNeeds = []float64{693, 1403, 859, 900, 1535, 992}
 // a dreamt step into a wall changes it by about .005.
 var worldStill = rollout.Still{Enter: 0.012, Leave: 0.017}
 
-// worldFPS is a brisk walk: a turn of 12 degrees a frame, a full circle in two seconds.
-const worldFPS = 15
+// WorldFPS is a brisk walk: a turn of 12 degrees a frame, a full circle in two seconds.
+const WorldFPS = 15
 
 func parseWorld(raw []byte) (worldConfig, error) {
 	var c worldConfig
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return c, fmt.Errorf("model configuration: %w", err)
 	}
-	if c.Format != "tinyworld-v1" {
-		return c, fmt.Errorf("model configuration has format %q, this version reads \"tinyworld-v1\"", c.Format)
+	if c.Format != worldFormat {
+		return c, fmt.Errorf("model configuration has format %q, this version reads %q", c.Format, worldFormat)
 	}
 	if c.Patch <= 0 || c.Image[2] != 3 || c.Image[0]%c.Patch != 0 || c.Image[1]%c.Patch != 0 {
 		return c, fmt.Errorf("model configuration: patches of %d do not fill an image of %v", c.Patch, c.Image)
@@ -197,7 +200,11 @@ func OpenWorld(dev compute.Device, path string) (*rollout.Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openWorld(dev, strings.TrimSuffix(filepath.Base(path), ".safetensors"), file, config, vocabulary)
+	name := strings.TrimSuffix(filepath.Base(path), ".safetensors")
+	if full, err := filepath.Abs(dir); name == "weights" && err == nil {
+		name = filepath.Base(full) // the folder is the model
+	}
+	return openWorld(dev, name, file, config, vocabulary)
 }
 
 // maxSideFile bounds what is read beside a weight file.
@@ -258,7 +265,7 @@ func openWorld(dev compute.Device, name string, file *weights.File, config, voca
 			}
 			return sampler.New(steps, c.Sampler.Shift, sampler.Clean, c.Sampler.Clamp[1])
 		},
-		Turns: c.turns(), Advance: c.advance(), Still: worldStill, FPS: worldFPS,
+		Turns: c.turns(), Advance: c.advance(), Still: worldStill, FPS: WorldFPS,
 		Cache: kvcache.Window{Recent: worldWindow}, CacheShape: network.CacheShape(),
 	}), nil
 }

@@ -17,6 +17,7 @@ type modelsCommand struct {
 	List    listCommand    `cmd:"" default:"withargs" help:"List the models that this program knows."`
 	Inspect inspectCommand `cmd:"" help:"Look into a weight file: what it is, its tensors, what is missing or unexpected, whether every number is finite."`
 	Convert convertCommand `cmd:"" help:"Write a weight file (.pt, .pth, sharded) as one safetensors file."`
+	Pull    pullCommand    `cmd:"" help:"Bring a released model into the own store, from a folder or URL that you name, checked by SHA-256."`
 	Verify  verifyCommand  `cmd:"" help:"Check a model's files: all there, all tensors, all numbers; what it will take."`
 }
 
@@ -56,6 +57,15 @@ func (c *listCommand) Run(out *streams) error {
 			Width: e.Width, Height: e.Height, FPS: e.FPS, Memory: e.WeightBytes(), About: m.about})
 		e.Close()
 	}
+	for _, r := range model.Releases() {
+		info := modelInfo{modelRecord: modelRecord{Name: r.Name}, Licence: r.Licence, Width: r.Width, Height: r.Height, FPS: model.WorldFPS, About: r.About}
+		if file, ok := model.UsualPlaces(os.Getenv).World(r.Name); ok {
+			info.Found = file
+		} else {
+			info.Missing = "longtake models pull " + r.Name
+		}
+		list = append(list, info)
+	}
 	for _, f := range model.Families() {
 		info := modelInfo{modelRecord: modelRecord{Name: f.Name}, Licence: f.Licence, Width: 832, Height: 480, FPS: 16, About: f.About}
 		if files, err := (model.Source{Model: f.Name, Places: model.UsualPlaces(os.Getenv)}).Find(); err == nil {
@@ -82,7 +92,7 @@ func printModels(to io.Writer, list []modelInfo) error {
 		fmt.Fprintf(w, "%s\t%.1f M\t%s\t%dx%d at %g fps\t%s\t%.12s\t%s\n",
 			m.Name, float64(m.Parameters)/1e6, bytesText(m.Memory), m.Width, m.Height, m.FPS, m.Licence, m.Hash, m.About)
 	}
-	fmt.Fprintln(w, "\nFAMILY\tFRAME\tLICENCE\tFILES\tABOUT")
+	fmt.Fprintln(w, "\nOTHERS\tFRAME\tLICENCE\tFILES\tABOUT")
 	for _, m := range list {
 		if m.Hash != "" {
 			continue

@@ -29,6 +29,7 @@ func names() map[string]string {
 		"kernels":  strings.Join(cpu.Kernels(), ", "),
 		"models":   listed(models) + ", " + familyNames(),
 		"families": familyNames(),
+		"released": model.Released(),
 		"policies": listed(policies),
 		"selves":   listed(selves),
 		"crosses":  listed(crosses),

@@ -53,7 +53,8 @@ func posePolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	if e.Advance == nil {
 		return usagef("--cache pose: the actions of model %s give no pose", e.Name)
 	}
-	p := pose.Default
+	p, frame := pose.Default, poseFrame(e)
+	p.Budget = max(p.Budget, poseFrames*frame)
 	put(&p.Window, f.Window)
 	put(&p.Top, f.Retrieve)
 	if f.CacheBudget != nil {
@@ -62,12 +63,21 @@ func posePolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 			return err
 		}
 		if p.Budget = bytes; frames > 0 {
-			s := e.CacheShape
-			p.Budget = int64(frames) * 2 * int64(s.Layers*s.Heads*s.Tokens()*s.HeadDim*s.DType.Size())
+			p.Budget = int64(frames) * frame
 		}
 	}
 	c.Keeps, c.window = p, p.Window
 	return tried(e, p)
+}
+
+// poseFrames is the least that memory by pose holds without a budget: a walk there and back, and the window. The default's bytes
+// are a hundred and more frames of the embedded model, but few of a larger one's.
+const poseFrames = 80
+
+// poseFrame is the memory of a stored frame.
+func poseFrame(e *rollout.Engine) int64 {
+	s := e.CacheShape
+	return 2 * int64(s.Layers*s.Heads*s.Tokens()*s.HeadDim*s.DType.Size())
 }
 
 // tried makes a cache and gives it back, to hear whether the policy is possible.

@@ -15,7 +15,7 @@ import (
 
 // modelFlags choose a model and say how it is opened. All but the first are for models on Wan-2.1.
 type modelFlags struct {
-	Model string `default:"tinyworld" aliases:"checkpoint-path,generator-ckpt" placeholder:"NAME|PATH" help:"Model: ${models}; or a folder or file with the weights of one of them (a .safetensors file of a world model, too)."`
+	Model string `default:"tinyworld" aliases:"checkpoint-path,generator-ckpt" placeholder:"NAME|PATH" help:"Model: ${models}; or a folder or file with the weights of one of them; or a world model: its .safetensors file, its folder, or its name in the own store (longtake models pull)."`
 
 	Family        string   `group:"model" placeholder:"NAME" help:"Family of a weight file whose name does not tell: ${families}."`
 	Wan           string   `group:"model" aliases:"ckpt-dir,model-folder" placeholder:"DIR" help:"Folder of Wan-2.1 with text encoder and VAE. Default: looked for beside the model, in the Hugging Face cache and in the own store (LONGTAKE_MODELS)."`
@@ -75,16 +75,16 @@ func modelNamed(f *modelFlags) (catalogued, error) {
 	if known, ok := models[f.Model]; ok {
 		return known, f.onlyWan(f.Model)
 	}
-	if _, known := model.FamilyNamed(f.Model); !known && strings.HasSuffix(f.Model, ".safetensors") {
-		file, err := weights.Open(f.Model)
-		if err != nil {
-			return catalogued{}, usageError{err}
-		}
-		kind := model.Identify(file).Kind
-		file.Close()
-		if kind == model.KindTinyWorld || kind == model.KindUnknown && f.Family == "" {
-			return catalogued{open: f.openWorld, about: "world model from a file", world: true, stride: 1}, f.onlyWan(f.Model)
-		}
+	path, isWorld, err := f.worldFile()
+	if err != nil {
+		return catalogued{}, usageError{err}
+	}
+	if isWorld {
+		open := func(d compute.Device) (*rollout.Engine, error) { return openWorldFile(d, path) }
+		return catalogued{open: open, about: "world model from a file", world: true, stride: 1}, f.onlyWan(f.Model)
+	}
+	if r, released := model.ReleaseNamed(f.Model); released {
+		return catalogued{}, usagef("model %s is not in the own store: longtake models pull %s brings it from a folder or URL that you name", r.Name, r.Name)
 	}
 	c := catalogued{about: "model on Wan-2.1", stride: 4, budget: &model.Budget{}, files: &model.Files{}}
 	s, o, err := f.source()
@@ -107,8 +107,25 @@ func modelNamed(f *modelFlags) (catalogued, error) {
 	return c, nil
 }
 
-func (f *modelFlags) openWorld(d compute.Device) (*rollout.Engine, error) {
-	e, err := model.OpenWorld(d, f.Model)
+// worldFile finds the weights of a world model that the flags name by its file, folder, or name in the own store.
+func (f *modelFlags) worldFile() (path string, ok bool, err error) {
+	if _, family := model.FamilyNamed(f.Model); family {
+		return "", false, nil
+	}
+	if path, ok = model.UsualPlaces(os.Getenv).World(f.Model); ok || !strings.HasSuffix(f.Model, ".safetensors") {
+		return path, ok, nil
+	}
+	file, err := weights.Open(f.Model)
+	if err != nil {
+		return "", false, err
+	}
+	defer file.Close()
+	kind := model.Identify(file).Kind
+	return f.Model, kind == model.KindTinyWorld || kind == model.KindUnknown && f.Family == "", nil
+}
+
+func openWorldFile(d compute.Device, path string) (*rollout.Engine, error) {
+	e, err := model.OpenWorld(d, path)
 	if err != nil && !errors.Is(err, compute.ErrNoMemory) {
 		err = usageError{err}
 	}

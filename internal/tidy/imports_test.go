@@ -21,7 +21,7 @@ var arrows = []struct {
 	to   []string
 }{
 	{"cmd/*", []string{"serve", "client", "api", "analyze", "report", "compare", "model", "accel/*", "rollout", "video/*", "video", "vae", "text", "sampler", "dit", "attention", "kvcache",
-		"weights", "world", "compute/cpu", "compute/cuda", "compute"}},
+		"weights", "world", "compute/cpu", "compute/cuda", "compute", "internal/pull"}},
 	{"serve", []string{"api", "rollout", "text", "attention", "kvcache", "video/webm", "video", "compute"}},
 	{"client", []string{"api"}},
 	{"api", nil},

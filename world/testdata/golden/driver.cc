@@ -88,6 +88,7 @@ static void golden(const char* dir) {
   if (seen != (1ull << 36) - 1) { fprintf(stderr, "only %llx of all sights in %d frames\n", (unsigned long long)seen, n); exit(1); }
   for (u32 seed = 3000; seed < 3004; seed++) frame(image, list, Run(seed, 1, 0, 0), 0, 64, 64);
   frame(image, list, Run(1000, 1, 0, 0), 0, 96, 54); frame(image, list, Run(1001, 1, 0, 0), 0, 33, 47);
+  frame(image, list, Run(1002, 1, 0, 0), 0, 128, 128); frame(image, list, Run(1003, 1, 0, 0), 0, 192, 128);
   fclose(image); fclose(list);
 }
 
