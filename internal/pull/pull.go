@@ -2,7 +2,7 @@
 //
 // A file is taken by what it must be (File: name, length, SHA-256), never by what its source says. What has arrived stays in a hidden
 // folder of the store until every file is whole and equals its digest; then the folder gets its name in one move. A pull that was
-// cut off goes on where it ended. See docs/design/0009-pull.md.
+// cut off goes on where it ended. See docs/design/0008-pull.md.
 package pull
 
 import (
