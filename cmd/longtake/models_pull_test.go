@@ -77,7 +77,7 @@ func TestOtherCommandsTakeAModelOfAnotherSize(t *testing.T) {
 	at, out := filepath.Join(dir, "finer"), t.TempDir()
 	succeed(t, "compare", "--model", at, "--frames", "12", "--policies", "full; window:window=4; pose:window=6", "-q", "-o", filepath.Join(out, "c.json"))
 	succeed(t, "eval", "world", "--model", at, "--tests", "look-around", "--span", "3", "--clips", "1", "--policies", "full; pose", "-q", "-o", filepath.Join(out, "e.json"))
-	succeed(t, "eval", "world", "--model", at, "--tests", "next-frame, actions", "--clips", "1", "--frames", "8", "-q", "-o", filepath.Join(out, "n.json"))
+	succeed(t, "eval", "world", "--model", at, "--tests", "next-frame, actions", "--clips", "1", "--frames", "25", "-q", "-o", filepath.Join(out, "n.json"))
 }
 
 func TestWhatPullRefuses(t *testing.T) {
