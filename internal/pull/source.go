@@ -81,18 +81,18 @@ func (f folder) Open(_ context.Context, model, name string, from int64) (io.Read
 
 // site is a web server.
 type site struct {
-	base   *url.URL
+	top    *url.URL
 	client *http.Client
 }
 
 // String implements Source.
-func (s *site) String() string { return s.base.Redacted() }
+func (s *site) String() string { return s.top.Redacted() }
 
 // Open implements Source.
 func (s *site) Open(ctx context.Context, model, name string, from int64) (io.ReadCloser, int64, error) {
 	whole := ctx
 	ctx, cancel := context.WithCancelCause(whole)
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base.JoinPath(model, name).String(), nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.top.JoinPath(model, name).String(), nil)
 	if err != nil {
 		cancel(nil)
 		return nil, 0, err
