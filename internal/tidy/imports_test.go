@@ -209,8 +209,8 @@ var worldly = map[string][]string{
 	"os/exec":       {"cmd/*", "video"},
 	"os/signal":     {"cmd/*"},
 	"flag":          {"cmd/*", "dev/*", "internal/*"},
-	"net":           {"cmd/*", "serve"},
-	"net/http":      {"cmd/*", "serve", "client"},
+	"net":           {"cmd/*", "serve", "internal/pull"},
+	"net/http":      {"cmd/*", "serve", "client", "internal/pull"},
 	"log":           {"cmd/*"},
 	"path/filepath": {"cmd/*", "serve", "analyze", "model", "weights", "video", "video/*", "internal/*", "compute/cuda"},
 }
