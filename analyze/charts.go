@@ -116,9 +116,15 @@ func (s *Study) matcherCharts() (out []plot.Chart) {
 	return out
 }
 
-// promptChart shows how much each word gets, by layer.
+// promptChart shows how much each word gets, by layer. Signs between words have no label.
 func (s *Study) promptChart() plot.Heat {
-	h := plot.Heat{Title: "Cross attention by word", X: "prompt token", Y: "layer", Columns: s.Words}
+	h := plot.Heat{Title: "Cross attention by word", X: "prompt token", Y: "layer"}
+	for _, word := range s.Words {
+		if plain(word) == sign {
+			word = ""
+		}
+		h.Columns = append(h.Columns, word)
+	}
 	for _, u := range s.Prompt {
 		h.Rows, h.Values = append(h.Rows, strconv.Itoa(u.Layer)), append(h.Values, u.Mass)
 	}

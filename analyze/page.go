@@ -2,8 +2,10 @@ package analyze
 
 import (
 	"fmt"
+	"image"
 	"slices"
 	"strconv"
+	"strings"
 
 	"longtake/report"
 	"longtake/report/plot"
@@ -15,15 +17,18 @@ type File struct {
 	Data []byte
 }
 
-// mostWords are drawn as maps.
-const mostWords = 12
+// mostWords are drawn as maps, wordsALine beside each other.
+const mostWords, wordsALine = 16, 8
+
+// sign stands for what is no word in names of files.
+const sign = "sign"
 
 // Draw returns the page of a study, and its drawings as files. Fill in Setup first.
 func (s *Study) Draw() (*report.Page, []File) {
 	d := &drawing{s: s, page: &report.Page{
 		Title: "Redundancy of attention in " + s.Setup.Model,
-		Lead: fmt.Sprintf("A session over a full cache with dense attention; chunks at latent frames %v were examined in denoising pass %d. Means are over heads and queries.",
-			s.At, s.Pass),
+		Lead: fmt.Sprintf("A session over a full cache with dense attention, examined in denoising pass %d (from 0) of the chunks at latent frame %s. Means are over heads and queries.",
+			s.Pass, list(s.At)),
 		Facts: report.Facts(s.Setup),
 	}}
 	d.recall()
@@ -34,6 +39,15 @@ func (s *Study) Draw() (*report.Page, []File) {
 	d.merging()
 	d.matchers()
 	return d.page, d.files
+}
+
+// list writes numbers as "10, 20, 39".
+func list(numbers []int) string {
+	var out []string
+	for _, n := range numbers {
+		out = append(out, strconv.Itoa(n))
+	}
+	return strings.Join(out, ", ")
 }
 
 // drawing collects sections and files.
@@ -139,22 +153,29 @@ func (d *drawing) prompt() {
 		t.Rows = append(t.Rows, numbers(strconv.Itoa(u.Layer), []float64{u.Frame90, u.Frame95, u.Frame99, u.Query90}, mean, len(s.Prompt)))
 	}
 	t.Rows = append(t.Rows, numbers("mean", mean, nil, 1))
-	words := report.Table{Caption: "Words with the most attention, mean over layers; even shares would be " + plot.Number(1/float64(len(s.maps))), Head: []string{"word", "share"}}
+	words := report.Table{Caption: "Words with the most attention, mean over layers; even shares would be " + plot.Number(1/float64(len(s.maps))), Head: []string{"word", "place in the prompt", "share"}}
 	heavy := slices.Clone(s.maps)
 	slices.SortStableFunc(heavy, func(a, b promptMap) int { return -cmpFloat(a.mass, b.mass) })
 	for _, m := range heavy[:min(len(heavy), 8)] {
-		words.Rows = append(words.Rows, numbers(m.word, []float64{m.mass}, nil, 1))
+		words.Rows = append(words.Rows, []string{m.word, strconv.Itoa(m.at + 1), strconv.FormatFloat(m.mass, 'f', 3, 64)})
 	}
 	maps := s.maps[:min(len(s.maps), mostWords)]
-	strip := report.Strips{Caption: "Where in the picture words are looked at, mean over layers and heads; each from its least (dark) to its most (yellow). Of all words those with the most definite place.",
-		Rows: []report.StripRow{{Name: ""}}}
+	var strips []report.Strips
 	for i, m := range maps {
+		if i%wordsALine == 0 {
+			strips = append(strips, report.Strips{Rows: []report.StripRow{{}}})
+		}
 		picture := heat(s.clip.geometry, m.place)
-		strip.Columns = append(strip.Columns, m.word)
-		strip.Rows[0].PNGs = append(strip.Rows[0].PNGs, encoded(picture))
-		d.files = append(d.files, File{fmt.Sprintf("prompt-%02d-%s.png", i, plain(m.word)), encoded(picture)})
+		line := &strips[len(strips)-1]
+		line.Columns = append(line.Columns, fmt.Sprintf("%s (%d)", m.word, m.at+1))
+		line.Rows[0].PNGs = append(line.Rows[0].PNGs, encoded(picture))
+		large := image.NewRGBA(image.Rect(0, 0, 4*tile*s.clip.Columns, 4*tile*s.clip.Rows))
+		enlarge(large, large.Rect, picture)
+		d.files = append(d.files, File{fmt.Sprintf("prompt-%02d-%s.png", i, plain(m.word)), encoded(large)})
 	}
-	d.add(report.Section{Title: "Cross attention", Strips: []report.Strips{strip}, Tables: []report.Table{t, words},
+	strips[0].Caption = "Where in the picture words are looked at, mean over layers and heads; each from its least (dark) to its most (yellow). Of all words, numbered by their place in the prompt, those with the most definite place in the picture."
+	d.add(report.Section{Title: "Cross attention", Strips: strips, Tables: []report.Table{t, words},
+		Text:    []string{"How much of the prompt a frame needs, and which words (figure 4 of the paper)."},
 		Figures: []report.Figure{d.svg("prompt", s.promptChart().SVG(), "Mean over heads and queries.")}})
 }
 
@@ -167,7 +188,7 @@ func plain(s string) string {
 		}
 	}
 	if len(out) == 0 {
-		return "sign"
+		return sign
 	}
 	return string(out[:min(len(out), 40)])
 }
@@ -196,11 +217,7 @@ func (d *drawing) merging() {
 		for i, c := range s.mergingCharts() {
 			sec.Figures = append(sec.Figures, d.svg(names[i], c.SVG(), ""))
 		}
-		t := report.Table{Caption: "At the last examined frame", Head: []string{"keys compared, kept", "threshold", "entries per past token", "recall"}}
-		for _, m := range s.Merging {
-			t.Rows = append(t.Rows, numbers(m.Space+", "+m.Keep, []float64{m.Threshold, m.Kept, m.Recall}, nil, 1))
-		}
-		sec.Tables = append(sec.Tables, t)
+		sec.Tables = append(sec.Tables, s.mergingTable())
 	}
 	if len(s.Trials) > 0 {
 		sec.Text = append(sec.Text, "The caches themselves, run beside the full one on the same keys and asked the same queries, are compared by their attention outputs.")
@@ -214,6 +231,23 @@ func (d *drawing) merging() {
 		sec.Tables = append(sec.Tables, t)
 	}
 	d.add(sec)
+}
+
+// mergingTable has a column for each threshold.
+func (s *Study) mergingTable() report.Table {
+	t := report.Table{Caption: "Recall (entries per past token) at the last examined frame, by threshold", Head: []string{"keys compared, kept"}}
+	for _, m := range s.Merging {
+		name := m.Space + ", " + m.Keep
+		if n := len(t.Rows); n == 0 || t.Rows[n-1][0] != name {
+			t.Rows = append(t.Rows, []string{name})
+		}
+		row := &t.Rows[len(t.Rows)-1]
+		*row = append(*row, fmt.Sprintf("%.3f (%.3f)", m.Recall, m.Kept))
+		if len(t.Rows) == 1 {
+			t.Head = append(t.Head, plot.Number(m.Threshold))
+		}
+	}
+	return t
 }
 
 func (d *drawing) matchers() {
@@ -230,7 +264,11 @@ func (d *drawing) matchers() {
 		t.Head = append(t.Head, fmt.Sprintf("recall at %g %%", 100*v))
 	}
 	for _, m := range s.Matchers {
-		row := append([]string{m.Name, plot.Number(m.Bits)}, numbers("", append([]float64{m.Looked}, m.Mass...), nil, 1)[1:]...)
+		bits := "all"
+		if m.Bits > 0 {
+			bits = plot.Number(m.Bits)
+		}
+		row := append([]string{m.Name, bits}, numbers("", append([]float64{m.Looked}, m.Mass...), nil, 1)[1:]...)
 		t.Rows = append(t.Rows, row)
 	}
 	sec.Tables = []report.Table{t}

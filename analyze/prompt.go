@@ -32,6 +32,7 @@ type promptMass struct {
 // promptMap is where in the picture a word is looked at: the mean over the studied layers, by token of the first latent frame.
 type promptMap struct {
 	word  string
+	at    int // in the prompt
 	mass  float64
 	place []float64
 }
@@ -122,7 +123,7 @@ func (s *Study) prompt(layers []int, words []string) {
 	}
 	s.Words = words
 	for j, p := range place {
-		s.maps = append(s.maps, promptMap{words[j], total(p) / float64(len(p)), p})
+		s.maps = append(s.maps, promptMap{words[j], j, total(p) / float64(len(p)), p})
 	}
 	// The words whose place in the picture is the most definite come first.
 	slices.SortStableFunc(s.maps, func(a, b promptMap) int { return -cmpFloat(a.spread(), b.spread()) })

@@ -108,7 +108,7 @@ func (h Heat) SVG() string {
 	foot := 26 + tall*float64(len(h.Values))
 	last := -1e9
 	for j, name := range h.Columns {
-		if x, half := left+cell*(float64(j)+0.5), textWidth(name)/2; x-half > last+4 {
+		if x, half := left+cell*(float64(j)+0.5), textWidth(name)/2; name != "" && x-half > last+4 {
 			out.text("", "middle", x, foot+15, name)
 			last = x + half
 		}
