@@ -32,11 +32,13 @@ func (r *recorder) try(dq compute.Queue, at attention.Site, dst, query compute.T
 	if len(r.cache.shadows) == 0 {
 		return
 	}
-	want := r.scrap.fetch(dq, dst)
-	all := float64(r.cache.Layer(at.Layer).View().Keys.Dim(1))
+	// The dense output once more, since dst may be rounded.
+	whole := r.cache.Cache.Layer(at.Layer).View()
+	out := r.scrap.room(&r.scrap.second, dst)
+	attention.Dense{}.Attend(dq, at, out, query, whole)
+	want, all := r.scrap.download(dq, out), float64(whole.Keys.Dim(1))
 	for i, s := range r.cache.shadows {
 		view := s.Layer(at.Layer).View()
-		out := r.scrap.room(&r.scrap.second, dst)
 		attention.Dense{}.Attend(dq, at, out, query, view)
 		t := tried{trial: i, kept: float64(view.Keys.Dim(1)) / all}
 		got := r.scrap.download(dq, out)

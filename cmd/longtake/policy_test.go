@@ -218,3 +218,18 @@ func TestPresetExactIsThePlainDenseEngineBitByBit(t *testing.T) {
 		t.Errorf("frames %s, of the dense engine %s", r.FramesHash, got)
 	}
 }
+
+func TestFlagsOfAPolicyComeFirstAmongTheServed(t *testing.T) {
+	fast, window := "fast", 8
+	f := policyFlags{Preset: &fast, Window: &window}
+	names, items, err := servedPolicies(f.before(served))
+	if err != nil || len(names) < 2 || names[0] != "yours" || items[0] != f.text() || names[1] != "pose" {
+		t.Fatalf("%q %q %v", names, items, err)
+	}
+	if got, err := parsePolicy(items[0]); err != nil || got.text() != f.text() {
+		t.Errorf("%q came back as %q, %v", f.text(), got.text(), err)
+	}
+	if got := (policyFlags{}).before(served); got != served {
+		t.Errorf("without flags: %q", got)
+	}
+}

@@ -23,9 +23,11 @@ import (
 type serveFlags struct {
 	machineFlags `embed:""`
 
-	Policies string `placeholder:"LIST" help:"Policies that viewers may choose, separated by ';', each NAME=POLICY as --policies of compare takes it; the first is the default. Their memory must be bounded. Default: ${served}; of models without poses ${servedplain}."`
+	Policies string `placeholder:"LIST" help:"Policies that viewers may choose, separated by ';', each NAME=POLICY as --policies of compare takes it; the first is the default, unless flags of a policy are given: theirs then is, by the name of yours. Their memory must be bounded. Default: ${served}; of models without poses ${servedplain}."`
 
 	Prompt string `placeholder:"TEXT" help:"What sessions show that ask for nothing, with models on Wan-2.1. Default: ${usualprompt}."`
+
+	policyFlags
 
 	Memory   string        `placeholder:"SIZE" help:"Most memory of all sessions together, such as 4GiB. Default: 70% of what is free at the start."`
 	Sessions int           `placeholder:"N" help:"Most sessions at a time. Default: what memory and --load allow."`
@@ -189,7 +191,7 @@ func (f *serveFlags) open(ctx context.Context, out *streams, load float64, o ser
 			h.close()
 		}
 	}()
-	m, err := servedModel(l, f.Policies, f.Prompt)
+	m, err := servedModel(l, f.Policies, f.Prompt, f.policyFlags)
 	if err != nil {
 		return nil, err
 	}
@@ -292,6 +294,14 @@ func profiles(addr string) (*http.Server, error) {
 	s := &http.Server{Handler: guarded, ReadHeaderTimeout: 10 * time.Second}
 	go s.Serve(l)
 	return s, nil
+}
+
+// before puts the policy of the flags, if any are given, before a list of served ones.
+func (f policyFlags) before(list string) string {
+	if !f.given() {
+		return list
+	}
+	return "yours=" + f.text() + ";" + list
 }
 
 // servedPolicies reads "NAME=POLICY; NAME=POLICY".

@@ -73,7 +73,7 @@ func steer(held []string) int {
 
 // servedModel makes a lab's model into one that a server plays. Prompt is what sessions show that ask for nothing, where no simulator
 // tells.
-func servedModel(l *lab, list, prompt string) (*serve.Model, error) {
+func servedModel(l *lab, list, prompt string, own policyFlags) (*serve.Model, error) {
 	e := l.engine
 	if e.Loop == rollout.RollingWindow {
 		return nil, usagef("model %s makes its chunks in a rolling window, several at a time: it cannot be played; longtake generate makes videos with it, and self-forcing or longlive can be played", e.Name)
@@ -109,7 +109,7 @@ func servedModel(l *lab, list, prompt string) (*serve.Model, error) {
 			}
 		}
 	}
-	names, items, err := servedPolicies(list)
+	names, items, err := servedPolicies(own.before(list))
 	if err != nil {
 		return nil, err
 	}
