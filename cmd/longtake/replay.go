@@ -19,10 +19,10 @@ type replayCommand struct {
 	View   int    `default:"0" help:"View to write: 0, or 1 for the second of a comparison. Default ${default}."`
 	Scale  int    `default:"4" help:"Enlarge every pixel of the video to NxN. Default ${default}."`
 
-	Policies     string `placeholder:"LIST" help:"Policies by name, as the server had them; so are the flags of a policy. Default: ${served}; of models without poses ${servedplain}."`
-	Prompt       string `placeholder:"TEXT" help:"--prompt of the server, if it had one."`
+	Policies string `placeholder:"LIST" help:"Policies by name, as the server had them; so are the flags of a policy. Default: ${served}; of models without poses ${servedplain}."`
+	Prompt   string `placeholder:"TEXT" help:"--prompt of the server, if it had one."`
 	policyFlags
-	JSON         bool   `name:"json" help:"Print the result as one JSON object on standard output."`
+	JSON         bool `name:"json" help:"Print the result as one JSON object on standard output."`
 	machineFlags `embed:""`
 }
 
