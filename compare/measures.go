@@ -234,6 +234,10 @@ func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found,
 		return nil, err
 	}
 	f.note("places of the dream, dB to what was there", again)
+	astray, err := o.astray(s)
+	if err != nil {
+		return nil, err
+	}
 	for _, at := range []int{16, 64, 100, 256, 1000, 3000} {
 		if at <= o.Frames && at-8 >= o.Given {
 			made, real := mean{}, mean{}
@@ -242,6 +246,7 @@ func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found,
 				real.add(edges(s.truth(s.poses[i])))
 			}
 			f.note(fmt.Sprintf("sharpness at %d, of the truth's", at), made.value()/real.value())
+			f.note(fmt.Sprintf("sharpness at %d, of true walks astray", at), made.value()/astray)
 		}
 	}
 	early, late := min(100, o.Frames/2), o.Frames
@@ -250,6 +255,23 @@ func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found,
 	f.note("mean colour at the end, of 255, less that at frame 100", m1-m0)
 	f.note("spread of colours at the end, of that at frame 100", s1/s0)
 	return f, nil
+}
+
+// astray is the mean sharpness of what the scene's actions show in another world, whose walls they do not know, as they do not know
+// those of a dream: such walks look at walls from nearby more often than those for which the actions were chosen.
+func (o *PlayOptions) astray(s scene) (float64, error) {
+	other, err := o.scene(s.seed + 1_000_000)
+	if err != nil {
+		return 0, err
+	}
+	at, m := other.poses[0], mean{}
+	for i, a := range s.actions {
+		at = other.world.Step(at, world.Action(a))
+		if i%4 == 0 {
+			m.add(edges(other.truth(at)))
+		}
+	}
+	return m.value(), nil
 }
 
 // returns compares a dream's frames with the newest one at least 30 frames older that dead reckoning puts at the same place.
