@@ -167,6 +167,7 @@ function notice(n) {
   switch (n.type) {
     case 'hello':
       state.model = n.model;
+      for (const b of document.querySelectorAll('#pad button')) b.hidden = !n.model.keys?.[b.dataset.key];
       settle(n.model);
       show(n.session);
       if (n.prompt !== undefined) setPrompt(n.prompt);
