@@ -4,14 +4,35 @@ import torch
 from simulator import LOOK, MIXED, RETURN, STROLL, UNDO
 from tw import stride
 
-# Of 16 clips: strolls, the older walk (with collisions), look-arounds, walks undone, walks with a turn and the way back.
-MIX = ((STROLL, 6), (MIXED, 2), (LOOK, 1), (UNDO, 3), (RETURN, 4))
+BLIND = -1  # a stroll by a player who knows nothing of the walls, see blind()
+
+# Of 16 clips: strolls, the older walk (with collisions), blind strolls, look-arounds, walks undone, walks with a turn and the
+# way back.
+MIX = ((STROLL, 5), (MIXED, 1), (BLIND, 2), (LOOK, 2), (UNDO, 2), (RETURN, 4))
+TURN_AWAY = 7  # turns of a blind player whom a wall has stopped
 
 
 def spans(kind, frames, draw):
     """A length of the way there such that the way back fits into the clip, at least in part; draw is in [0, 1)."""
     low, high = {LOOK: (10, 40), UNDO: (frames // 4, frames // 2), RETURN: (frames // 6, max(3, (frames - 31) // 2))}.get(kind, (0, 0))
     return low + int(draw * (high - low + 1))
+
+
+def blind(sim, w, pose, act):
+    """Poses [n,T,3] and actions [n,T] in worlds w, from the first of pose on, of players who follow the actions of another
+    clip; whom a wall stops turns right for TURN_AWAY frames. What players of dreams do, whose walls no script knows."""
+    act, at = act.roll(1, 0), pose[:, 0]
+    turning, poses, acts = torch.zeros_like(act[:, 0]), [at], [act[:, 0]]
+    for t in range(1, act.shape[1]):
+        a = torch.where(turning > 0, torch.full_like(turning, 4), act[:, t])
+        to = sim.step(w, at, a)
+        moves = (a != 0) & (a != 3) & (a != 4)
+        stopped = moves & ((to - at)[:, :2].abs().sum(-1) < 1e-4)
+        turning = torch.where(stopped & (turning < 2), torch.full_like(turning, TURN_AWAY), (turning - 1).clamp(min=0))
+        at = to
+        poses.append(at)
+        acts.append(a)
+    return torch.stack(poses, 1), torch.stack(acts, 1)
 
 
 def clips(sim, seed, n, frames, generator, size=(64, 64)):
@@ -21,8 +42,10 @@ def clips(sim, seed, n, frames, generator, size=(64, 64)):
         many = n - at if i == len(MIX) - 1 else n * share // 16
         if many:
             span = spans(kind, frames, torch.rand(1, generator=generator).item())
-            vid, tok, act, head, _, pose = sim.clips(seed + at, many, frames, size=size, kind=kind, span=span)
-            parts.append((vid, tok, act, head, pose[..., :2]))
+            w, tok, pose, act = sim.gen(seed + at, many, frames, kind=STROLL if kind == BLIND else kind, span=span)
+            if kind == BLIND:
+                pose, act = blind(sim, w, pose, act)
+            parts.append((sim.render(w, pose, size[1], size[0]), tok, act, pose[..., 2].round().long(), pose[..., :2]))
             at += many
     order = torch.randperm(n, generator=generator).to(parts[0][0].device)
     return [torch.cat(x)[order] for x in zip(*parts)]

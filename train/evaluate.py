@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 import checkpoint
 import classify
+import data
 from batch import rollout
 from simulator import LOOK, MIXED, RETURN, STROLL, UNDO, Sim
 from tw import CFG, CONFIGS, TinyWorld, image, load, patchify, stride, unpatchify
@@ -39,6 +40,21 @@ def gradient(x):
     """Mean absolute difference of neighbouring pixels [B,F] of patches [B,F,tokens,192]."""
     u = unpatchify(x.float())
     return (u[:, :, 1:] - u[:, :, :-1]).abs().mean((2, 3, 4)) + (u[:, :, :, 1:] - u[:, :, :, :-1]).abs().mean((2, 3, 4))
+
+
+def returns(made, places, heads, apart=30, near=0.05):
+    """Of every clip, the mean decibels of frames against the newest one at the same place and heading that is at least
+    `apart` steps or turns older, and how many frames there are: [B,2]."""
+    out, i = [], torch.arange(made.shape[1], device=made.device)
+    for x, p, h in zip(made, places, heads):
+        moved = ((p[1:] - p[:-1]).abs().sum(-1) > 1e-3) | (h[1:] != h[:-1])
+        path = torch.cat((moved.new_zeros(1), moved)).cumsum(0)
+        same = (torch.cdist(p, p, compute_mode="donot_use_mm_for_euclid_dist") < near) & (h[:, None] == h) & (path[:, None] - path >= apart)
+        new = same.any(1).nonzero()[:, 0]
+        old = torch.where(same[new], i, -1).amax(1)
+        se = torch.cat([(x[a] - x[b]).square().mean((1, 2)) for a, b in zip(new.split(256), old.split(256))]) if len(new) else x.new_zeros(0)
+        out.append((psnr(se).mean() if len(new) else x.new_zeros(()), x.new_tensor(float(len(new)))))
+    return torch.stack([torch.stack(v) for v in out])
 
 
 def png(path, image):
@@ -94,9 +110,9 @@ class Evaluation:
         return rollout(self.m, **c, ctx=ctx, policy=policy, **k)
 
     @torch.no_grad()
-    def forced(self, name, kind, frames):
+    def forced(self, name, kind, frames, **k):
         c, xy = self.clips(1000, kind, frames, clean=False)
-        made = self.roll(c, 1, "full", places=xy, forced=True)
+        made = self.roll(c, 1, "full", places=xy, forced=True, **k)
         se = (made - c["x"]).square().mean((2, 3))[:, 1:]
         self.note(name, dict(score(se), bins=[round(psnr(se[:, i:i + 16].mean()).item(), 2) for i in range(0, se.shape[1], 16)],
                              sharp=round((gradient(made[:, 1:]).mean() / gradient(c["x"][:, 1:]).mean()).item(), 3)))
@@ -135,18 +151,23 @@ class Evaluation:
 
     @torch.no_grad()
     def strolls(self, policy, frames, **k):
-        """From one true frame, with a player who turns away where a wall stops it: sharpness [mean, se] against true strolls,
-        and how many frames are flat (gradient below .35 of the mean), beside how many true ones are."""
+        """From one true frame, with a player who turns away where a wall stops it: sharpness [mean, se] as a share of the mean
+        over true strolls; the same of true walks by a player who knows no more of the walls ("blind": what a dream should
+        have); and how many frames are flat (gradient below .35 of the mean)."""
         c, _ = self.clips(7000, STROLL if self.m.c["n_act"] > 7 else MIXED, frames, clean=False)
         made = self.roll(c, 1, policy, blocked=self.a.blocked, evade=True, **k)
-        g, true = gradient(made), gradient(c["x"])
-        out = {}
+        w, _, pose, act = self.sim.gen(7000, self.a.clips, frames, kind=STROLL)
+        wall = self.sim.render(w, data.blind(self.sim, w, pose, act)[0], *reversed(image(self.m.c)))
+        g, true, of_blind = gradient(made), gradient(c["x"]), gradient(patchify(wall))
+        out, fair = {}, {}
         for at in (16, 64, 96, 256):
             if at <= frames:
-                ratio = g[:, at - 8:at].mean(1) / true.mean()
-                out[str(at)] = [round(ratio.mean().item(), 3), round(ratio.std().item() / len(ratio) ** 0.5, 3)]
+                for to, v in ((out, g), (fair, of_blind)):
+                    ratio = v[:, at - 8:at].mean(1) / true.mean()
+                    to[str(at)] = [round(ratio.mean().item(), 3), round(ratio.std().item() / len(ratio) ** 0.5, 3)]
         flat = lambda v: round((v < 0.35 * true.mean()).float().mean().item(), 3)
-        return dict(sharp=out, flat=flat(g[:, 8:]), flat_truth=flat(true)), made
+        return dict(sharp=out, blind=fair, blind_mean=round((of_blind[:, 8:].mean() / true.mean()).item(), 3), flat=flat(g[:, 8:]),
+                    flat_blind=flat(of_blind[:, 8:]), flat_truth=flat(true)), made
 
     @torch.no_grad()
     def sweep(self):
@@ -160,18 +181,27 @@ class Evaluation:
             self.note(f"sweep {steps} {shift} {lead}", dict(next=score(se)["db"], **value))
 
     @torch.no_grad()
-    def long(self, policy, frames, clips=16):
-        """A long stroll: sharpness and colours late against early."""
-        many, self.a.clips = self.a.clips, min(clips, self.a.clips)
-        _, made = self.strolls(policy, frames)
-        self.a.clips = many
-        out = {}
-        for at in (100, 300, 1000, 2000, frames):
-            if at <= frames:
-                part = made[:, at - 50:at]
-                out[str(at)] = dict(sharp=round(gradient(part).mean().item(), 4), mean=round(part.mean().item(), 3), std=round(part.std().item(), 3))
-        self.note(f"long {policy}", dict(out, clips=len(made)))
-        self.strip(made)
+    def long(self, policy, frames, at_once=32):
+        """Long strolls: sharpness and colours late against early, and what known places look like (returns)."""
+        kind, parts, again = STROLL if self.m.c["n_act"] > 7 else MIXED, [], []
+        c, _ = self.clips(7000, kind, frames, clean=False)
+        for i in range(0, self.a.clips, at_once):
+            track, part = [], {k: v[i:i + at_once] for k, v in c.items()}
+            made = self.roll(part, 1, policy, blocked=self.a.blocked, evade=True, track=track)
+            again.append(returns(made, *track))
+            parts.append(torch.stack([torch.stack((gradient(made[:, at - 50:at]).mean(1), made[:, at - 50:at].mean((1, 2, 3)), made[:, at - 50:at].std((1, 2, 3))))
+                                      for at in (100, 300, 1000, 2000, frames) if at <= frames]))
+            if not i:
+                self.strip(made)
+            self.note(f"long {policy}, clips", i + len(made))
+        parts, again = torch.cat(parts, 2), torch.cat(again)
+        names, n = [at for at in (100, 300, 1000, 2000, frames) if at <= frames], parts.shape[2]
+        out = {str(at): {k: [round(v[j].mean().item(), 4), round(v[j].std().item() / n ** 0.5, 4)] for j, k in enumerate(("sharp", "mean", "std"))}
+               for at, v in zip(names, parts)}
+        known = again[again[:, 1] > 0, 0]
+        self.note(f"long {policy}", dict(out, clips=n, revisits=dict(
+            db=round(known.mean().item(), 2), se=round(known.std().item() / max(1, len(known)) ** 0.5, 2), clips=len(known),
+            frames=int(again[:, 1].sum()))))
 
     @torch.no_grad()
     def press(self, policy):
@@ -198,8 +228,9 @@ class Evaluation:
         x, want, _ = classify.turns(self.sim, 20000, 512 if dev == "cuda" else 4)
         x1, want1 = x[:, 0], want
         truth, first = classify.right(classify.judge(net, x), want), classify.right(net(x1)[0], want1)
-        x, want, (tok, act, head) = classify.turns(self.sim, 30000, a.clips)
-        made = rollout(self.m, patchify(torch.zeros(a.clips, classify.VIEWS, *image(self.m.c), 3, dtype=torch.uint8, device=dev)), tok, act, head, 0,
+        many = 4 * a.clips
+        x, want, (tok, act, head) = classify.turns(self.sim, 30000, many)
+        made = rollout(self.m, patchify(torch.zeros(many, classify.VIEWS, *image(self.m.c), 3, dtype=torch.uint8, device=dev)), tok, act, head, 0,
                        "full", steps=a.steps, shift=a.shift)
         u = F.interpolate(unpatchify(made.float()).permute(0, 1, 4, 2, 3).flatten(0, 1), (64, 64), mode="area").unflatten(0, made.shape[:2])
         whole, one = classify.right(classify.judge(net, u), want), classify.right(net(u[:, 0])[0], want)
@@ -216,6 +247,8 @@ class Evaluation:
             self.forced("next mixed", MIXED, k(80))
             if self.m.c["n_act"] > 7:
                 self.forced("next stroll", STROLL, k(80))
+            for steps in (2, 1):
+                self.forced(f"next mixed in {steps}", MIXED, k(80), steps=steps)
         s = k(30)
         if "look" in tests:
             self.memory("look", LOOK, s, s + 1, 2 * s + 1, ["full"], {})

@@ -1,6 +1,14 @@
 // Entry points of the simulator, for simulator.py: cu_* on the GPU, cpu_* on the CPU.
 #include "walk.h"
 #include "raycast.h"
+
+// One action of a player at a pose (x, y, heading index).
+DEV inline void step_pose(const World& w, float* pose, int a) {
+  int h = (int)pose[2];
+  step(w, pose[0], pose[1], h, a);
+  pose[2] = (float)h;
+}
+
 #ifdef __CUDACC__
 
 __global__ void k_gen(u32 seed0, int n, int T, int kind, int ctx, int span, World* w, short* tok, float* pose,
@@ -21,7 +29,16 @@ __global__ void k_render(const World* w, const float* pose, u8* out, int T, int 
   for (int i = threadIdx.x; i < W * H; i += blockDim.x)
     render_px(ws, p[0], p[1], p[2], W, H, i % W, i / W, out + ((size_t)f * W * H + i) * 3);
 }
+__global__ void k_step(const World* w, float* pose, const u8* act, int n) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) step_pose(w[i], pose + i * 3, act[i]);
+}
+
 extern "C" int world_size() { return sizeof(World); }
+extern "C" int cu_step(void* w, void* pose, void* act, int n, void* st) {
+  k_step<<<(n + 31) / 32, 32, 0, (cudaStream_t)st>>>((World*)w, (float*)pose, (u8*)act, n);
+  return cudaGetLastError();
+}
 extern "C" int cu_gen(u32 seed0, int n, int T, int kind, int ctx, int span, void* w, void* tok, void* pose, void* act,
                       void* st) {
   k_gen<<<(n + 31) / 32, 32, 0, (cudaStream_t)st>>>(seed0, n, T, kind, ctx, span, (World*)w, (short*)tok, (float*)pose,
@@ -34,6 +51,10 @@ extern "C" int cu_render(void* w, void* pose, void* out, int n, int T, int W, in
 }
 #else
 extern "C" int world_size() { return sizeof(World); }
+extern "C" int cpu_step(void* w, void* pose, void* act, int n) {
+  for (int i = 0; i < n; i++) step_pose(((World*)w)[i], (float*)pose + i * 3, ((u8*)act)[i]);
+  return 0;
+}
 extern "C" int cpu_gen(u32 seed0, int n, int T, int kind, int ctx, int span, void* w, void* tok, void* pose,
                        void* act) {
   for (int i = 0; i < n; i++)

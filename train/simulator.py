@@ -47,6 +47,16 @@ class Sim:
             assert self.lib.cu_gen(*args, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)) == 0
         return w, tok.long(), pose, act.long()
 
+    def step(self, w, pose, act):
+        """The poses [n,3] after the actions [n]; walls stop the players."""
+        pose, act, w = pose.clone().contiguous(), act.to(torch.uint8).contiguous(), w.contiguous()
+        args = [pointer(a) for a in (w, pose, act)] + [len(act)]
+        if self.cpu:
+            self.lib.cpu_step(*args)
+        else:
+            assert self.lib.cu_step(*args, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)) == 0
+        return pose
+
     def render(self, w, pose, width=64, height=64):
         """Frames [n,frames,height,width,3] uint8 of the poses."""
         n, frames = pose.shape[:2]

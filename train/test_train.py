@@ -11,7 +11,7 @@ import data
 import infer
 import posecache
 import train
-from simulator import RETURN, STROLL, UNDO, Sim
+from simulator import MIXED, RETURN, STROLL, UNDO, Sim
 from grow import grown
 from tw import CFG, HD, PLACED, TinyWorld, image, load, patchify, stride, train_mask
 
@@ -110,7 +110,7 @@ def a_wider_network_is_the_same_function():
 
 def a_grown_network_predicts_larger_frames():
     """The weights of the smaller one, on a finer grid and untrained, take away most of the noise."""
-    sd = load(os.path.join(os.path.dirname(os.path.abspath(__file__)), "checkpoints", "tinyworld", "weights.safetensors"))
+    sd = load(os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "model", "tinyworld", "tinyworld.safetensors"))
     m = TinyWorld(HD).eval()
     m.load_state_dict(grown(sd, PLACED, HD))
     x, tok, act, head, xy = clip(STROLL, 4, n=1, c=HD)
@@ -136,10 +136,20 @@ def a_walk_that_returns_returns():
     assert (head[:, 0] == head[:, 60]).all()
 
 
+def steps_of_the_simulator_lead_where_its_walks_do():
+    sim = Sim("cpu")
+    w, _, pose, act = sim.gen(3000, 16, 64, kind=MIXED)
+    for t in range(1, 64):
+        assert torch.equal(sim.step(w, pose[:, t - 1], act[:, t]), pose[:, t])
+    blind, acts = data.blind(sim, w, pose, act)
+    assert torch.equal(blind[:, 0], pose[:, 0]) and not torch.equal(blind, pose)
+    assert ((acts == 4).float().mean() > 0.05) and (blind[:, 1:] - blind[:, :-1]).norm(dim=-1).max() < 31
+
+
 def losses_reach_every_parameter():
     m = small(PLACED)
     vid, tok, act, head, _, pose = Sim("cpu").clips(5, 2, 8, kind=STROLL)
-    loss, _, _ = train.clip_loss(m, (vid, tok, act, head, pose[..., :2]), 0, train_mask(8, "cpu"))
+    loss, _, _ = train.clip_loss(m, (vid, tok, act, head, pose[..., :2]), 2, train_mask(8, "cpu"))
     loss.backward()
     missing = [n for n, p in m.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert not missing, missing
@@ -149,6 +159,6 @@ if __name__ == "__main__":
     torch.set_num_threads(2)
     for law in (a_training_pass_is_the_samplers, many_timelines_equal_one_sampler, a_checkpoint_keeps_sixteen_bits_of_mantissa,
                 a_wider_network_is_the_same_function, a_grown_network_predicts_larger_frames, places_are_true_or_reckoned,
-                a_walk_that_returns_returns, losses_reach_every_parameter):
+                a_walk_that_returns_returns, steps_of_the_simulator_lead_where_its_walks_do, losses_reach_every_parameter):
         law()
         print("ok", law.__name__)

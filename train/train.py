@@ -112,14 +112,14 @@ def noise_levels(batch, frames, dev):
 
 
 def noisy_context(x):
-    """Noise on context frames, its level told to the model: light on half of them; pure on the first ones of a tenth of
+    """Noise on context frames, its level told to the model: light on half of them; pure on the first ones of a fifth of
     the clips, so that the prompt must be used; pure on a run of frames in a third of the clips, so that what was there
     must come from older frames of the same place."""
     batch, frames = x.shape[:2]
     dev = x.device
     i = torch.arange(frames, device=dev)
     tc = torch.rand(batch, frames, device=dev) * 0.3 * (torch.rand(batch, frames, device=dev) < 0.5)
-    prefix = torch.randint(1, frames // 2, (batch, 1), device=dev) * (torch.rand(batch, 1, device=dev) < 0.1)
+    prefix = torch.randint(1, frames // 2, (batch, 1), device=dev) * (torch.rand(batch, 1, device=dev) < 0.2)
     first = torch.randint(min(4, frames - 1), frames, (batch, 1), device=dev)
     many = torch.randint(3, 28, (batch, 1), device=dev) * (torch.rand(batch, 1, device=dev) < 0.35)
     tc = torch.where((i < prefix) | (i >= first) & (i < first + many), torch.ones_like(tc), tc)
@@ -128,15 +128,24 @@ def noisy_context(x):
 
 
 @torch.no_grad()
-def resampled_context(m, x, xc, tc, act, head, tok, bm, pf):
-    """Runs of context frames replaced by the model's one-step re-denoising of the truth: right content, own errors."""
+def resampled_context(m, x, xc, tc, act, head, tok, bm, pf, passes):
+    """Runs of context frames replaced by the model's re-denoising of the truth, in one step or, the second one after the
+    runs of the first, in two: right content, own errors."""
     batch, frames = act.shape
     dev = x.device
     ts = (0.25 + 0.75 * torch.rand(batch, 1, device=dev)).expand(batch, frames)
-    zt = (1 - ts)[..., None, None] * x + ts[..., None, None] * torch.randn_like(x)
-    own = m(xc, zt, tc, ts, act, head, tok, torch.arange(frames, device=dev), bm, pf).float().clamp(-1, 1)
+    eps, pos = torch.randn_like(x), torch.arange(frames, device=dev)
+    z = (1 - ts)[..., None, None] * x + ts[..., None, None] * eps
     runs = (torch.rand(batch, frames, device=dev) < 0.04).cumsum(1) + torch.randint(0, 2, (batch, 1), device=dev)
-    return noisy_context(torch.where((runs % 2 == 1)[..., None, None], own, x))
+    runs = (runs % 2 == 1)[..., None, None]
+    for i in range(passes):
+        own = m(xc, z, tc, ts, act, head, tok, pos, bm, pf).float().clamp(-1, 1)
+        xc, tc = noisy_context(torch.where(runs, own, x))
+        if i + 1 < passes:
+            eps = (z - (1 - ts)[..., None, None] * own) / ts[..., None, None]
+            ts = ts * 0.5
+            z = (1 - ts)[..., None, None] * own + ts[..., None, None] * eps
+    return xc, tc
 
 
 def clip_loss(m, clip, step, bm):
@@ -155,14 +164,14 @@ def clip_loss(m, clip, step, bm):
     eps = torch.randn_like(x)
     with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):
         if step % 2 == 0:
-            xc, tc = resampled_context(m, x, xc, tc, act, head, tok, bm, pf)
+            xc, tc = resampled_context(m, x, xc, tc, act, head, tok, bm, pf, 1 + step // 2 % 2)
     with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):  # autocast would keep casts made without gradients
         z = (1 - tn)[..., None, None] * x + tn[..., None, None] * eps
         p = m(xc, z, tc, tn, act, head, tok, pos, bm, pf)
     se = (p.float() - x).square().mean((2, 3))
     weight = 1 / tn.clamp(min=0.2).square()
     of_frame = torch.ones(frames, device=dev)
-    of_frame[0] = 3
+    of_frame[0] = 5
     of_frame[:min(first, frames - 1)] = 0
     return (se * weight * of_frame).sum() / (of_frame.sum() * batch), se, tn
 
