@@ -93,7 +93,7 @@ const worldWindow = 32
 
 // tinyNeeds are the entries of the fullest head of every layer of the embedded weights after a look around, merged at 0.9
 // without a budget (accel/tempcache/README.md).
-var tinyNeeds = []float64{693, 1403, 859, 900, 1535, 992}
+var tinyNeeds = []float64{490, 1155, 686, 516, 1549, 916}
 
 // worldStill: of 583 true steps the one that changed the picture least changed it by .0174 (train/README.md, values in [-1, 1]);
 // a dreamt step into a wall changes it by about .005.

@@ -163,7 +163,7 @@ func TestTheRecordTellsHowTheVideoWasMade(t *testing.T) {
 	if q.Start.From != "sim:5" || q.Start.Frames != 1 || !strings.HasPrefix(q.Prompt, "you start in the") {
 		t.Errorf("request %+v", q)
 	}
-	if got.Model.Name != "tinyworld" || len(got.Model.Hash) != 64 || got.Model.Parameters != 7508928 || len(got.FramesHash) != 64 {
+	if got.Model.Name != "tinyworld" || len(got.Model.Hash) != 64 || got.Model.Parameters != 7669696 || len(got.FramesHash) != 64 {
 		t.Errorf("record %+v", got)
 	}
 	if got.Video != (videoRecord{out, 64, 64, 4, 15}) || got.Host.OS != runtime.GOOS || got.Tool.Go != runtime.Version() {
@@ -176,7 +176,7 @@ func TestTheRecordTellsHowTheVideoWasMade(t *testing.T) {
 	if d.Weights < 15<<20 || d.Session <= d.Cache || d.Cache <= 0 {
 		t.Errorf("memory %+v", d)
 	}
-	for _, word := range []string{"tinyworld, 7.5 M parameters", "seed 5", "cache window 4 + 1 anchor", "MiB weights", "walk.webm: 2 frames, 256x256 at 15 fps"} {
+	for _, word := range []string{"tinyworld, 7.7 M parameters", "seed 5", "cache window 4 + 1 anchor", "MiB weights", "walk.webm: 2 frames, 256x256 at 15 fps"} {
 		if !strings.Contains(r.err, word) {
 			t.Errorf("said %q, want %q in it", r.err, word)
 		}

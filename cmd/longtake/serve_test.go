@@ -52,7 +52,7 @@ func TestASessionOfTheEmbeddedModelReplaysHashForHash(t *testing.T) {
 	policies := []string{"window", "fast", "pose"}
 	var last api.StepResult
 	for i := range chunks {
-		q := api.StepRequest{ActionIDs: []int{r.IntN(int(world.StrafeLeft))}, Format: "none"}
+		q := api.StepRequest{ActionIDs: []int{r.IntN(world.NumActions)}, Format: "none"}
 		if r.IntN(chunks) < events {
 			switch r.IntN(4) {
 			case 0:
@@ -254,7 +254,7 @@ func TestServedPoliciesAreBoundedAndKnownBeforehand(t *testing.T) {
 		}
 		names = append(names, p.Name)
 	}
-	if !slices.Equal(names, []string{"pose", "window", "dense", "fast", "balanced"}) || len(list.Data[0].Actions) != int(world.StrafeLeft) {
+	if !slices.Equal(names, []string{"pose", "window", "dense", "fast", "balanced"}) || len(list.Data[0].Actions) != world.NumActions {
 		b, _ := json.Marshal(list)
 		t.Errorf("%s", b)
 	}

@@ -67,7 +67,7 @@ type catalogued struct {
 
 // models are the models by name that need no files.
 var models = map[string]catalogued{
-	model.TinyWorld: {open: model.OpenTinyWorld, licence: "Apache-2.0", about: "embedded; first-person walks through a maze, steered by 7 actions", world: true, stride: 1},
+	model.TinyWorld: {open: model.OpenTinyWorld, licence: "Apache-2.0", about: "embedded; first-person walks through a maze, steered by 9 actions", world: true, stride: 1},
 }
 
 // modelNamed returns the model of the flags: one by name, or of the path of a weight file or folder.

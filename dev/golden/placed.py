@@ -42,7 +42,7 @@ def config(numbers):
     with open(os.path.join(ROOT, "model", "tinyworld", "config.json")) as f:
         c = json.load(f)
     out = {k: c[k] for k in ("format", "image", "patch", "headings", "step_cells", "rope", "norm", "time_embed", "text", "sampler")}
-    out.update(d=64, layers=2, heads=1, ffn=96, actions=c["actions"] + ["strafe_left", "strafe_right"],
+    out.update(d=64, layers=2, heads=1, ffn=96, actions=c["actions"][:7] + ["strafe_left", "strafe_right"],
                place_waves=numbers["place_waves"], view_tan=0.7265)
     out["time_embed"]["freq_dim"] = 32
     out["text"].update(d=16, layers=1, heads=1, ffn=64)

@@ -5,8 +5,7 @@
     /usr/bin/python3 dev/golden/tinyworld.py
 
 Reads model/tinyworld/ (bf16 weights, widened to float32) and writes model/testdata/golden/tinyworld/*.safetensors and
-manifest.json. Runs on the CPU with one thread. Tensors of one frame are stored token-major: [tokens, width],
-heads side by side. The float64 results are rounded to float32.
+manifest.json. Runs on the CPU with one thread. The float64 results are rounded to float32.
 """
 import hashlib
 import json
@@ -16,7 +15,6 @@ import warnings
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "train"))
@@ -26,16 +24,13 @@ import vocab  # noqa: E402
 from infer import Roller  # noqa: E402
 from simulator import Sim  # noqa: E402
 from tempcache import TempCache  # noqa: E402
-from tw import TinyWorld, ln, load, patchify, rms, rope, schedule, seq_angles  # noqa: E402
+from tw import CFG, PLACED, TinyWorld, load, patchify, schedule  # noqa: E402
 
 WEIGHTS = os.path.join(ROOT, "model", "tinyworld", "tinyworld.safetensors")
 OUT = os.path.join(ROOT, "model", "testdata", "golden", "tinyworld")
 SIM_SEED, NOISE_SEED = 5005, 13  # of the noise seeds tried, 13 keeps TempCache farthest from a tie
 FRAMES, STEPS, SHIFT = 16, 4, 1.0
 CUSTOM_PROMPT = "you start in the north . the sky is starry . north : red brick walls , grass floor ."
-LEVEL, CACHED = 0.75, 5           # frame.safetensors
-NOW, TIMES = 100, (5, 60, 99)     # block.safetensors: age 95 exceeds the clamp of 88
-ONLY_FIRST = ("query", "key", "value", "attended")  # stored for layer 0 alone, to save space
 WINDOW = dict(kind="window", n=4, anchor=1)
 TEMP = dict(kind="temp", tau=0.9, match="hw", recent=2)
 WINDOW_FRAMES, TEMP_FRAMES = (5, 6, 9, 15), (4, 5, 9, 15)  # stored; the first ones are the first to differ from dense
@@ -65,19 +60,15 @@ def write(name, tensors):
     return dict(sha256=sha256(path), bytes=os.path.getsize(path), tensors=shapes)
 
 
-def flat(x):
-    """[1,heads,tokens,dim] -> [tokens, heads*dim]"""
-    return x[0].transpose(0, 1).flatten(1)
-
-
 def rel(a, b):
     """Relative error of a against b in the Euclidean norm."""
     return float((a.double() - b.double()).norm() / b.double().norm())
 
 
 def model():
-    m = TinyWorld()
-    m.load_state_dict(load(WEIGHTS))
+    sd = load(WEIGHTS)
+    m = TinyWorld(PLACED if "place_in" in sd else CFG)
+    m.load_state_dict(sd)
     return m.eval()
 
 
@@ -100,89 +91,6 @@ def text_case(m, clip_tok):
         out[f"context.{i}"] = m.text(tok)[0][0]
     exact = in_float64(lambda d: [d.text(tok)[0][0] for tok in prompts])
     return write("text.safetensors", out), [rel(out[f"context.{i}"], e) for i, e in enumerate(exact)]
-
-
-@torch.no_grad()
-def block_parts(r, layer, h, e6):
-    """Roller.block, written out a second time with its intermediate results."""
-    b = r.m.blocks[layer]
-    e = (e6 + b.modulation)[:, :, None]
-    a, c, out = b.self_attn, b.cross_attn, {}
-    x = ln(h) * (1 + e[:, 1]) + e[:, 0]
-    q, k, v = a.heads(rms(a.q(x), a.norm_q)), a.heads(rms(a.k(x), a.norm_k)), a.heads(a.v(x))
-    now = seq_angles(torch.zeros(1))
-    out["query"], out["key"], out["value"] = flat(q), flat(k), flat(v)
-    out["query_rope"], out["key_rope"] = flat(rope(q, now)), flat(rope(k, now))
-    past = seq_angles(torch.tensor([max(t - r.n, -r.clamp) for t in TIMES]))
-    keys = torch.cat((rope(torch.cat([z[0] for z in r.rec[layer]], 2), past), rope(k, now)), 2)
-    values = torch.cat([z[1] for z in r.rec[layer]] + [v], 2)
-    y = ((rope(q, now) @ keys.transpose(-1, -2)) / 8).softmax(-1) @ values
-    out["attended"] = flat(y)
-    h = h + a.o(flat(y)[None]) * e[:, 2]
-    out["after_self"] = h[0]
-    q = c.heads(rms(c.q(b.norm3(h)), c.norm_q))
-    y = ((q @ r.cx[layer][0].transpose(-1, -2)) / 8 + r.mask).softmax(-1) @ r.cx[layer][1]
-    h = h + c.o(flat(y)[None])
-    out["after_cross"] = h[0]
-    x = ln(h) * (1 + e[:, 4]) + e[:, 3]
-    h = h + b.ffn2(F.gelu(b.ffn1(x), approximate="tanh")) * e[:, 5]
-    out["output"] = h[0]
-    return h, out
-
-
-@torch.no_grad()
-def block_case(m, clip, eps):
-    """Layers 0 and 5 alone, on the activations of a noisy frame 3 after true frames 0..2 that are dated TIMES."""
-    vid, tok, act, head = clip[:4]
-    x, r = patchify(vid), Roller(m, tok)
-    for i in range(len(TIMES)):
-        r.push(x[:, i], act[:, i], head[:, i])
-    for frames in r.rec:
-        frames[:] = [(k, v, t) for (k, v, _), t in zip(frames, TIMES)]
-    r.n, i = NOW, len(TIMES)
-    r.build()
-    z = (1 - LEVEL) * x[:, i] + LEVEL * eps[:1]
-    h, e, e6 = m.embed(z[:, None], torch.full((1, 1), LEVEL), act[:, i:i + 1], head[:, i:i + 1])
-    h, e6 = h[:, 0], e6[:, 0]
-    out = {"times": torch.tensor(TIMES), "time": torch.tensor([NOW]), "e6": e6[0]}
-    for layer in range(r.L):
-        if layer in (0, r.L - 1):
-            after, parts = block_parts(r, layer, h, e6)
-            assert rel(after, r.block(layer, h, e6)) < 2e-6
-            p = f"layer.{layer}."
-            out[p + "input"] = h[0]
-            out[p + "cached_keys"] = torch.stack([flat(z[0]) for z in r.rec[layer]])
-            out[p + "cached_values"] = torch.stack([flat(z[1]) for z in r.rec[layer]])
-            out.update({p + k: v for k, v in parts.items() if layer == 0 or k not in ONLY_FIRST})
-        h = r.block(layer, h, e6)
-    return write("block.safetensors", out)
-
-
-@torch.no_grad()
-def forward(m, clip, eps, real):
-    vid, tok, act, head = clip[:4]
-    x, r, i = patchify(vid), Roller(m, tok), CACHED
-    for j in range(CACHED):
-        r.push(x[:, j], act[:, j], head[:, j])
-    r.build()
-    z = ((1 - LEVEL) * patchify32(vid)[:, i] + LEVEL * eps[:1]).to(real)  # rounded to float32: the same input for both
-    h, e, e6 = m.embed(z[:, None], torch.full((1, 1), LEVEL), act[:, i:i + 1], head[:, i:i + 1])
-    return dict(x=z[0], embed=h[0, 0], e=e[0, 0], e6=e6[0, 0], x0=r.run(z, LEVEL, act[:, i], head[:, i])[0])
-
-
-def patchify32(vid):
-    return patchify(vid.float() / 127.5 - 1)
-
-
-def frame_case(m, clip, eps):
-    vid, tok, act, head = clip[:4]
-    a = forward(m, clip, eps, torch.float32)
-    b = in_float64(lambda d: forward(d, clip, eps, torch.float64))
-    n = CACHED + 1
-    out = dict(tokens=tok[0], frames=vid[0, :CACHED], actions=act[0, :n], headings=head[0, :n], **a)
-    out.update({k + ".float64": b[k] for k in ("e", "x0")})
-    error = {k: rel(a[k], b[k]) for k in ("embed", "e", "e6", "x0")}
-    return write("frame.safetensors", out), error
 
 
 class Steps(Roller):
@@ -271,16 +179,9 @@ def notes():
     text = f"""
 actions: action[t] led from frame t-1 to frame t (0 for the first frame); heading[t] is the heading of frame t, the
   running sum of the turn actions in steps of 12 degrees, modulo 30, right = +1
-layout: tensors of a frame are [tokens, width]; queries, keys and values have their heads side by side; patches are
-  [64, 192], inside a patch (py, px, channel); frames are [64, 64, 3] bytes held in I32
+layout: patches are [64, 192], inside a patch (py, px, channel); frames are [64, 64, 3] bytes held in I32
 text: 0: the custom prompt, 1 and 2: prompts of simulator seeds sim_seed and sim_seed + 1; input = embedding sum before
   the first layer (not stored for 2); context = after text_proj, all 128 rows, of which the first length are read
-block: frames dated {list(TIMES)} are cached (keys after RMSNorm, before RoPE), the query is frame {NOW}, so the first
-  has age 95 and is read at -88; the prompt is context.1 of text.safetensors; query, key = after RMSNorm, *_rope = after
-  RoPE at time 0; attended = attention output before its o projection; after_self, after_cross = the hidden state after
-  those residuals
-frame: frames 0..{CACHED - 1} pushed at noise 0, then one forward of frame {CACHED} at t = {LEVEL}; actions and headings
-  hold frames 0..{CACHED}; x0 is not clamped; embed = tokens before the first block; e6 = time_proj(SiLU(e))
 rollout: start_frame pushed as frame 0, frames 1..{FRAMES - 1} made with noise eps[frame-1], {STEPS} steps, shift
   {SHIFT}, then pushed at noise 0; x0 = as sampled, clamped to [-1, 1]; first_steps_raw = the predictions of the steps
   of frame 1 before the clamp
@@ -305,8 +206,6 @@ def main():
     eps = torch.randn(FRAMES - 1, 64, 192, generator=torch.Generator().manual_seed(NOISE_SEED))
     files, facts = dict(), dict()
     files["text.safetensors"], facts["text_context"] = text_case(m, clips[1])
-    files["block.safetensors"] = block_case(m, clip, eps)
-    files["frame.safetensors"], facts["frame"] = frame_case(m, clip, eps)
     rollout_files, rollout_facts = rollout_case(m, clip, eps)
     files.update(rollout_files)
     facts["rollout"] = rollout_facts.pop("relative_error_float32_against_float64")
