@@ -5,7 +5,7 @@ other in the order of the model's parameters. Moments of the optimisers are not 
 fifty steps.
 
 NAME-q8.bin is half as long as bf16, for models that are too large to be carried about otherwise: for every 64 values a float16, the
-largest magnitude / 127, and 64 bytes that it multiplies (an error of .5 % of the values' own spread).
+largest magnitude / levels, and 64 bytes that it multiplies (127 levels: an error of .5 % of the values' own spread; fewer pack better).
 """
 import os
 
@@ -30,12 +30,12 @@ def save(params, stem):
 RUN = 64
 
 
-def save_short(params, stem):
+def save_short(params, stem, levels=127):
     """params as NAME-q8.bin: all scales, then all bytes."""
     flat = torch.cat([p.detach().float().flatten().cpu() for p in params])
     runs = torch.cat((flat, flat.new_zeros(-len(flat) % RUN))).view(-1, RUN)
-    scale = (runs.abs().amax(1) / 127).half().float().clamp(min=2.0 ** -24)
-    whole = (runs / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+    scale = (runs.abs().amax(1) / levels).half().float().clamp(min=2.0 ** -24)
+    whole = (runs / scale[:, None]).round().clamp(-levels, levels).to(torch.int8)
     write(stem + "-q8.bin", scale.half().numpy().tobytes() + whole.numpy().tobytes())
 
 

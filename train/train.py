@@ -42,7 +42,7 @@ def arguments():
     ap.add_argument("--average", type=float, default=0.998)
     ap.add_argument("--sitting", type=int, default=1, help="seeds of clips and noise")
     ap.add_argument("--save", type=float, default=100)
-    ap.add_argument("--short", action="store_true", help="save 8 bits a value (NAME-q8.bin) instead of 24")
+    ap.add_argument("--short", type=int, default=0, metavar="LEVELS", help="save 8 bits a value (NAME-q8.bin, 127 levels or fewer) instead of 24")
     ap.add_argument("--name", default="train")
     ap.add_argument("--device", default="cuda")
     return ap.parse_args()
@@ -249,7 +249,11 @@ def main():
     saved, many, clips, at = time.time(), max(a.batch, (256 // a.batch) * a.batch), None, 0
 
     def save():
-        (checkpoint.save_short if a.short else checkpoint.save)(opt.ema, a.sharp_out if sharpener and a.sharp_out else f"{out}/{a.name}")
+        stem = a.sharp_out if sharpener and a.sharp_out else f"{out}/{a.name}"
+        if a.short:
+            checkpoint.save_short(opt.ema, stem, a.short)
+        else:
+            checkpoint.save(opt.ema, stem)
         checkpoint.write(f"{out}/{a.name}-log.json", json.dumps(
             {"log": log.lines, "args": vars(a), "frames": log.frames, "steps": step, "seconds": round(time.time() - log.start)}).encode())
 
