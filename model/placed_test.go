@@ -1,6 +1,9 @@
 package model
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -50,6 +53,9 @@ func placedRollout(t *testing.T, dir string, width, height int) {
 			t.Fatal(err)
 		}
 		defer e.Close()
+		if raw, err := os.ReadFile(filepath.Join(dir, "weights.safetensors")); err != nil || e.Hash() != fmt.Sprintf("%x", sha256.Sum256(raw)) {
+			t.Errorf("the model's hash is %s, not its file's (%v)", e.Hash(), err)
+		}
 		request.Prompt = e.Text.(*prompter).words.Decode(g.Ints(t, file, "tokens"))
 		for name, still := range map[string]rollout.Still{"free": {}, "stopped": {Enter: 100, Leave: 100}} {
 			e.Still = still

@@ -175,7 +175,7 @@ func OpenTinyWorld(dev compute.Device) (*rollout.Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("embedded weights: %w", err)
 	}
-	e, err := openWorld(dev, TinyWorld, file, tinyConfig, tinyVocabulary)
+	e, err := openWorld(dev, TinyWorld, file, sync.OnceValue(file.Hash), tinyConfig, tinyVocabulary)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +204,8 @@ func OpenWorld(dev compute.Device, path string) (*rollout.Engine, error) {
 	if full, err := filepath.Abs(dir); name == "weights" && err == nil {
 		name = filepath.Base(full) // the folder is the model
 	}
-	return openWorld(dev, name, file, config, vocabulary)
+	hash := file.Hash() // while the file is open
+	return openWorld(dev, name, file, func() string { return hash }, config, vocabulary)
 }
 
 // maxSideFile bounds what is read beside a weight file.
@@ -226,7 +227,7 @@ func beside(dir, name string, otherwise []byte) ([]byte, error) {
 	return b, err
 }
 
-func openWorld(dev compute.Device, name string, file *weights.File, config, vocabulary []byte) (*rollout.Engine, error) {
+func openWorld(dev compute.Device, name string, file *weights.File, sum func() string, config, vocabulary []byte) (*rollout.Engine, error) {
 	c, err := parseWorld(config)
 	if err != nil {
 		return nil, err
@@ -254,7 +255,7 @@ func openWorld(dev compute.Device, name string, file *weights.File, config, voca
 	}
 	pixels := vae.Pixels{Rows: network.Rows, Columns: network.Columns, Patch: c.Patch}
 	return rollout.NewEngine(dev, arena, rollout.Parts{
-		Name: name, Sum: sync.OnceValue(file.Hash), Parameters: parameters(file),
+		Name: name, Sum: sum, Parameters: parameters(file),
 		Network: network, Text: prompts,
 		Width: pixels.Width(), Height: pixels.Height(),
 		NewDecoder: func(compute.Arena, bool) (rollout.Decoder, error) { p := pixels; return &p, nil },
