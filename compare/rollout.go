@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -27,7 +28,9 @@ type RolloutOptions struct {
 	Clip *Clip
 	// Fill writes the history of entries that are Unbounded by clean passes alone, save for the Span frames before a frontier: what is
 	// timed is whole, and a long dense run ends in this life.
-	Fill     bool
+	Fill bool
+	// Exact makes the history again under each entry and compares attention at the frontiers with that over the whole past.
+	Exact    bool
 	Progress func(what string, done, total int)
 }
 
@@ -96,6 +99,10 @@ type RolloutMeasure struct {
 	Merged  Fraction `json:"merged"`
 	Evicted Fraction `json:"evicted"`
 	Self    []Share  `json:"self,omitempty"`
+	// Error is how far the outputs of self attention are from those over the whole past, relative to their size, Mass the share of the
+	// exact attention's mass that the policy's keys stand for (RolloutOptions.Exact): one head of three layers, all passes of a chunk.
+	Error Fraction `json:"error"`
+	Mass  Fraction `json:"mass"`
 }
 
 // Rollout makes the video under each entry, one after the other, and measures at the frontiers.
@@ -156,6 +163,18 @@ type long struct {
 // run makes a whole video, or as much of it as the memory allows.
 func (o *RolloutOptions) run(ctx context.Context, entry Entry) (*RolloutRun, error) {
 	a := &long{options: o, entry: entry, run: &RolloutRun{Policy: entry.Policy}}
+	err := o.measured(ctx, a)
+	if err == nil && o.Exact {
+		err = o.exactly(ctx, entry, a.run)
+	}
+	if errors.Is(err, compute.ErrNoMemory) {
+		a.run.Why, err = err.Error(), nil
+	}
+	return a.run, err
+}
+
+// measured is the run itself. A memory that ends is not an error of it.
+func (o *RolloutOptions) measured(ctx context.Context, a *long) error {
 	err := a.open(ctx)
 	defer a.close()
 	for next := 0; err == nil && next < len(o.Frontiers); {
@@ -166,13 +185,10 @@ func (o *RolloutOptions) run(ctx context.Context, entry Entry) (*RolloutRun, err
 		}
 		err = a.chunk(ctx, o.Frontiers[next])
 	}
-	if errors.Is(err, compute.ErrNoMemory) {
-		if a.take != nil {
-			a.run.Stopped = a.n
-		}
-		a.run.Why, err = err.Error(), nil
+	if errors.Is(err, compute.ErrNoMemory) && a.take != nil {
+		a.run.Stopped = a.n
 	}
-	return a.run, err
+	return err
 }
 
 // extraChunks is how many chunks a measurement makes at most.
@@ -365,7 +381,8 @@ func average(list []Share) (density, recall Fraction) {
 
 // pooled summarises the whole chunks among the span frames up to a frontier, and takes the sizes.
 func (a *long) pooled(frontier int) RolloutMeasure {
-	m, run := RolloutMeasure{Frame: frontier, Density: 1, Recall: 1}, a.run
+	nothing := Fraction(math.NaN())
+	m, run := RolloutMeasure{Frame: frontier, Density: 1, Recall: 1, Error: nothing, Mass: nothing}, a.run
 	var all []float64
 	sum, frames, before := 0.0, 0, len(a.options.Request.Start)
 	for i, seconds := range run.ChunkSeconds {

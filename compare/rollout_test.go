@@ -22,7 +22,7 @@ func TestALongRolloutIsMeasuredAtItsFrames(t *testing.T) {
 	endless := full
 	endless.Unbounded = true
 	r, err := compare.Rollout(t.Context(), compare.RolloutOptions{Engine: e, Request: o.Request, Actions: o.Actions, Frames: 16,
-		Entries: []compare.Entry{endless, narrow, entry("merged", merging)}, Frontiers: []int{8}, Span: 4})
+		Entries: []compare.Entry{endless, narrow, entry("merged", merging)}, Frontiers: []int{8}, Span: 4, Exact: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +35,9 @@ func TestALongRolloutIsMeasuredAtItsFrames(t *testing.T) {
 		for i, m := range run.Frontiers {
 			if m.Frame != 8*(i+1) || m.FPS <= 0 || m.P50 <= 0 || m.P95 < m.P50 || m.Denoise <= 0 || m.Commit <= 0 || m.Attend <= 0 || m.AttendCross <= 0 || m.DeviceBytes <= 0 {
 				t.Errorf("%s: %+v", run.Policy.Name, m)
+			}
+			if exact := run.Policy.Name == "full"; exact != (m.Error < 5e-3 && m.Mass > 0.999) || !(m.Error > 0) || !(m.Mass > 0.3 && m.Mass <= 1.001) {
+				t.Errorf("%s at %d is off by %v, with %v of the mass", run.Policy.Name, m.Frame, m.Error, m.Mass)
 			}
 			if held := m.Held; run.Policy.Name == "full" && held != 1 || run.Policy.Name == "narrow" && held > 0.26 {
 				t.Errorf("%s at %d holds %v of the past", run.Policy.Name, m.Frame, held)

@@ -16,7 +16,7 @@ func Rollout(w io.Writer, r *compare.RolloutReport) error {
 		Lead:  "Speed and memory along a rollout. Every number belongs to the frame beside it; nothing is extrapolated.",
 		Facts: append(Facts(r.Setup), Fact{"Products", r.Precision}, Fact{"Loop", r.Loop}, Fact{"History", r.Data}),
 		Sections: []Section{{Title: "At a frame", Text: append([]string{fmt.Sprintf("Times pool the chunks of the %d frames before. Stages are those of a chunk after them, in which the device was waited for after each, attention that of another one; "+
-			"they do not add up to the time of a chunk, in which host and device work side by side.", r.Span)}, stops(r)...), Tables: rolloutTables(r)},
+			"they do not add up to the time of a chunk, in which host and device work side by side. Error and mass compare the outputs of self attention, and the mass of the keys in use, with attention over the whole past, in one head of three layers.", r.Span)}, stops(r)...), Tables: rolloutTables(r)},
 			{Title: "Curves", Figures: rolloutCurves(r)}},
 	}
 	var list []compare.Policy
@@ -45,11 +45,11 @@ func rolloutTables(r *compare.RolloutReport) (out []Table) {
 	for _, run := range r.Runs {
 		t := Table{Caption: run.Policy.Name + ": milliseconds a chunk, MiB, keys of the past a head holds and their share of all, pairs computed of those and the attention's mass on them",
 			Head: []string{"frame", "fps", "mean", "median", "95th percentile", "making room", "denoising", "clean pass", "decoding", "self attention", "cross attention",
-				"cache", "device", "peak", "keys", "share", "density", "recall", "merged", "forgotten"}}
+				"cache", "device", "peak", "keys", "share", "density", "recall", "merged", "forgotten", "error", "mass"}}
 		for _, m := range run.Frontiers {
 			t.Rows = append(t.Rows, []string{strconv.Itoa(m.Frame), plot.Number(m.FPS), ms(m.Mean), ms(m.P50), ms(m.P95), ms(m.Begin), ms(m.Denoise), ms(m.Commit), ms(m.Decode),
 				ms(m.Attend), ms(m.AttendCross), mebibytes(float64(m.CacheBytes)), mebibytes(float64(m.DeviceBytes)), mebibytes(float64(m.PeakBytes)), plot.Number(m.Tokens), plot.Number(m.Held),
-				fraction(m.Density), fraction(m.Recall), fraction(m.Merged), fraction(m.Evicted)})
+				fraction(m.Density), fraction(m.Recall), fraction(m.Merged), fraction(m.Evicted), fraction(m.Error), fraction(m.Mass)})
 		}
 		out = append(out, t)
 	}
