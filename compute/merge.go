@@ -56,6 +56,6 @@ type Merging struct {
 	MaxError                float64
 
 	// Work space: Probe and, with Asked, Query F32 [groups, tokens, width]; Best I32 and Score F32 [groups, tokens]; Hits I32
-	// [layers, 4, groups, tokens]; Order I32 [layers, groups, 4*(entries+tokens)]; Recent I32 [groups, tokens, Depth] with Neighbours.
+	// [layers, 4, groups, tokens]; Order I32 [layers, groups, 4*entries+5*tokens]; Recent I32 [groups, tokens, Depth] with Neighbours.
 	Probe, Query, Best, Score, Hits, Order, Recent Tensor
 }

@@ -179,6 +179,9 @@ func (x *hashed) store(slot int, projected, key []float32, square float32) {
 			square += (v - x.mean[i]) * (v - x.mean[i])
 		}
 	}
+	if d := square - 1; d > -1e-5 && d < 1e-5 {
+		square = 1 // rounding must not order vectors of unit length
+	}
 	extra := float32(0)
 	if x.Augment {
 		extra = float32(math.Sqrt(float64(max(0, x.reach-square))))

@@ -25,6 +25,9 @@ func (b Scalar) String() string { return fmt.Sprintf("quant%d", int(b)) }
 // steps of uniform quantisers for numbers with a root mean square of 1.
 var steps = map[Scalar]float32{2: 0.9957, 4: 0.3352, 8: 0.0308}
 
+// Step is the width of a level for numbers with a root mean square of 1, for a device that quantises.
+func (b Scalar) Step() float32 { return steps[b] }
+
 // New makes an index. It panics on numbers that Check refuses.
 func (b Scalar) New(width, slots int) Index {
 	if err := b.Check(); err != nil {

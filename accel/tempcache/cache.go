@@ -139,7 +139,7 @@ func (c *cache) allocate(a compute.Arena, slots int) []layer {
 		}
 	}
 	if c.remote.on {
-		c.remote.order = a.Tensor(compute.I32, s.Layers, c.groups, 4*(widest+s.Tokens()))
+		c.remote.order = a.Tensor(compute.I32, s.Layers, c.groups, 4*widest+5*s.Tokens())
 	}
 	return layers
 }

@@ -15,7 +15,7 @@ const (
 
 // step is one launch of a batch. All of its bytes are hashed, so there are no gaps between the fields.
 type step struct {
-	kind          uint64   // stepKernel, stepProduct, stepCopy
+	kind          uint64   // stepKernel, stepEarly, stepProduct, stepCopy
 	target        uint64   // function, or number of the product's plan
 	operands      operands // a product's; a copy's dst, src as x and bytes as w
 	grid, block   [3]uint32
@@ -25,6 +25,7 @@ type step struct {
 
 const (
 	stepKernel = iota
+	stepEarly  // a kernel that waits for the one before by itself
 	stepProduct
 	stepCopy
 )
@@ -116,8 +117,11 @@ func (q *queue) flush() {
 }
 
 // note writes a kernel down.
-func (b *batch) note(fn uintptr, grid, block [3]uint32, shared int, args []argumentAt) {
+func (b *batch) note(fn uintptr, early bool, grid, block [3]uint32, shared int, args []argumentAt) {
 	s := step{kind: stepKernel, target: uint64(fn), grid: grid, block: block, shared: uint32(shared), count: uint32(len(args))}
+	if early {
+		s.kind = stepEarly
+	}
 	for i, a := range args {
 		for len(b.now.args)%64 != 0 {
 			b.now.args = append(b.now.args, 0)
@@ -202,9 +206,9 @@ func (q *queue) direct(s *sequence) {
 		t := &s.steps[i]
 		var err error
 		switch t.kind {
-		case stepKernel:
+		case stepKernel, stepEarly:
 			l := &q.start
-			l.fn, l.stream, l.grid, l.block, l.sharedBytes = uintptr(t.target), q.stream, t.grid, t.block, t.shared
+			l.fn, l.stream, l.grid, l.block, l.sharedBytes, l.early = uintptr(t.target), q.stream, t.grid, t.block, t.shared, t.kind == stepEarly
 			for k := range t.count {
 				l.params[k] = unsafe.Pointer(&s.args[t.args[k]])
 			}

@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -17,6 +18,7 @@ type Device struct {
 	limit   limits
 	modules *modules
 	kernels kernels
+	early   map[uintptr]bool // kernels that wait for the one before by themselves
 	weights compute.DType
 	float32 bool // see Options.Float32
 	fp8     FP8  // see Options.FP8, settled
@@ -85,7 +87,8 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	if err := d.modules.loadAll(&d.kernels); err != nil {
 		return nil, err
 	}
-	if err := drv.SetShared(d.kernels.plan[1], planShared); err != nil {
+	d.early = d.kernels.early()
+	if err := errors.Join(drv.SetShared(d.kernels.plan[1], planShared), drv.SetShared(d.kernels.merge[5], mergeShared)); err != nil {
 		return nil, err
 	}
 	if d.feedStream, err = drv.NewStream(); err != nil {

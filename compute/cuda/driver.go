@@ -78,8 +78,11 @@ type launch struct {
 	fn, stream  uintptr
 	grid, block [3]uint32
 	sharedBytes uint32
+	early       bool // the kernel waits for the one before by itself, see begin in types.cuh
 	params      [4]unsafe.Pointer
 	raw         [11]uintptr
+	config      [7]uint64 // CUlaunchConfig
+	attribute   [9]uint64 // CUlaunchAttribute
 }
 
 // product is a case of dst = act(x Wᵀ + bias), the key under which plans are kept.

@@ -127,6 +127,11 @@ func BenchmarkKernels(b *testing.B) {
 		{"noise f32", 4 * n, func(i int) { r.Noise(f32[i%copies], compute.NoiseKey{Step: uint32(i)}) }},
 	} {
 		b.Run(c.name, func(b *testing.B) { measure(b, r, c.bytes, 0, c.call) })
+		if early := r.device.early; c.bytes < 1<<30 {
+			r.device.early = nil
+			b.Run(c.name+", one after the other", func(b *testing.B) { measure(b, r, c.bytes, 0, c.call) })
+			r.device.early = early
+		}
 		if c.name == "add gated, then norm" {
 			r.normPairs = false
 			b.Run(c.name+", one row at a time", func(b *testing.B) { measure(b, r, c.bytes, 0, c.call) })

@@ -26,7 +26,7 @@ func newMergeRig(r *bench, frames int, neighbours bool) *mergeRig {
 	g.m = compute.Merging{Tokens: tokens, Columns: 52, Dense: dense, HeadDim: headDim, Frequencies: t(compute.F64, 22), Turns: t(compute.F32, tokens, 42, 2),
 		Threshold: 0.9, Floor: 0.7, Mean: true, Neighbours: neighbours, Radius: 2, Depth: 6,
 		Probe: t(compute.F32, wanHeads, tokens, headDim), Best: t(compute.I32, wanHeads, tokens), Score: t(compute.F32, wanHeads, tokens),
-		Hits: t(compute.I32, 1, 4, wanHeads, tokens), Order: t(compute.I32, 1, wanHeads, 4*(slots+tokens)), Recent: t(compute.I32, wanHeads, tokens, 6)}
+		Hits: t(compute.I32, 1, 4, wanHeads, tokens), Order: t(compute.I32, 1, wanHeads, 4*slots+5*tokens), Recent: t(compute.I32, wanHeads, tokens, 6)}
 	old, noise := r.normal(1, compute.F32, wanHeads, tokens, headDim), t(compute.F32, wanHeads, tokens, headDim)
 	for frame := range frames + 1 {
 		r.Noise(noise, compute.NoiseKey{Seed: 3, Chunk: uint32(frame)})
@@ -67,7 +67,7 @@ func BenchmarkMerge(b *testing.B) {
 			{"accept", func() { r.launch("merge", k[3], each, threads, 0, argument(a)) }},
 			{"join", func() { r.launch("merge", k[4], each, threads, 0, argument(a)) }},
 			{"found, room lacking", func() {
-				r.launch("merge", k[5], [3]uint32{wanHeads, 1, 1}, [3]uint32{mergeThreads, 1, 1}, 0, argument(a))
+				r.launch("merge", k[5], [3]uint32{wanHeads, 1, 1}, [3]uint32{mergeThreads, 1, 1}, mergeMarks([]compute.MergeStore{g.store}, g.m.Dense), argument(a))
 			}},
 			{"all", func() { r.Merge(g.m, []compute.MergeStore{g.store}) }},
 		} {

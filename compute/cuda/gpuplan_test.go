@@ -83,12 +83,15 @@ func planOnce(r *bench, p compute.Planning, pass int) {
 func (r *bench) planParts(b *testing.B, name string, p compute.Planning) {
 	r.Plan(p)
 	a, k, rows := &r.planArgs, &r.device.kernels.plan, [3]uint32{uint32((wanTokens + 127) / 128), wanHeads, 1}
-	small, large := [3]uint32{128, 1, 1}, [3]uint32{256, 1, 1}
+	some, large := [3]uint32{128, 1, 1}, [3]uint32{256, 1, 1}
 	for part, call := range map[string]func(int){
-		"groups": func(int) { r.launch("plan", k[1], rows, small, 4*p.QueryTile*129, argument(a)) },
-		"scores": func(int) { r.launch("plan", k[2], rows, large, 0, argument(a)) },
-		"pick":   func(int) { r.launch("plan", k[3], rows, large, 0, argument(a)) },
-		"ends":   func(int) { r.launch("plan", k[4], [3]uint32{1, 1, 1}, large, 0, argument(a)) },
+		"groups": func(int) { r.launch("plan", k[1], rows, large, planGroupsShared(128, 128, 1), argument(a)) },
+		"norms": func(int) {
+			r.launch("plan", k[2], [3]uint32{(rows[0]*8 + 15) / 16, wanHeads, 1}, large, 0, argument(a))
+		},
+		"scores": func(int) { r.launch("plan", k[3], planScores(a), some, 0, argument(a)) },
+		"pick":   func(int) { r.launch("plan", k[4], rows, large, 0, argument(a)) },
+		"keys":   func(int) { r.launch("plan", k[5], [3]uint32{rows[0] * wanHeads, 1, 1}, large, 0, argument(a)) },
 	} {
 		b.Run(name+" part "+part, func(b *testing.B) { measure(b, r, 0, 0, call) })
 	}

@@ -14,7 +14,7 @@ import (
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
 //go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu
-//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu
+//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -33,9 +33,10 @@ type kernels struct {
 	quant     [4]uintptr // x; then those that look for the largest
 	pixels    [1]uintptr
 	unfold    [3]uintptr // units of 16, 4, 2 bytes
-	plan      [6]uintptr // means, groups, scores, pick, ends, keys
+	plan      [6]uintptr // means, groups, norms, scores, pick, keys
 	selects   [3]uintptr // hash, mark, copy
-	match     [4]uintptr // begin, fast, any, end
+	hash      [2]uintptr // signs, levels
+	match     [5]uintptr // begin, fast, any, end, codes
 	merge     [6]uintptr // in the order of mergeFrame
 }
 
@@ -45,28 +46,30 @@ type kernelFile struct {
 	options   []string
 	functions []string
 	to        []uintptr
+	early     bool // its kernels begin with begin of types.cuh
 }
 
 func (k *kernels) files() []kernelFile {
 	return []kernelFile{
-		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_ff", "map_fb", "map_bf", "map_bb"}, k.one[:]},
-		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.two[:]},
-		{"norm", normOptions(normHeld), []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:]},
-		{"norm", normOptions(normHeld), []string{"addnorm_ff", "addnorm_fb", "addnorm_bf", "addnorm_bb"}, k.addNorm[:]},
-		{"norm", normOptions(normHeld), []string{"normrope_ff", "normrope_fb", "normrope_bf", "normrope_bb"}, k.normRope[:]},
-		{"norm", normOptions(normWideHeld), []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:]},
-		{"rope", nil, []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:]},
-		{"gather", nil, []string{"gather_f", "gather_b"}, k.gather[:]},
-		{"timeembed", nil, []string{"timeembed_f", "timeembed_b"}, k.timeembed[:]},
-		{"noise", nil, []string{"noise_f", "noise_b"}, k.noise[:]},
-		{"quant", nil, []string{"quant_f", "quant_b", "quant_amax_f", "quant_amax_b"}, k.quant[:]},
-		{"pixels", nil, []string{"pixels"}, k.pixels[:]},
-		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:]},
-		{"linear", nil, []string{"linear"}, k.linear[:]},
-		{"plan", nil, []string{"plan_means", "plan_groups", "plan_scores", "plan_pick", "plan_ends", "plan_keys"}, k.plan[:]},
-		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:]},
-		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end"}, k.match[:]},
-		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:]},
+		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_ff", "map_fb", "map_bf", "map_bb"}, k.one[:], true},
+		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.two[:], true},
+		{"norm", normOptions(normHeld), []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:], true},
+		{"norm", normOptions(normHeld), []string{"addnorm_ff", "addnorm_fb", "addnorm_bf", "addnorm_bb"}, k.addNorm[:], true},
+		{"norm", normOptions(normHeld), []string{"normrope_ff", "normrope_fb", "normrope_bf", "normrope_bb"}, k.normRope[:], true},
+		{"norm", normOptions(normWideHeld), []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:], true},
+		{"rope", nil, []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:], true},
+		{"gather", nil, []string{"gather_f", "gather_b"}, k.gather[:], true},
+		{"timeembed", nil, []string{"timeembed_f", "timeembed_b"}, k.timeembed[:], true},
+		{"noise", nil, []string{"noise_f", "noise_b"}, k.noise[:], true},
+		{"quant", nil, []string{"quant_f", "quant_b", "quant_amax_f", "quant_amax_b"}, k.quant[:], true},
+		{"pixels", nil, []string{"pixels"}, k.pixels[:], true},
+		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:], true},
+		{"linear", nil, []string{"linear"}, k.linear[:], false},
+		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys"}, k.plan[:], false},
+		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], false},
+		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},
+		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], false},
+		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:], false},
 	}
 }
 
@@ -147,6 +150,19 @@ func source(name string) ([]byte, error) {
 		src = fmt.Appendf(src, "#line 1 \"%s\"\n%s\n", path.Base(file), text)
 	}
 	return src, nil
+}
+
+// early returns the kernels that may be started early.
+func (k *kernels) early() map[uintptr]bool {
+	all := map[uintptr]bool{}
+	for _, f := range k.files() {
+		for _, fn := range f.to {
+			if f.early && fn != 0 {
+				all[fn] = true
+			}
+		}
+	}
+	return all
 }
 
 // load returns the module of an embedded kernel file, compiled with additional options such as --define-macro=N=1.

@@ -30,6 +30,7 @@ const (
 	mapBF16             = 9
 	mapSwizzle128       = 3
 	mapPromote256       = 3
+	launchProgrammatic  = 6
 )
 
 var cudaNames = []string{"cuInit", "cuDriverGetVersion", "cuGetErrorName", "cuGetErrorString", "cuDeviceGetCount", "cuDeviceGet",
@@ -47,6 +48,8 @@ type cudaLibrary struct {
 	version int // newest CUDA that the driver serves, 13000
 	// updateGraph is cuGraphExecUpdate_v2, which drivers before 12.0 lack.
 	updateGraph uintptr
+	// launchEx is cuLaunchKernelEx, which drivers before 12.0 lack; graphs take its programmatic launches from 12.3 on.
+	launchEx uintptr
 }
 
 func openCUDA() (*cudaLibrary, error) {
@@ -62,7 +65,9 @@ func openCUDA() (*cudaLibrary, error) {
 	if err := c.call("cuDriverGetVersion", uintptr(unsafe.Pointer(&v))); err != nil {
 		return nil, err
 	}
-	c.version = int(v)
+	if c.version = int(v); c.version >= 12030 {
+		c.launchEx = lib.optional("cuLaunchKernelEx")
+	}
 	return c, nil
 }
 
@@ -245,6 +250,9 @@ func (d *gpu) FreeStream(stream uintptr) { d.call("cuStreamDestroy_v2", stream) 
 func (d *gpu) Sync(stream uintptr) error { return d.call("cuStreamSynchronize", stream) }
 
 func (d *gpu) Launch(l *launch) error {
+	if l.early && d.cuda.launchEx != 0 && d.limit.major >= 9 {
+		return d.launchEarly(l)
+	}
 	l.raw = [11]uintptr{l.fn, uintptr(l.grid[0]), uintptr(l.grid[1]), uintptr(l.grid[2]), uintptr(l.block[0]), uintptr(l.block[1]),
 		uintptr(l.block[2]), uintptr(l.sharedBytes), l.stream, uintptr(unsafe.Pointer(&l.params[0])), 0}
 	r := d.current()
@@ -257,6 +265,24 @@ func (d *gpu) Launch(l *launch) error {
 		return nil
 	}
 	return d.cuda.check("cuLaunchKernel", r)
+}
+
+// launchEarly starts a kernel whose blocks may be put in place before the kernel before has ended.
+func (d *gpu) launchEarly(l *launch) error {
+	l.attribute = [9]uint64{launchProgrammatic, 1}
+	l.config = [7]uint64{uint64(l.grid[0]) | uint64(l.grid[1])<<32, uint64(l.grid[2]) | uint64(l.block[0])<<32, uint64(l.block[1]) | uint64(l.block[2])<<32,
+		uint64(l.sharedBytes), uint64(l.stream), uint64(uintptr(unsafe.Pointer(&l.attribute))), 1}
+	l.raw = [11]uintptr{uintptr(unsafe.Pointer(&l.config)), l.fn, uintptr(unsafe.Pointer(&l.params[0])), 0}
+	r := d.current()
+	if r == 0 {
+		r, _, _ = purego.SyscallN(d.cuda.launchEx, l.raw[:4]...)
+	}
+	runtime.UnlockOSThread()
+	runtime.KeepAlive(l)
+	if r == 0 {
+		return nil
+	}
+	return d.cuda.check("cuLaunchKernelEx", r)
 }
 
 func (d *gpu) CopyIn(dst uint64, src unsafe.Pointer, bytes int, stream uintptr) error {

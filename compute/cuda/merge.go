@@ -33,6 +33,9 @@ func (d *Device) Merges() {}
 // mergeThreads are the threads of a block of merge_found, FOUND there.
 const mergeThreads = 256
 
+// mergeShared is the most shared memory that merge_found is given: marks of half a million entries.
+const mergeShared = 64 << 10
+
 // Merge takes a frame into the entries of every store, see compute.Merger. Heads have at most 256 elements.
 func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 	if q.err != nil || len(stores) == 0 {
@@ -40,7 +43,7 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 	}
 	first := &stores[0]
 	heads, groups := first.Keys.Shape[0], first.Entries.Elems()
-	if m.HeadDim > 256 || groups == 0 || heads%groups != 0 {
+	if m.HeadDim > 256 || groups == 0 || heads%groups != 0 || mergeMarks(stores, m.Dense) > mergeShared {
 		mismatch("merge", first.Keys, first.Entries)
 	}
 	q.mergeTable(m, stores)
@@ -64,7 +67,16 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 			q.launch("merge", k[4], each, threads, 0, argument(a))
 		}
 	}
-	q.launch("merge", k[5], [3]uint32{uint32(groups), uint32(len(stores)), 1}, [3]uint32{mergeThreads, 1, 1}, 0, argument(a))
+	q.launch("merge", k[5], [3]uint32{uint32(groups), uint32(len(stores)), 1}, [3]uint32{mergeThreads, 1, 1}, mergeMarks(stores, m.Dense), argument(a))
+}
+
+// mergeMarks is the shared memory of merge_found: a bit for each entry of the largest store.
+func mergeMarks(stores []compute.MergeStore, dense int) int {
+	most := 0
+	for i := range stores {
+		most = max(most, stores[i].Keys.Shape[1]-dense)
+	}
+	return 4 * ((most + 31) / 32)
 }
 
 // mergeSearch fills in m.Best for a store.

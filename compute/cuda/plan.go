@@ -58,11 +58,24 @@ func (q *queue) Plan(p compute.Planning) {
 		groupsEach: uint32(each), turned: uint32(p.Turns.Shape[0]), least: uint32(p.Least), entries: uint32(p.TileKeys.Elems()),
 		queryHalf: half("plan", p.Query), keyHalf: half("plan", p.Keys), scale: p.Scale, temper: p.Temper, room: uint32(p.Means.Shape[1])}
 	k, rows := &q.device.kernels.plan, [3]uint32{uint32(queryTiles), uint32(heads), 1}
-	small, large := [3]uint32{128, 1, 1}, [3]uint32{256, 1, 1}
-	q.launch("plan", k[0], [3]uint32{uint32(p.Fresh.Elems()), uint32(heads), 1}, small, 0, argument(a))
-	q.launch("plan", k[1], rows, small, 4*p.QueryTile*(headDim+1), argument(a))
-	q.launch("plan", k[2], rows, large, 0, argument(a))
-	q.launch("plan", k[3], rows, large, 0, argument(a))
-	q.launch("plan", k[4], [3]uint32{1, 1, 1}, large, 0, argument(a))
-	q.launch("plan", k[5], [3]uint32{uint32(heads * queryTiles), 1, 1}, small, 0, argument(a))
+	some, large := [3]uint32{128, 1, 1}, [3]uint32{256, 1, 1}
+	q.launch("plan", k[0], [3]uint32{uint32(p.Fresh.Elems()), uint32(heads), 1}, some, 0, argument(a))
+	q.launch("plan", k[1], rows, large, planGroupsShared(p.QueryTile, headDim, a.queryHalf), argument(a))
+	if a.mass == 0 {
+		q.launch("plan", k[2], [3]uint32{uint32((queryTiles*each + 15) / 16), uint32(heads), 1}, large, 0, argument(a))
+	}
+	q.launch("plan", k[3], planScores(a), some, 0, argument(a))
+	q.launch("plan", k[4], rows, large, 0, argument(a))
+	q.launch("plan", k[5], [3]uint32{uint32(heads * queryTiles), 1, 1}, large, 0, argument(a))
+}
+
+// planGroupsShared is the shared memory of plan_groups: the queries of a tile, rows an odd number of words apart.
+func planGroupsShared(queryTile, headDim int, half uint32) int {
+	return 4 * queryTile * (headDim>>half + 1)
+}
+
+// planScores is the grid of plan_scores: tiles of queries that have 64 groups together, or one tile, by 64 tiles of keys.
+func planScores(a *planArgs) [3]uint32 {
+	each := max(1, 64/a.groupsEach)
+	return [3]uint32{(a.queryTiles + each - 1) / each, (a.tiles + 63) / 64, a.heads}
 }

@@ -62,6 +62,7 @@ type queue struct {
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
 	matchArgs     matchArgs
+	hashArgs      hashArgs
 	selectArgs    selectArgs
 	planArgs      planArgs
 	mergeArgs     mergeArgs
@@ -185,12 +186,13 @@ func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedByt
 	if q.err != nil || grid[0] == 0 || grid[1] == 0 || grid[2] == 0 {
 		return
 	}
+	early := q.device.early[fn]
 	if q.batch.open {
-		q.batch.note(fn, grid, threads, sharedBytes, args)
+		q.batch.note(fn, early, grid, threads, sharedBytes, args)
 		return
 	}
 	l := &q.start
-	l.fn, l.stream, l.grid, l.block, l.sharedBytes = fn, q.stream, grid, threads, uint32(sharedBytes)
+	l.fn, l.stream, l.grid, l.block, l.sharedBytes, l.early = fn, q.stream, grid, threads, uint32(sharedBytes), early
 	for i, a := range args {
 		l.params[i] = a.at
 	}

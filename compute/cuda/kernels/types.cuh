@@ -15,6 +15,15 @@ struct bf16 {
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 
+// begin waits for the kernel before, and lets the one after start: kernels whose file is marked early begin with it, and so have
+// their blocks in place when the one before ends (programmatic dependent launch; Hopper and newer).
+__device__ __forceinline__ void begin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 // pack2 rounds two floats to nearest even; lo goes to the lower half.
 __device__ __forceinline__ u32 pack2(float lo, float hi) {
   u32 r;

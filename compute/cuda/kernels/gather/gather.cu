@@ -33,11 +33,13 @@ __device__ __forceinline__ void gather(const GatherArgs& a) {
 }
 
 extern "C" __global__ void __launch_bounds__(256) gather_f(const __grid_constant__ GatherArgs a) {
+  begin();
   if (a.vec) gather<8, float>(a);
   else gather<1, float>(a);
 }
 
 extern "C" __global__ void __launch_bounds__(256) gather_b(const __grid_constant__ GatherArgs a) {
+  begin();
   if (a.vec) gather<8, bf16>(a);
   else gather<1, bf16>(a);
 }

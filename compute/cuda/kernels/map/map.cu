@@ -98,11 +98,13 @@ __device__ __forceinline__ void map(const MapArgs& a) {
 
 #define MAP1(name, D, X)                                                                      \
   extern "C" __global__ void __launch_bounds__(256) name(const __grid_constant__ MapArgs a) { \
+    begin(); \
     if (a.vec) map<8, UNROLL1, false, D, X, float>(a);                                        \
     else map<1, UNROLL1, false, D, X, float>(a);                                              \
   }
 #define MAP2(name, D, X, Y)                                                                   \
   extern "C" __global__ void __launch_bounds__(256) name(const __grid_constant__ MapArgs a) { \
+    begin(); \
     if (a.vec) map<8, UNROLL2, true, D, X, Y>(a);                                             \
     else map<1, UNROLL2, true, D, X, Y>(a);                                                   \
   }

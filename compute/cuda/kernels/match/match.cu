@@ -9,8 +9,11 @@ struct MatchArgs {
   i64 queryHead, queryRow, keyHead, keyRow;
   u32 heads, queries, keyCount, width, pieces, pieceKeys;
   u32 queryHalf, keyHalf;
+  const float* keyLengths;  // of match_codes, whose width is in words
+  u32 bits, codeRoom;       // queries and keys that codes have room for
+  u32 queryRoom, pad;
 };
-static_assert(sizeof(MatchArgs) == 112, "MatchArgs is mirrored by matchArgs in match.go");
+static_assert(sizeof(MatchArgs) == 136, "MatchArgs is mirrored by matchArgs in match.go");
 
 #define FULL 0xffffffffu
 
@@ -122,6 +125,38 @@ extern "C" __global__ void __launch_bounds__(256, 2) match_fast(const __grid_con
     u32 q = q0 + r + j * 8;
     if (c == 0 && q < a.queries && found != 0) atomicMax(&a.found[(u64)head * a.queries + q], found);
   }
+}
+
+#define CODES 64  // keys at a time of match_codes
+
+// match_codes ranks keys by the number of bits in which their codes differ from the query's. A block has 128 queries, one a thread, and
+// walks a piece of the keys.
+extern "C" __global__ void __launch_bounds__(128) match_codes(const __grid_constant__ MatchArgs a) {
+  extern __shared__ float4 shared[];
+  u64 *keys = (u64*)shared, *own = keys + CODES * a.width + threadIdx.x * (a.width + 1);  // [CODES][width], [128][width + 1]
+  float *lengths = (float*)(keys + CODES * a.width + 128 * (a.width + 1)), *cosines = lengths + CODES;  // [CODES], [bits + 1]
+  u32 t = threadIdx.x, head = blockIdx.y, q = blockIdx.x * 128 + t;
+  u32 first = blockIdx.z * a.pieceKeys, end = min(keysOf(a, head), first + a.pieceKeys);
+  if (first >= end) return;
+  for (u32 i = t; i <= a.bits; i += 128) cosines[i] = (float)cos(3.14159265358979323846 * (double)i / (double)a.bits);
+  for (u32 w = 0; w < a.width; w++) own[w] = q < a.queries ? ((const u64*)a.query)[((u64)head * a.queryRoom + q) * a.width + w] : 0;
+  float top = __int_as_float(0xff800000);
+  u32 at = 0xffffffffu;
+  for (u32 k0 = first; k0 < end; k0 += CODES) {
+    u32 n = min((u32)CODES, end - k0);
+    __syncthreads();
+    for (u32 i = t; i < n * a.width; i += 128) keys[i] = ((const u64*)a.keys)[((u64)head * a.codeRoom + k0) * a.width + i];
+    if (t < n) lengths[t] = a.keyLengths[(u64)head * a.codeRoom + k0 + t];
+    __syncthreads();
+    u64 word = own[0];
+    for (u32 k = 0; k < n; k++) {
+      u32 differ = (u32)__popcll(keys[k * a.width] ^ word);
+      for (u32 w = 1; w < a.width; w++) differ += (u32)__popcll(keys[k * a.width + w] ^ own[w]);
+      float s = lengths[k] * cosines[differ];
+      if (s > top) top = s, at = k0 + k;
+    }
+  }
+  if (q < a.queries && at != 0xffffffffu) atomicMax(&a.found[(u64)head * a.queries + q], better(top, at));
 }
 
 #define ROW 65

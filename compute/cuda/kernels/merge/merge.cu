@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   const MergeStore& s = a.stores[a.first];
   u32 g = blockIdx.x, t = threadIdx.x, n = (u32)s.entries[g];
   const int *cell = stateOf(a, s, CELL, g), *time = stateOf(a, s, TIME, g);
-  u32* list = orderOf(a, a.first, g) + 4 * a.tokens;
+  u32* list = listsOf(a, a.first, g);
   for (u32 i = t; i < a.tokens; i += 1024) count[i] = 0;
   __syncthreads();
   for (u32 e = t; e < n; e += 1024) atomicAdd(&count[cell[e]], 1u);
@@ -175,9 +175,10 @@ extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_consta
   renew(a, s, g, (u32)slot, last);
 }
 
-// merge_found makes entries of the tokens that joined none. A block has a group of a layer; where room is lacking, one warp
-// goes on alone, token by token.
-extern "C" __global__ void __launch_bounds__(FOUND) merge_found(const __grid_constant__ MergeArgs a) {
+// merge_found makes entries of the tokens that joined none, and finds room for them where it is lacking. A block has a group of a layer.
+// Dynamic shared memory has a bit for each entry.
+extern "C" __global__ void __launch_bounds__(FOUND, 3) merge_found(const __grid_constant__ MergeArgs a) {
+  extern __shared__ float4 shared[];
   __shared__ u32 count[16 * FOUND];
   __shared__ u32 total;
   __shared__ Room room;
@@ -189,16 +190,12 @@ extern "C" __global__ void __launch_bounds__(FOUND) merge_found(const __grid_con
     if (t < perGroup) s.lengths[g * perGroup + t] = (int)a.ahead + s.entries[g];
     return;
   }
-  const int* joins = hitsOf(a, layer, JOINS, g);
-  u32* order = orderOf(a, layer, g);
-  u32 *keys = order, *ids = order + a.tokens, *keys2 = ids + a.tokens, *ids2 = keys2 + a.tokens;
-  u32 *work = order + 4 * a.tokens, step = a.orderWords / 4 - a.tokens;
-
+  int *joins = hitsOf(a, layer, JOINS, g), *need = hitsOf(a, layer, MOVED, g);
   u32 n = (u32)s.entries[g], each = (a.tokens + FOUND - 1) / FOUND, lo = min(a.tokens, t * each), hi = min(a.tokens, lo + each), mine = 0;
   double moved = 0.0;
   for (u32 i = lo; i < hi; i++) {
     if (joins[i] != 1) mine++;
-    else moved += (double)__int_as_float(hitsOf(a, layer, MOVED, g)[i]);
+    else moved += (double)__int_as_float(need[i]);  // until the tokens that need room are listed there
   }
   count[t] = mine;
   movedParts[t] = moved;
@@ -210,7 +207,6 @@ extern "C" __global__ void __launch_bounds__(FOUND) merge_found(const __grid_con
     __syncthreads();
   }
   u32 at = count[t] - mine;
-  int* need = hitsOf(a, layer, MOVED, g);  // the movements are in parts now
   __syncthreads();
   for (u32 i = lo; i < hi; i++)
     if (joins[i] != 1) need[at++] = (int)i;
@@ -218,7 +214,6 @@ extern "C" __global__ void __launch_bounds__(FOUND) merge_found(const __grid_con
   __syncthreads();
   u32 needed = total, fit = min(needed, s.slots - n);
   for (u32 k = warp; k < fit; k += FOUND / 32) putEntry(a, s, layer, g, n + k, (u32)need[k]);
-  __syncthreads();
   if (t == 0) {
     room = Room{};
     room.i = fit;
@@ -229,84 +224,11 @@ extern "C" __global__ void __launch_bounds__(FOUND) merge_found(const __grid_con
     if (s.slots == 0) room.evicted = (double)needed, room.i = needed;
   }
   __syncthreads();
-  while (room.i < needed) {
-    if (warp == 0) {
-      Room r = room;
-      __syncwarp();
-      while (r.i < needed) {
-        if (!r.pairsMade) {
-          r.ask = 1;
-          break;
-        }
-        u32 token = (u32)need[r.i], x = 0, y = 0, entry;
-        int hit = hitsOf(a, layer, SLOT, g)[token];
-        float own = -2.0f, nearness = -2.0f;
-        if (hit >= 0 && r.ask != 2) {
-          own = 0.0f;
-          for (u32 h = 0; h < perGroup; h++)
-            own += dot(compared(a, s, g * perGroup + h, a.at + token, token), floats(s.unit, ((i64)g * s.slots + hit) * perGroup + h, a.headDim));
-        }
-        if (r.ask != 2) nearness = closest(a, s, g, keys, ids, r, x, y);
-        if (r.ask != 2 && own >= nearness && own >= a.floor) {
-          if (a.asks) r.moved += (double)movement(a, s, g, (u32)hit, a.at + token);
-          add(a, s, g, (u32)hit, a.at + token);
-          renew(a, s, g, (u32)hit, token);
-          r.i++;
-          __syncwarp();
-          continue;
-        }
-        if (r.ask != 2 && nearness >= a.floor) {
-          entry = unite(a, s, g, x, y, r);
-        } else {
-          if (!r.oldsMade) {
-            r.ask = 2;
-            break;
-          }
-          r.ask = 0;
-          entry = stale(a, s, g, keys2, ids2, r);
-          r.evicted += (double)stateOf(a, s, MEMBERS, g)[entry];
-        }
-        __syncwarp();
-        putEntry(a, s, layer, g, entry, token);
-        r.i++;
-        __syncwarp();
-      }
-      if (lane() == 0) room = r;
-    }
-    __syncthreads();
-    if (room.i >= needed) break;
-    // Only as many of the first are looked at as a frame has tokens.
-    u32 ask = room.ask, kept = 0;
-    u32 *toKeys = ask == 1 ? keys : keys2, *toIds = ask == 1 ? ids : ids2;
-    u32 slotsEach = (s.slots + FOUND - 1) / FOUND, from = min(s.slots, t * slotsEach), to = min(s.slots, from + slotsEach);
-    for (u32 e = from; e < to; e++) kept += ask == 2 || stateOf(a, s, NEAR, g)[e] >= 0;
-    count[t] = kept;
-    __syncthreads();
-    for (u32 w = 1; w < FOUND; w <<= 1) {
-      u32 v = t >= w ? count[t - w] : 0;
-      __syncthreads();
-      count[t] += v;
-      __syncthreads();
-    }
-    u32 put = count[t] - kept, all = count[FOUND - 1];
-    __syncthreads();
-    for (u32 e = from; e < to; e++) {
-      if (ask == 1 && stateOf(a, s, NEAR, g)[e] < 0) continue;
-      work[put] = ordered(ask == 1 ? -__int_as_float(stateOf(a, s, NEARNESS, g)[e]) : worth(a, s, g, e));
-      work[step + put++] = e;
-    }
-    __syncthreads();
-    sortBlock(work, work + step, work + 2 * step, work + 3 * step, all, count);
-    u32 few = min(all, a.tokens);
-    for (u32 k = t; k < few; k += FOUND) toKeys[k] = work[k], toIds[k] = work[step + k];
-    __syncthreads();
-    if (t == 0) {
-      if (ask == 1) room.pairsMade = 1, room.pairCount = few, room.ask = 0;
-      else room.oldsMade = 1, room.oldCount = few;
-    }
-    __syncthreads();
+  if (room.i < needed) {
+    u32 *order = orderOf(a, layer, g), f = a.tokens;
+    Orders o = {order, order + f, order + 2 * f, order + 3 * f, (float*)order + 4 * f, need, hitsOf(a, layer, SLOT, g), (float*)joins};
+    makeRoom(a, s, layer, g, needed, o, listsOf(a, layer, g), count, (u32*)shared, room);
   }
-  __syncthreads();
   if (t == 0) {
     double* totals = s.totals + g * 3;
     totals[0] += (double)a.tokens;

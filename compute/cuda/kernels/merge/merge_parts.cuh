@@ -147,12 +147,16 @@ __device__ __forceinline__ Pairs compared(const MergeArgs& a, const MergeStore& 
   return r;
 }
 
-// orderOf is the work space of a group: two lists of keys and ids of a frame's length, then four of the entries'.
+// orderOf is the work space of a group: five lists of a frame's length, see Orders, then four of the entries'.
 __device__ __forceinline__ u32* orderOf(const MergeArgs& a, u32 layer, u32 g) { return a.order + ((i64)layer * a.groups + g) * a.orderWords; }
+
+// stepOf is the length of a list of the entries', listsOf where they lie.
+__device__ __forceinline__ u32 stepOf(const MergeArgs& a) { return (a.orderWords - 5 * a.tokens) / 4; }
+__device__ __forceinline__ u32* listsOf(const MergeArgs& a, u32 layer, u32 g) { return orderOf(a, layer, g) + 5 * a.tokens; }
 
 // claimsOf is what accept notes for join, for every entry: the first token that joins it, and how many do.
 __device__ __forceinline__ u32* claimsOf(const MergeArgs& a, u32 layer, u32 g, u32 which) {
-  return orderOf(a, layer, g) + 4 * a.tokens + (1 + which) * (a.orderWords / 4 - a.tokens);
+  return listsOf(a, layer, g) + (1 + which) * stepOf(a);
 }
 
 // same reports whether the stored keys of an entry and of a slot are equal in all heads of the group.

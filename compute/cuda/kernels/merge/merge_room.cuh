@@ -73,11 +73,37 @@ __device__ __forceinline__ void putEntry(const MergeArgs& a, const MergeStore& s
   setCount(a, s, g, entry);
 }
 
-// found is the state of a group while its frame needs room; one warp has it.
+// Room is the state of a group while its frame needs room. Decisions are made one after the other by one warp, which needs numbers
+// alone; what they do to keys and values is then done by all warps at once. A batch of decisions touches no entry twice.
 struct Room {
   u32 i, pairNext, pairCount, oldNext, oldCount;
-  u32 pairsMade, oldsMade, ask;  // ask: 1 sort pairs, 2 sort olds for the eviction that was decided on
+  u32 oldsMade, ask;  // ask: the olds are to be sorted
+  u32 tried;          // by a search of pairs that was broken off
+  u32 evicts;         // it is decided that the token at i takes the place of the entry of least worth
   double evicted, moved;
+};
+
+#define OPS 64
+#define NONE 0xffffffffu
+#define JOIN 0xfffffffeu
+
+// Op is a decision: the token joins the entry (other is JOIN), or takes its place, after the entry was united into other unless that is NONE.
+struct Op {
+  u32 token, entry, other;
+};
+struct Todo {
+  Op list[OPS];
+  double moved[OPS];
+  u32 count;
+};
+
+// Orders are the lists of a group's work space, each as long as a frame: pairs and their nearness, entries by worth, the tokens that
+// need room, what they were found to be near to, and how near.
+struct Orders {
+  u32 *keys, *ids, *keys2, *ids2;
+  float* now;  // of each pair, as long as neither entry is touched
+  const int *need, *slots;
+  float* own;
 };
 
 // worth is what eviction goes by.
@@ -85,15 +111,20 @@ __device__ __forceinline__ float worth(const MergeArgs& a, const MergeStore& s, 
   return (float)stateOf(a, s, MEMBERS, g)[e] / (float)(a.frame - stateOf(a, s, TIME, g)[e] + 1);
 }
 
-// unite merges two entries into the one with the newer position and returns the slot of the other.
-__device__ __forceinline__ u32 unite(const MergeArgs& a, const MergeStore& s, u32 g, u32 x, u32 y, Room& r) {
+// ownOf is how near a token is to the entry that was found for it, as it is now.
+__device__ __forceinline__ float ownOf(const MergeArgs& a, const MergeStore& s, u32 g, u32 token, u32 entry) {
+  float own = 0.0f;
+  u32 n = a.heads / a.groups;
+  for (u32 h = 0; h < n; h++)
+    own += dot(compared(a, s, g * n + h, a.at + token, token), floats(s.unit, ((i64)g * s.slots + entry) * n + h, a.headDim));
+  return own;
+}
+
+// unite merges entry y into x.
+__device__ __forceinline__ double unite(const MergeArgs& a, const MergeStore& s, u32 g, u32 x, u32 y) {
   int* members = stateOf(a, s, MEMBERS, g);
   const int *time = stateOf(a, s, TIME, g), *cell = stateOf(a, s, CELL, g);
-  if (time[x] < time[y] || (time[x] == time[y] && members[x] < members[y])) {
-    u32 z = x;
-    x = y, y = z;
-  }
-  if (a.asks) r.moved += (double)movement(a, s, g, y, a.dense + x);
+  double moved = a.asks ? (double)movement(a, s, g, y, a.dense + x) : 0.0;
   int all = members[x] + members[y];
   float share = (float)((double)members[y] / (double)all);
   u32 n = a.heads / a.groups;
@@ -102,54 +133,258 @@ __device__ __forceinline__ u32 unite(const MergeArgs& a, const MergeStore& s, u3
   double w = weight[x] + weight[y];
   if (a.countCap > 0.0) w = min(w, a.countCap);
   __syncwarp();
-  if (lane() == 0) {
-    members[x] = all, weight[x] = w;
-    if (stateOf(a, s, NEAR, g)[x] == (int)y) stateOf(a, s, NEAR, g)[x] = -1;
-  }
+  if (lane() == 0) members[x] = all, weight[x] = w;
   __syncwarp();
   if (a.mean) {
     rotate(a, s, g, x, time[x], (u32)cell[x]);
     redescribe(a, s, g, x, (u32)cell[x]);
   }
   setCount(a, s, g, x);
-  return y;
+  return moved;
 }
 
-// stale returns the entry of least worth.
-__device__ __forceinline__ u32 stale(const MergeArgs& a, const MergeStore& s, u32 g, const u32* keys, const u32* ids, Room& r) {
-  const int* time = stateOf(a, s, TIME, g);
-  while (r.oldNext < r.oldCount) {
-    u32 o = ids[r.oldNext];
-    float value = unordered(keys[r.oldNext]);
-    r.oldNext++;
-    if (worth(a, s, g, o) == value && time[o] < a.frame) return o;
+// perform does what was decided and returns by how much logits moved.
+__device__ __forceinline__ double perform(const MergeArgs& a, const MergeStore& s, u32 layer, u32 g, Op o) {
+  double moved = 0.0;
+  if (o.other == JOIN) {
+    if (a.asks) moved = (double)movement(a, s, g, o.entry, a.at + o.token);
+    add(a, s, g, o.entry, a.at + o.token);
+    renew(a, s, g, o.entry, o.token);
+    return moved;
   }
-  u64 least = ~0ull;  // all of them have changed
-  for (u32 e = lane(); e < s.slots; e += 32) least = min(least, (u64)ordered(worth(a, s, g, e)) << 32 | e);
-#pragma unroll
-  for (int w = 16; w > 0; w >>= 1) least = min(least, __shfl_xor_sync(FULL, least, w));
-  return (u32)least;
+  if (o.other != NONE) moved = unite(a, s, g, o.other, o.entry);
+  __syncwarp();
+  putEntry(a, s, layer, g, o.entry, o.token);
+  return moved;
 }
 
-// closest returns the nearest pair among those remembered, by their cosine now: -2 if there is none.
-__device__ __forceinline__ float closest(const MergeArgs& a, const MergeStore& s, u32 g, const u32* keys, const u32* ids, Room& r, u32& x, u32& y) {
-  const float* unit = s.unit;
-  int tried = 0;
-  while (r.pairNext < r.pairCount && tried < 8) {
-    u32 p = ids[r.pairNext];
-    int q = stateOf(a, s, NEAR, g)[p];
-    if (q >= 0 && q != (int)p) {
-      tried++;
-      float now = dotRows(a, unit, (i64)g * s.slots + p, unit, (i64)g * s.slots + q);
-      __syncwarp();
-      if (lane() == 0) stateOf(a, s, NEARNESS, g)[p] = __float_as_int(now);
-      __syncwarp();
-      if (r.pairNext + 1 >= r.pairCount || now >= -unordered(keys[r.pairNext + 1]) - 1e-5f) {
-        x = p, y = (u32)q;
-        return now;
+// Decider is what the deciding warp knows during a batch.
+struct Decider {
+  const MergeArgs& a;
+  const MergeStore& s;
+  u32 g;
+  const Orders& o;
+  Todo& todo;
+  u32* dirty;  // a bit for each entry that was touched since o.now and o.own were computed
+  Room& r;
+  u32 n;                     // decisions of the batch
+  bool pairKnown;            // the nearest pair is x, y at nearness, or there is none
+  u32 x, y;
+  float nearness;
+  u32 base, id;              // a lane has an entry of the 32 of least worth from base on
+  int members;
+  bool good;                 // it still has the worth that it was ranked by
+
+  __device__ __forceinline__ bool touched(u32 e) const {
+    bool hit = false;
+    for (u32 k = lane(); k < n; k += 32) hit = hit || todo.list[k].entry == e || todo.list[k].other == e;
+    return __any_sync(FULL, hit);
+  }
+  __device__ __forceinline__ bool isDirty(u32 e) const { return dirty[e / 32] >> e % 32 & 1; }
+  __device__ __forceinline__ void touch(u32 e) {
+    if (lane() == 0) dirty[e / 32] |= 1u << e % 32;
+    if (e == x || e == y) pairKnown = false;
+    if (id == e) good = false;
+  }
+
+  __device__ __forceinline__ void decide(u32 token, u32 entry, u32 other) {
+    __syncwarp();  // all have read what is written here
+    if (lane() == 0) todo.list[n] = Op{token, entry, other};
+    touch(entry);
+    if (other < JOIN) touch(other);
+    n++;
+    r.i++;
+    __syncwarp();
+  }
+
+  // placed notes what an entry that a token takes the place of is near to.
+  __device__ __forceinline__ void placed(u32 entry, int hit) {
+    __syncwarp();
+    if (lane() == 0) stateOf(a, s, NEAR, g)[entry] = hit == (int)entry ? -1 : hit;
+    __syncwarp();
+  }
+
+  // closest finds the nearest pair among those remembered, by their cosine now; it reports false when the batch must be done first.
+  __device__ __forceinline__ bool closest() {
+    const int* near = stateOf(a, s, NEAR, g);
+    nearness = -2.0f, x = y = NONE;
+    while (r.pairNext < r.pairCount && r.tried < 8) {
+      u32 p = o.ids[r.pairNext];
+      float next = r.pairNext + 1 < r.pairCount ? -unordered(o.keys[r.pairNext + 1]) - 1e-5f : __int_as_float(0xff800000), now = o.now[r.pairNext];
+      int q = near[p];
+      if (q >= 0 && q != (int)p) {
+        if (isDirty(p) || isDirty((u32)q)) {
+          if (touched(p) || touched((u32)q)) return false;
+          now = dotRows(a, s.unit, (i64)g * s.slots + p, s.unit, (i64)g * s.slots + q);
+        }
+        r.tried++;
+        if (lane() == 0) stateOf(a, s, NEARNESS, g)[p] = __float_as_int(now);
+        if (now >= next) {
+          x = p, y = (u32)q, nearness = now, pairKnown = true;
+          break;
+        }
       }
+      r.pairNext++;
     }
-    r.pairNext++;
+    r.tried = 0;
+    pairKnown = pairKnown || r.pairNext >= r.pairCount;
+    return true;
   }
-  return -2.0f;
+
+  // unites decides that the nearest pair becomes one, the one with the newer position, and the token takes the place of the other.
+  __device__ __forceinline__ void unites(u32 token, int hit) {
+    const int *time = stateOf(a, s, TIME, g), *all = stateOf(a, s, MEMBERS, g);
+    u32 to = x, from = y;
+    if (time[to] < time[from] || (time[to] == time[from] && all[to] < all[from])) to = y, from = x;
+    __syncwarp();
+    if (lane() == 0 && stateOf(a, s, NEAR, g)[to] == (int)from) stateOf(a, s, NEAR, g)[to] = -1;
+    placed(from, hit);
+    decide(token, from, to);
+  }
+
+  // stale finds the entry of least worth; it reports false when the batch must be done first.
+  __device__ __forceinline__ bool stale(u32& entry, int& count) {
+    const int *time = stateOf(a, s, TIME, g), *all = stateOf(a, s, MEMBERS, g);
+    while (r.oldNext < r.oldCount) {
+      if (base == NONE || r.oldNext >= base + 32) {
+        base = r.oldNext, id = NONE, good = false;
+        if (base + lane() < r.oldCount) {
+          id = o.ids2[base + lane()], members = all[id];
+          good = worth(a, s, g, id) == unordered(o.keys2[base + lane()]) && time[id] < a.frame;
+          for (u32 k = 0; k < n; k++) good = good && todo.list[k].entry != id && todo.list[k].other != id;
+        }
+      }
+      u32 which = __ballot_sync(FULL, good && base + lane() >= r.oldNext);
+      if (which == 0) {
+        r.oldNext = min(base + 32, r.oldCount);
+        continue;
+      }
+      int from = __ffs((int)which) - 1;
+      entry = __shfl_sync(FULL, id, from), count = __shfl_sync(FULL, members, from);
+      r.oldNext = base + (u32)from + 1;
+      return true;
+    }
+    if (n > 0) return false;
+    u64 least = ~0ull;  // all of them have changed
+    for (u32 e = lane(); e < s.slots; e += 32) least = min(least, (u64)ordered(worth(a, s, g, e)) << 32 | e);
+#pragma unroll
+    for (int w = 16; w > 0; w >>= 1) least = min(least, __shfl_xor_sync(FULL, least, w));
+    entry = (u32)least, count = all[entry];
+    return true;
+  }
+
+  // run decides on tokens until the batch is full or must be done first.
+  __device__ __forceinline__ void run(u32 needed) {
+    u32 from = NONE, token = 0;
+    int hit = -1;
+    float near = 0.0f;
+    while (r.i < needed && n < OPS) {
+      if (from == NONE || r.i >= from + 32) {  // a lane has a token
+        from = r.i;
+        if (from + lane() < needed) token = (u32)o.need[from + lane()], hit = o.slots[token], near = o.own[from + lane()];
+      }
+      int at = (int)(r.i - from), found = __shfl_sync(FULL, hit, at);
+      u32 mine = __shfl_sync(FULL, token, at);
+      float own = __shfl_sync(FULL, near, at);
+      if (!r.evicts) {
+        if (found < 0) own = -2.0f;
+        else if (isDirty((u32)found)) {
+          if (touched((u32)found)) return;
+          own = ownOf(a, s, g, mine, (u32)found);
+        }
+        if (!pairKnown && !closest()) return;
+        if (own >= nearness && own >= a.floor) {
+          decide(mine, (u32)found, JOIN);
+          continue;
+        }
+        if (nearness >= a.floor) {
+          unites(mine, found);
+          continue;
+        }
+        r.evicts = 1;
+      }
+      if (!r.oldsMade) {
+        r.ask = 1;
+        return;
+      }
+      u32 entry;
+      int count;
+      if (!stale(entry, count)) return;
+      r.evicts = 0;
+      r.evicted += (double)count;
+      placed(entry, found);
+      decide(mine, entry, NONE);
+    }
+  }
+};
+
+// rank sorts entries by what pairs or evictions go by, and keeps as many of the first as a frame has tokens.
+__device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32* work, u32* toKeys, u32* toIds, u32* count) {
+  u32 t = threadIdx.x, step = stepOf(a), each = (s.slots + FOUND - 1) / FOUND, from = min(s.slots, t * each), to = min(s.slots, from + each), kept = 0;
+  for (u32 e = from; e < to; e++) kept += !pairs || stateOf(a, s, NEAR, g)[e] >= 0;
+  count[t] = kept;
+  __syncthreads();
+  for (u32 w = 1; w < FOUND; w <<= 1) {
+    u32 v = t >= w ? count[t - w] : 0;
+    __syncthreads();
+    count[t] += v;
+    __syncthreads();
+  }
+  u32 put = count[t] - kept, all = count[FOUND - 1];
+  __syncthreads();
+  for (u32 e = from; e < to; e++) {
+    if (pairs && stateOf(a, s, NEAR, g)[e] < 0) continue;
+    work[put] = ordered(pairs ? -__int_as_float(stateOf(a, s, NEARNESS, g)[e]) : worth(a, s, g, e));
+    work[step + put++] = e;
+  }
+  __syncthreads();
+  sortBlock(work, work + step, work + 2 * step, work + 3 * step, all, count);
+  u32 few = min(all, a.tokens);
+  for (u32 k = t; k < few; k += FOUND) toKeys[k] = work[k], toIds[k] = work[step + k];
+  __syncthreads();
+  return few;
+}
+
+// makeRoom finds places for the tokens from room.i on of a full group; all threads of the block.
+__device__ void makeRoom(const MergeArgs& a, const MergeStore& s, u32 layer, u32 g, u32 needed, const Orders& o, u32* work, u32* count, u32* dirty, Room& room) {
+  __shared__ Todo todo;
+  u32 t = threadIdx.x, warp = t / 32, pairs = rank(a, s, g, true, work, o.keys, o.ids, count);
+  for (u32 e = t; e < (s.slots + 31) / 32; e += FOUND) dirty[e] = 0;
+  for (u32 k = room.i + warp; k < needed; k += FOUND / 32) {
+    u32 token = (u32)o.need[k];
+    int hit = o.slots[token];
+    float own = hit < 0 ? -2.0f : ownOf(a, s, g, token, (u32)hit);
+    if (lane() == 0) o.own[k] = own;
+  }
+  for (u32 k = warp; k < pairs; k += FOUND / 32) {
+    i64 p = o.ids[k], q = stateOf(a, s, NEAR, g)[p];
+    float now = dotRows(a, s.unit, (i64)g * s.slots + p, s.unit, (i64)g * s.slots + q);
+    if (lane() == 0) o.now[k] = now;
+  }
+  if (t == 0) room.pairCount = pairs;
+  __syncthreads();
+  for (;;) {
+    if (warp == 0) {
+      Room r = room;
+      __syncwarp();
+      Decider d = {a, s, g, o, todo, dirty, r, 0, false, NONE, NONE, -2.0f, NONE, NONE, 0, false};
+      d.run(needed);
+      if (lane() == 0) room = r, todo.count = d.n;
+    }
+    __syncthreads();
+    for (u32 k = warp; k < todo.count; k += FOUND / 32) {
+      double moved = perform(a, s, layer, g, todo.list[k]);
+      if (lane() == 0) todo.moved[k] = moved;
+    }
+    __syncthreads();
+    bool done = room.i >= needed, sorts = room.ask;
+    if (t == 0)
+      for (u32 k = 0; k < todo.count; k++) room.moved += todo.moved[k];
+    __syncthreads();
+    if (done) return;
+    if (!sorts) continue;
+    u32 olds = rank(a, s, g, false, work, o.keys2, o.ids2, count);
+    if (t == 0) room.oldCount = olds, room.oldsMade = 1, room.ask = 0;
+    __syncthreads();
+  }
 }

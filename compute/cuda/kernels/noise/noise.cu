@@ -75,5 +75,5 @@ __device__ __forceinline__ void noise(const NoiseArgs& a) {
     if (4 * n + i < a.count) put(dst + 4 * n + i, v[i]);
 }
 
-extern "C" __global__ void __launch_bounds__(256) noise_f(const __grid_constant__ NoiseArgs a) { noise<float>(a); }
-extern "C" __global__ void __launch_bounds__(256) noise_b(const __grid_constant__ NoiseArgs a) { noise<bf16>(a); }
+extern "C" __global__ void __launch_bounds__(256) noise_f(const __grid_constant__ NoiseArgs a) { begin(), noise<float>(a); }
+extern "C" __global__ void __launch_bounds__(256) noise_b(const __grid_constant__ NoiseArgs a) { begin(), noise<bf16>(a); }

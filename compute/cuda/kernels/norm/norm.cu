@@ -272,18 +272,21 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
 
 #define NORM(name, threads, D, X)                                                                 \
   extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ NormArgs a) { \
+    begin(); \
     if (a.vec) norm<8, 1, D, X>(a);                                                               \
     else norm<1, 1, D, X>(a);                                                                      \
   }
 
 #define ADDNORM(name, D, Y)                                                                                     \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) { \
+    begin(); \
     if (a.together == 2) addnorm<8, 2, D, Y>(a, add);                                                        \
     else if (a.vec) addnorm<8, 1, D, Y>(a, add);                                                                \
     else addnorm<1, 1, D, Y>(a, add);                                                                             \
   }
 #define NORMROPE(name, D, X)                                                                                    \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
+    begin(); \
     normrope<1, D, X>(a, t);                                                                                         \
   }
 

@@ -16,6 +16,7 @@ __device__ __forceinline__ u32 byteOf(float x, const PixelsArgs& a, u32& bad) {
 
 // A thread makes four bytes.
 extern "C" __global__ void __launch_bounds__(256) pixels(const __grid_constant__ PixelsArgs a) {
+  begin();
   u32 i = (blockIdx.x * blockDim.x + threadIdx.x) * 4, bad = 0;
   if (i >= a.count) return;
   if (i + 4 <= a.count) {

@@ -49,91 +49,150 @@ extern "C" __global__ void __launch_bounds__(128) plan_means(const __grid_consta
   if (d == 0) a.logs[at] = total > 0.0f ? logf(total) : -INF, a.tokens[at] = (int)n;
 }
 
-// plan_groups divides the queries of a tile into groups of near ones and writes their means, as they are and turned back in time. A
-// block of 128 threads has a tile of a head.
-extern "C" __global__ void __launch_bounds__(128) plan_groups(const __grid_constant__ PlanArgs a) {
-  extern __shared__ float4 shared[];
-  float* q = (float*)shared;  // [queryTile][headDim + 1]
-  __shared__ u32 order[128], stack[16][2], depth;
-  __shared__ float spread[128];
-  u32 t = threadIdx.x, tile = blockIdx.x, h = blockIdx.y, width = a.headDim + 1;
-  u32 lo = tile * a.queryTile, n = min(a.queries, lo + a.queryTile) - lo;
-  for (u32 i = t; i < n * a.headDim; i += 128) {
+#define TEAM 64  // threads that walk a set of queries, two neighbouring elements each
+
+// pairAt and elementAt read a query that was brought into shared memory: bfloat16 as they are, in words, or float.
+template <bool HALF>
+__device__ __forceinline__ float2 pairAt(const u32* q, u32 width, u32 row, u32 pair) {
+  if (HALF) {
+    u32 w = q[row * width + pair];
+    return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
+  }
+  const float* x = (const float*)q + row * width + 2 * pair;
+  return make_float2(x[0], x[1]);
+}
+
+template <bool HALF>
+__device__ __forceinline__ float elementAt(const u32* q, u32 width, u32 row, u32 x) {
+  float2 v = pairAt<HALF>(q, width, row, x / 2);
+  return x % 2 ? v.y : v.x;
+}
+
+// bring copies the queries of a tile to shared memory. Rows are an odd number of words apart.
+template <bool HALF>
+__device__ __forceinline__ void bring(const PlanArgs& a, u32* q, u32 width, i64 from, u32 n) {
+  const bf16* half = (const bf16*)a.query + from;
+  if (HALF && ((u64)half & 15) == 0 && a.queryRow % 8 == 0) {
+    u32 each = a.headDim / 8;
+    for (u32 i = threadIdx.x; i < n * each; i += 256) {
+      u32 y = i / each, x = i % each;
+      uint4 v = *(const uint4*)(half + (i64)y * a.queryRow + x * 8);
+      u32* to = q + y * width + x * 4;
+      to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+    }
+    return;
+  }
+  for (u32 i = threadIdx.x; i < n * a.headDim; i += 256) {
     u32 y = i / a.headDim, x = i % a.headDim;
-    q[y * width + x] = element(a.query, h * a.queryHead + (i64)(lo + y) * a.queryRow + x, a.queryHalf);
+    if (HALF) ((bf16*)(q + y * width))[x] = half[(i64)y * a.queryRow + x];
+    else ((float*)q)[y * width + x] = ((const float*)a.query)[from + (i64)y * a.queryRow + x];
   }
-  order[t] = t;
-  if (t == 0) depth = 1, stack[0][0] = 0, stack[0][1] = n;
-  __syncthreads();
-  while (depth > 0) {
-    u32 from = stack[depth - 1][0], many = stack[depth - 1][1];
+}
+
+// better decides between axes: the widest, of equal ones the first.
+__device__ __forceinline__ void better(float& v, u32& at, float w, u32 other) {
+  if (w > v || (w == v && other < at)) v = w, at = other;
+}
+
+// divide orders the queries of a tile so that groups of neighbours are near each other: sets of them are halved at the median of the
+// coordinate that varies most, all sets of a size at once, until none is larger than a group. order has the queries.
+template <bool HALF>
+__device__ __forceinline__ void divide(const PlanArgs& a, const u32* q, u32 width, u32 n, u32* order) {
+  __shared__ u32 from[128], many[128], number[128], sets[64], axis[64][2], count;  // from and many of the set of each place
+  __shared__ float widest[64][2];
+  __shared__ u64 keys[128];
+  u32 t = threadIdx.x;
+  if (t < 128) order[t] = t, from[t] = 0, many[t] = n;
+  for (;;) {
+    if (t == 0) count = 0;
     __syncthreads();
-    if (t == 0) depth--;
-    if (many <= a.group) {
-      __syncthreads();
-      continue;
-    }
-    float v = -INF;
-    if (t < a.headDim) {
-      float sum = 0.0f, square = 0.0f;
-      for (u32 i = 0; i < many; i++) {
-        float x = q[order[from + i] * width + t];
-        sum = __fadd_rn(sum, x), square = __fadd_rn(square, __fmul_rn(x, x));
+    bool place = t < n && many[t] > a.group;
+    if (place && from[t] == t) number[t] = atomicAdd(&count, 1u), sets[number[t]] = t;
+    __syncthreads();
+    u32 all = count;
+    if (all == 0) return;
+    for (u32 k = t / TEAM; k < all; k += 256 / TEAM) {
+      u32 first = sets[k], size = many[first], pair = t % TEAM, at = 2 * pair;
+      float v = -INF;
+      if (at < a.headDim) {
+        float s0 = 0.0f, s1 = 0.0f, r0 = 0.0f, r1 = 0.0f;  // sums in order, as the host has them
+#pragma unroll 8
+        for (u32 i = 0; i < size; i++) {
+          float2 x = pairAt<HALF>(q, width, order[first + i], pair);
+          s0 = __fadd_rn(s0, x.x), r0 = __fadd_rn(r0, __fmul_rn(x.x, x.x));
+          s1 = __fadd_rn(s1, x.y), r1 = __fadd_rn(r1, __fmul_rn(x.y, x.y));
+        }
+        v = __fsub_rn(r0, __fmul_rn(s0, s0) / (float)size);
+        better(v, at, __fsub_rn(r1, __fmul_rn(s1, s1) / (float)size), at + 1);
       }
-      v = __fsub_rn(square, __fmul_rn(sum, sum) / (float)many);
-    }
-    spread[t] = v;
-    __syncthreads();
-    u32 axis = 0;
-    float widest = -INF;
-    for (u32 i = 0; i < a.headDim; i++)
-      if (spread[i] > widest) widest = spread[i], axis = i;
-    u32 own = 0, rank = 0;
-    if (t < many) {
-      own = order[from + t];
-      float x = q[own * width + axis];
-      for (u32 i = 0; i < many; i++) {
-        u32 o = order[from + i];
-        float y = q[o * width + axis];
-        rank += y < x || (y == x && o < own);
-      }
+#pragma unroll
+      for (int w = 1; w < 32; w <<= 1) better(v, at, __shfl_xor_sync(FULL, v, w), __shfl_xor_sync(FULL, at, w));
+      if (t % 32 == 0) widest[k][t / 32 % 2] = v, axis[k][t / 32 % 2] = at;
     }
     __syncthreads();
-    if (t < many) order[from + rank] = own;
-    if (t == 0) {
-      u32 half = (many + a.group - 1) / a.group / 2 * a.group;
-      stack[depth][0] = from, stack[depth][1] = half;
-      stack[depth + 1][0] = from + half, stack[depth + 1][1] = many - half;
-      depth += 2;
+    if (place) {
+      u32 k = number[from[t]];
+      float v = elementAt<HALF>(q, width, order[t], widest[k][1] > widest[k][0] ? axis[k][1] : axis[k][0]) + 0.0f;
+      u32 u = __float_as_uint(v);
+      keys[t] = (u64)(u & 0x80000000u ? ~u : u | 0x80000000u) << 32 | order[t];
     }
     __syncthreads();
+    u32 p = t / 2, rank = 0, first = from[p], size = many[p];  // two threads have a place
+    bool moves = p < n && size > a.group;
+    u64 own = moves ? keys[p] : 0;
+    if (moves)
+#pragma unroll 8
+      for (u32 i = t % 2; i < size; i += 2) rank += keys[first + i] < own;
+    rank += __shfl_xor_sync(FULL, rank, 1);
+    __syncthreads();
+    if (moves && t % 2 == 0) order[first + rank] = (u32)own;
+    if (place) {
+      u32 lo = from[t], half = (many[t] + a.group - 1) / a.group / 2 * a.group;
+      if (t - lo < half) many[t] = half;
+      else from[t] = lo + half, many[t] -= half;
+    }
   }
+}
+
+template <bool HALF>
+__device__ __forceinline__ void groupsOf(const PlanArgs& a) {
+  extern __shared__ float4 shared[];
+  __shared__ u32 order[128];
+  u32* q = (u32*)shared;
+  u32 t = threadIdx.x, tile = blockIdx.x, h = blockIdx.y, width = HALF ? a.headDim / 2 + 1 : a.headDim + 1;
+  u32 lo = tile * a.queryTile, n = min(a.queries, lo + a.queryTile) - lo;
+  bring<HALF>(a, q, width, h * a.queryHead + (i64)lo * a.queryRow, n);
+  divide<HALF>(a, q, width, n, order);
   i64 row = ((i64)h * a.queryTiles + tile) * a.groupsEach, all = (i64)a.heads * a.queryTiles * a.groupsEach;
-  for (u32 g = 0; g < a.groupsEach; g++) {
+  u32 pair = t % TEAM;
+  for (u32 g = t / TEAM; g < a.groupsEach && 2 * pair < a.headDim; g += 256 / TEAM) {
     u32 first = g * a.group, end = min(n, first + a.group);
-    float m = 0.0f;
-    if (t < a.headDim && first < end) {
-      for (u32 i = first; i < end; i++) m += q[order[i] * width + t];
-      m /= (float)(end - first);
+    float2 m = make_float2(0.0f, 0.0f);
+    for (u32 i = first; i < end; i++) {
+      float2 x = pairAt<HALF>(q, width, order[i], pair);
+      m.x += x.x, m.y += x.y;
     }
-    spread[t] = m;
-    __syncthreads();
-    if (t < a.headDim) {
-      float old = m;
-      if (t / 2 < a.turned) {
-        float2 r = ((const float2*)a.turns)[t / 2];
-        old = t % 2 == 0 ? m * r.x + spread[t + 1] * r.y : m * r.x - spread[t - 1] * r.y;
-      }
-      a.groups[(row + g) * a.headDim + t] = m;
-      a.groups[(all + row + g) * a.headDim + t] = old;
+    if (first < end) m.x /= (float)(end - first), m.y /= (float)(end - first);
+    float2 old = m;
+    if (pair < a.turned) {
+      float2 r = ((const float2*)a.turns)[pair];
+      old = make_float2(m.x * r.x + m.y * r.y, m.y * r.x - m.x * r.y);
     }
-    if (t == 0 && a.mass != nullptr) {
-      float s = 0.0f;
-      for (u32 i = first; i < end; i++) s += a.mass[(i64)h * a.queries + lo + order[i]] / (float)(end - first);
-      a.norms[row + g] = s;
-    }
-    __syncthreads();
+    ((float2*)(a.groups + (row + g) * a.headDim))[pair] = m;
+    ((float2*)(a.groups + (all + row + g) * a.headDim))[pair] = old;
   }
+  if (a.mass == nullptr || t >= a.groupsEach) return;
+  float s = 0.0f;
+  u32 first = t * a.group, end = min(n, first + a.group);
+  for (u32 i = first; i < end; i++) s += a.mass[(i64)h * a.queries + lo + order[i]] / (float)(end - first);
+  a.norms[row + t] = s;
+}
+
+// plan_groups divides the queries of a tile into groups of near ones and writes their means, as they are and turned back in time. A
+// block has a tile of a head.
+extern "C" __global__ void __launch_bounds__(256) plan_groups(const __grid_constant__ PlanArgs a) {
+  if (a.queryHalf) groupsOf<true>(a);
+  else groupsOf<false>(a);
 }
 
 // split divides two neighbours into high and low halves.
@@ -193,78 +252,114 @@ __device__ __forceinline__ void fragments(const PlanArgs& a, const float* groups
 
 #define WARPS 8
 
-// plan_scores adds up the groups' shares of every tile of keys. A block has a tile of queries of a head; a warp every eighth run
-// of eight tiles of keys.
-extern "C" __global__ void __launch_bounds__(256) plan_scores(const __grid_constant__ PlanArgs a) {
+// realRow reports whether a row of a head's groups has queries: the last tile may have fewer groups.
+__device__ __forceinline__ bool realRow(const PlanArgs& a, u32 row) {
+  u32 tile = row / a.groupsEach;
+  return tile < a.queryTiles && row % a.groupsEach * a.group < min(a.queries - tile * a.queryTile, a.queryTile);
+}
+
+// anyOf reports whether there is a tile of a kind among the 8 from t0 on.
+__device__ __forceinline__ bool anyOf(const PlanArgs& a, u32 t0, u32 kind) {
+  u32 t = t0 + threadIdx.x % 8;
+  return __any_sync(FULL, t < a.tiles && (u32)a.kinds[min(t, a.tiles - 1)] == kind);
+}
+
+// plan_norms writes the mass of what can be chosen from, where no dense pass has told that of all keys. A block has 16 groups of a head, a
+// warp every eighth run of eight tiles of keys.
+extern "C" __global__ void __launch_bounds__(256) plan_norms(const __grid_constant__ PlanArgs a) {
   __shared__ float parts[WARPS][16];
-  u32 tile = blockIdx.x, h = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, c = lane % 4;
-  u32 n = min(a.queries, (tile + 1) * a.queryTile) - tile * a.queryTile, many = (n + a.group - 1) / a.group;
-  i64 row = ((i64)h * a.queryTiles + tile) * a.groupsEach, all = (i64)a.heads * a.queryTiles * a.groupsEach;
-  float* scores = a.scores + ((i64)h * a.queryTiles + tile) * a.tiles;
-  for (u32 t = threadIdx.x; t < a.tiles; t += 256) scores[t] = 0.0f;
-  __syncthreads();
+  u32 g0 = blockIdx.x * 16, h = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, c = lane % 4;
+  u32 rows = a.queryTiles * a.groupsEach, many = rows - g0;
+  i64 row = (i64)h * rows + g0, all = (i64)a.heads * rows;
   u32 qh[STEPS][4], ql[STEPS][4];
-  for (u32 g0 = 0; g0 < many; g0 += 16) {
-    float norm[2];
-    if (a.mass != nullptr) {
-      norm[0] = g0 + r < many ? a.norms[row + g0 + r] : INF;
-      norm[1] = g0 + r + 8 < many ? a.norms[row + g0 + r + 8] : INF;
-    } else {  // the mass of what can be chosen from
-      norm[0] = norm[1] = -INF;
-      for (u32 pass = 0; pass < 2; pass++) {  // the largest, then the sum relative to it
-        float v[2] = {pass == 0 ? -INF : 0.0f, pass == 0 ? -INF : 0.0f};
-        for (u32 kind = 2; kind < 4; kind++) {
-          fragments(a, a.groups + ((kind == 3 ? all : 0) + row + g0) * a.headDim, many - g0, qh, ql);
-          for (u32 t0 = warp * 8; t0 < a.tiles; t0 += WARPS * 8) {
-            if (!__any_sync(FULL, t0 + lane % 8 < a.tiles && (u32)a.kinds[min(t0 + lane % 8, a.tiles - 1)] == kind)) continue;
-            float s[4];
-            estimates(a, h, kind, qh, ql, t0, s);
-#pragma unroll
-            for (u32 j = 0; j < 4; j++) {
-              if (pass == 0) v[j / 2] = fmaxf(v[j / 2], s[j]);
-              else if (s[j] != -INF) v[j / 2] += power(s[j] - norm[j / 2]);
-            }
-          }
-        }
-#pragma unroll
-        for (u32 j = 0; j < 2; j++) {
-#pragma unroll
-          for (int w = 1; w < 4; w <<= 1) {
-            float o = __shfl_xor_sync(FULL, v[j], w);
-            v[j] = pass == 0 ? fmaxf(v[j], o) : v[j] + o;
-          }
-          if (c == 0) parts[warp][r + 8 * j] = v[j];
-        }
-        __syncthreads();
-#pragma unroll
-        for (u32 j = 0; j < 2; j++) {
-          float x = parts[0][r + 8 * j];
-          for (u32 w = 1; w < WARPS; w++) x = pass == 0 ? fmaxf(x, parts[w][r + 8 * j]) : x + parts[w][r + 8 * j];
-          norm[j] = pass == 0 ? x : norm[j] + logf(x);
-        }
-        __syncthreads();
-      }
-      if (g0 + r >= many || norm[0] == -INF) norm[0] = INF;
-      if (g0 + r + 8 >= many || norm[1] == -INF) norm[1] = INF;
-    }
+  float norm[2] = {-INF, -INF};
+  for (u32 pass = 0; pass < 2; pass++) {  // the largest, then the sum relative to it
+    float v[2] = {pass == 0 ? -INF : 0.0f, pass == 0 ? -INF : 0.0f};
     for (u32 kind = 2; kind < 4; kind++) {
-      fragments(a, a.groups + ((kind == 3 ? all : 0) + row + g0) * a.headDim, many - g0, qh, ql);
+      fragments(a, a.groups + ((kind == 3 ? all : 0) + row) * a.headDim, many, qh, ql);
       for (u32 t0 = warp * 8; t0 < a.tiles; t0 += WARPS * 8) {
-        if (!__any_sync(FULL, t0 + lane % 8 < a.tiles && (u32)a.kinds[min(t0 + lane % 8, a.tiles - 1)] == kind)) continue;
-        float s[4], part[2];
+        if (!anyOf(a, t0, kind)) continue;
+        float s[4];
         estimates(a, h, kind, qh, ql, t0, s);
 #pragma unroll
-        for (u32 j = 0; j < 4; j++) s[j] = s[j] == -INF || norm[j / 2] == INF ? 0.0f : power(a.temper * fminf(0.0f, s[j] - norm[j / 2]));
-#pragma unroll
-        for (u32 j = 0; j < 2; j++) {
-          part[j] = s[j] + s[j + 2];
-#pragma unroll
-          for (int w = 4; w < 32; w <<= 1) part[j] += __shfl_xor_sync(FULL, part[j], w);
-          u32 t = t0 + c * 2 + j;
-          if (r == 0 && t < a.tiles && (u32)a.kinds[t] == kind) scores[t] += part[j];
+        for (u32 j = 0; j < 4; j++) {
+          if (pass == 0) v[j / 2] = fmaxf(v[j / 2], s[j]);
+          else if (s[j] != -INF) v[j / 2] += power(s[j] - norm[j / 2]);
         }
       }
     }
+#pragma unroll
+    for (u32 j = 0; j < 2; j++) {
+#pragma unroll
+      for (int w = 1; w < 4; w <<= 1) {
+        float o = __shfl_xor_sync(FULL, v[j], w);
+        v[j] = pass == 0 ? fmaxf(v[j], o) : v[j] + o;
+      }
+      if (c == 0) parts[warp][r + 8 * j] = v[j];
+    }
+    __syncthreads();
+#pragma unroll
+    for (u32 j = 0; j < 2; j++) {
+      float x = parts[0][r + 8 * j];
+      for (u32 w = 1; w < WARPS; w++) x = pass == 0 ? fmaxf(x, parts[w][r + 8 * j]) : x + parts[w][r + 8 * j];
+      norm[j] = pass == 0 ? x : norm[j] + logf(x);
+    }
+    __syncthreads();
+  }
+  if (warp == 0 && c == 0)
+    for (u32 j = 0; j < 2; j++)
+      if (r + 8 * j < many) a.norms[row + r + 8 * j] = norm[j] == -INF ? INF : norm[j];
+}
+
+#define COLUMNS 64  // tiles of keys of a block of plan_scores
+#define ROWS 64     // groups that it walks at a time
+
+// plan_scores adds up the groups' shares of tiles of keys. A block has as many tiles of queries of a head as have ROWS groups, at least
+// one, and COLUMNS tiles of keys; a warp has 16 groups at a time.
+extern "C" __global__ void __launch_bounds__(128) plan_scores(const __grid_constant__ PlanArgs a) {
+  __shared__ float shares[ROWS][COLUMNS + 1];
+  u32 t = threadIdx.x, lane = t % 32, warp = t / 32, r = lane / 4, c = lane % 4, h = blockIdx.z, t00 = blockIdx.y * COLUMNS;
+  u32 kind = t00 + t % COLUMNS < a.tiles ? (u32)a.kinds[t00 + t % COLUMNS] : 0;
+  bool kinds[2] = {__syncthreads_or(kind == 2) != 0, __syncthreads_or(kind == 3) != 0};
+  if (!kinds[0] && !kinds[1]) return;
+  u32 each = max(1u, ROWS / a.groupsEach), tile0 = blockIdx.x * each, last = min(a.queryTiles, tile0 + each);
+  u32 rows = a.queryTiles * a.groupsEach, begin = tile0 * a.groupsEach, end = last * a.groupsEach;
+  float sum = 0.0f;
+  for (u32 row0 = begin; row0 < end; row0 += ROWS) {
+    u32 mine = row0 + warp * 16;
+    float norm[2];
+#pragma unroll
+    for (u32 j = 0; j < 2; j++) {
+      u32 row = mine + r + 8 * j;
+      norm[j] = row < end && realRow(a, row) ? a.norms[(i64)h * rows + row] : INF;
+    }
+#pragma unroll 1
+    for (u32 k = 2; k < 4; k++) {
+      if (!kinds[k - 2] || mine >= end) continue;
+      u32 qh[STEPS][4], ql[STEPS][4];
+      fragments(a, a.groups + ((k == 3 ? (i64)a.heads * rows : 0) + (i64)h * rows + mine) * a.headDim, end - mine, qh, ql);
+      for (u32 n = 0; n < COLUMNS; n += 8) {
+        if (!anyOf(a, t00 + n, k)) continue;
+        float s[4];
+        estimates(a, h, k, qh, ql, t00 + n, s);
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+          float share = s[j] == -INF || norm[j / 2] == INF ? 0.0f : power(a.temper * fminf(0.0f, s[j] - norm[j / 2]));
+          u32 x = n + c * 2 + j % 2;
+          if (t00 + x < a.tiles && (u32)a.kinds[t00 + x] == k) shares[warp * 16 + r + j / 2 * 8][x] = share;
+        }
+      }
+    }
+    __syncthreads();
+    // A thread adds up a column of every second tile of queries, group by group.
+    for (u32 tile = tile0 + t / COLUMNS; tile < last; tile += 128 / COLUMNS) {
+      u32 first = tile * a.groupsEach, next = first + a.groupsEach;
+      for (u32 row = max(first, row0); row < min(next, row0 + ROWS); row++) sum += shares[row - row0][t % COLUMNS];
+      if (next > row0 + ROWS) continue;  // there are more of its groups
+      if (kind >= 2) a.scores[((i64)h * a.queryTiles + tile) * a.tiles + t00 + t % COLUMNS] = sum;
+      sum = 0.0f;
+    }
+    __syncthreads();
   }
 }
 
@@ -339,7 +434,6 @@ extern "C" __global__ void __launch_bounds__(PICK) plan_pick(const __grid_consta
     u32 sum = used, at = 0;
     if (pass == 1) {
       at = sumBlock(count, all);
-      if (t == 0) a.tileEnds[row] = (int)all;
     }
     for (u32 i = lo; i < hi; i++) {
       u32 kind = (u32)a.kinds[i], k = scores[i];
@@ -354,21 +448,16 @@ extern "C" __global__ void __launch_bounds__(PICK) plan_pick(const __grid_consta
       else count++;
     }
   }
+  __syncthreads();
+  if (t == 0) ((u32*)a.scores)[(i64)row * a.tiles] = all;  // for plan_keys; the scores have been read
 }
 
-// plan_ends adds up the lengths of the lists; one block.
-extern "C" __global__ void __launch_bounds__(PICK) plan_ends(const __grid_constant__ PlanArgs a) {
-  u32 rows = a.heads * a.queryTiles, t = threadIdx.x, each = (rows + PICK - 1) / PICK, lo = min(rows, t * each), hi = min(rows, lo + each), mine = 0, all;
-  for (u32 i = lo; i < hi; i++) mine += (u32)a.tileEnds[i];
-  u32 at = sumBlock(mine, all);
-  for (u32 i = lo; i < hi; i++) {
-    at += (u32)a.tileEnds[i];
-    a.tileEnds[i] = (int)min(at, a.entries);
-  }
-}
-
-// plan_keys puts the lists one behind the other. A block has a list.
-extern "C" __global__ void __launch_bounds__(128) plan_keys(const __grid_constant__ PlanArgs a) {
-  u32 row = blockIdx.x, from = row == 0 ? 0 : (u32)a.tileEnds[row - 1], end = (u32)a.tileEnds[row];
-  for (u32 i = threadIdx.x; from + i < end; i += 128) a.tileKeys[from + i] = a.lists[(i64)row * a.tiles + i];
+// plan_keys puts the lists one behind the other. A block has a list; it adds up the lengths of those before.
+extern "C" __global__ void __launch_bounds__(PICK) plan_keys(const __grid_constant__ PlanArgs a) {
+  u32 row = blockIdx.x, t = threadIdx.x, mine = 0, before;
+  for (u32 i = t; i < row; i += PICK) mine += ((const u32*)a.scores)[(i64)i * a.tiles];
+  sumBlock(mine, before);
+  u32 from = min(before, a.entries), end = min(before + ((const u32*)a.scores)[(i64)row * a.tiles], a.entries);
+  if (t == 0) a.tileEnds[row] = (int)end;
+  for (u32 i = t; from + i < end; i += PICK) a.tileKeys[from + i] = a.lists[(i64)row * a.tiles + i];
 }

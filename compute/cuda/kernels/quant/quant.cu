@@ -89,7 +89,7 @@ __device__ __forceinline__ void amax(const QuantArgs& a) {
   if (threadIdx.x == 0) atomicMax(a.found, top);
 }
 
-extern "C" __global__ void __launch_bounds__(512) quant_f(const __grid_constant__ QuantArgs a) { quant<float>(a); }
-extern "C" __global__ void __launch_bounds__(512) quant_b(const __grid_constant__ QuantArgs a) { quant<bf16>(a); }
-extern "C" __global__ void __launch_bounds__(512) quant_amax_f(const __grid_constant__ QuantArgs a) { amax<float>(a); }
-extern "C" __global__ void __launch_bounds__(512) quant_amax_b(const __grid_constant__ QuantArgs a) { amax<bf16>(a); }
+extern "C" __global__ void __launch_bounds__(512) quant_f(const __grid_constant__ QuantArgs a) { begin(), quant<float>(a); }
+extern "C" __global__ void __launch_bounds__(512) quant_b(const __grid_constant__ QuantArgs a) { begin(), quant<bf16>(a); }
+extern "C" __global__ void __launch_bounds__(512) quant_amax_f(const __grid_constant__ QuantArgs a) { begin(), amax<float>(a); }
+extern "C" __global__ void __launch_bounds__(512) quant_amax_b(const __grid_constant__ QuantArgs a) { begin(), amax<bf16>(a); }

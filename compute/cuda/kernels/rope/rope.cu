@@ -29,6 +29,7 @@ __device__ __forceinline__ void rope(const RopeArgs& a) {
 
 #define ROPE(name, D, X)                                                       \
   extern "C" __global__ void __launch_bounds__(256) name(const __grid_constant__ RopeArgs a) { \
+    begin(); \
     if (a.vec) rope<8, D, X>(a);                                               \
     else rope<2, D, X>(a);                                                     \
   }

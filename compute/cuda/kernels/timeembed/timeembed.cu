@@ -20,5 +20,5 @@ __device__ __forceinline__ void timeembed(const TimeEmbedArgs& a) {
   put(dst + a.half + j, (float)s);
 }
 
-extern "C" __global__ void timeembed_f(const __grid_constant__ TimeEmbedArgs a) { timeembed<float>(a); }
-extern "C" __global__ void timeembed_b(const __grid_constant__ TimeEmbedArgs a) { timeembed<bf16>(a); }
+extern "C" __global__ void timeembed_f(const __grid_constant__ TimeEmbedArgs a) { begin(), timeembed<float>(a); }
+extern "C" __global__ void timeembed_b(const __grid_constant__ TimeEmbedArgs a) { begin(), timeembed<bf16>(a); }

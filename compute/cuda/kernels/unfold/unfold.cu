@@ -30,6 +30,6 @@ __device__ __forceinline__ void unfold(const UnfoldArgs& a) {
   ((T*)a.dst)[pixel * a.dstRow + k] = v;
 }
 
-extern "C" __global__ void __launch_bounds__(256) unfold_16(const __grid_constant__ UnfoldArgs a) { unfold<uint4>(a); }
-extern "C" __global__ void __launch_bounds__(256) unfold_4(const __grid_constant__ UnfoldArgs a) { unfold<u32>(a); }
-extern "C" __global__ void __launch_bounds__(256) unfold_2(const __grid_constant__ UnfoldArgs a) { unfold<u16>(a); }
+extern "C" __global__ void __launch_bounds__(256) unfold_16(const __grid_constant__ UnfoldArgs a) { begin(), unfold<uint4>(a); }
+extern "C" __global__ void __launch_bounds__(256) unfold_4(const __grid_constant__ UnfoldArgs a) { begin(), unfold<u32>(a); }
+extern "C" __global__ void __launch_bounds__(256) unfold_2(const __grid_constant__ UnfoldArgs a) { begin(), unfold<u16>(a); }

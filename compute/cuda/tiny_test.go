@@ -1,0 +1,123 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"math"
+	"testing"
+
+	"longtake/compute"
+)
+
+// TestAttentionOfAFewTiles walks every path of the matrix kernels and the plain one on shapes small enough for compute-sanitizer:
+// dense, log counts, ragged lengths, lists of both tile sizes, whole and in pieces.
+func TestAttentionOfAFewTiles(t *testing.T) {
+	r := newBench(t)
+	const heads, queries, keys = 2, 130, 333
+	for _, dim := range []int{64, 128, 32} {
+		q, dst := r.normal(1, compute.BF16, queries, heads*dim).Heads(heads), r.Tensor(compute.BF16, queries, heads*dim).Heads(heads)
+		k, v := r.normal(1, compute.BF16, heads, keys, dim), r.normal(1, compute.BF16, heads, keys, dim)
+		logCount, lengths, sums := r.normal(2, compute.F32, heads, keys), r.ints(keys, 70), r.Tensor(compute.F32, heads, queries)
+		for _, tile := range []int{0, 64, 128} {
+			for way := range 4 {
+				a := compute.Attention{Scale: 0.1, LogSumExp: sums}
+				if way&1 != 0 {
+					a.LogCount = logCount
+				}
+				if way&2 != 0 {
+					a.Lengths = lengths
+				}
+				var lists [][]int32
+				if tile > 0 {
+					lists = fewTiles(r, &a, keys, tile)
+				}
+				r.Attend(dst, q, k, v, a)
+				want := attendExactly(r, q, k, v, a, lists, tile)
+				if d := distance(r.rows(dst), want); !(d < 1e-2) {
+					t.Errorf("heads of %d, tiles of %d, log counts %v, lengths %v: off by %.2g", dim, tile, way&1 != 0, way&2 != 0, d)
+				}
+			}
+		}
+	}
+}
+
+// fewTiles gives every tile of queries of two heads a list of tiles: all, the first, none, the last two.
+func fewTiles(r *bench, a *compute.Attention, keys, tile int) (lists [][]int32) {
+	n := int32((keys + tile - 1) / tile)
+	all := make([]int32, n)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	lists = [][]int32{all, all[:1], nil, all[n-2:]}
+	var ids, ends []int32
+	for _, l := range lists {
+		ids = append(ids, l...)
+		ends = append(ends, int32(len(ids)))
+	}
+	a.Tiles = compute.Tiles{QueryTile: attendRows, KeyTile: tile, Keys: r.ints(ids...), Ends: r.ints(ends...)}
+	return lists
+}
+
+// rows are the elements of a tensor of any strides.
+func (b *bench) rows(t compute.Tensor) []float32 {
+	flat := b.Tensor(compute.F32, t.Shape[0], t.Shape[1], t.Shape[2])
+	b.Copy(flat, t)
+	return b.floats(flat)
+}
+
+// attendExactly is attention in float64.
+func attendExactly(r *bench, query, keys, values compute.Tensor, a compute.Attention, lists [][]int32, tile int) []float32 {
+	q, k, v := r.rows(query), r.rows(keys), r.rows(values)
+	heads, queries, count, dim := query.Shape[0], query.Shape[1], keys.Shape[1], query.Shape[2]
+	var logCount []float32
+	if !a.LogCount.IsZero() {
+		logCount = r.floats(a.LogCount)
+	}
+	out := make([]float32, len(q))
+	for h := range heads {
+		n := count
+		if !a.Lengths.IsZero() {
+			raw := make([]byte, 4*heads)
+			r.Download(raw, a.Lengths)
+			n = int(binary.LittleEndian.Uint32(raw[4*h:]))
+		}
+		for i := range queries {
+			seen := make([]bool, n)
+			for j := range seen {
+				seen[j] = lists == nil
+			}
+			if lists != nil {
+				for _, t := range lists[h*((queries+attendRows-1)/attendRows)+i/attendRows] {
+					for j := int(t) * tile; j < min(n, (int(t)+1)*tile); j++ {
+						seen[j] = true
+					}
+				}
+			}
+			var sum float64
+			row := make([]float64, dim)
+			for j, yes := range seen {
+				if !yes {
+					continue
+				}
+				var x float64
+				for d := range dim {
+					x += float64(q[(h*queries+i)*dim+d]) * float64(k[(h*count+j)*dim+d])
+				}
+				x *= float64(a.Scale)
+				if logCount != nil {
+					x += float64(logCount[h*count+j])
+				}
+				w := math.Exp(x)
+				sum += w
+				for d := range dim {
+					row[d] += w * float64(v[(h*count+j)*dim+d])
+				}
+			}
+			for d := range dim {
+				if sum > 0 {
+					out[(h*queries+i)*dim+d] = float32(row[d] / sum)
+				}
+			}
+		}
+	}
+	return out
+}
