@@ -20,6 +20,7 @@ const (
 	TileKept          // in every list
 	TileYoung         // in the lists of those queries that it matters to
 	TileOld           // likewise; its keys are rotated anew for every chunk, and its mean is kept as it is at time 0
+	TileMerged        // as TileYoung, but its mean is exact whatever codes there are
 )
 
 // Planning describes a plan. Tile t of keys is keys [t*Tile, (t+1)*Tile) of the view, likewise tiles of queries. Of every head
@@ -40,6 +41,21 @@ type Planning struct {
 	Kinds, Fresh, Dense, Turns Tensor
 	// Mass F32 [heads, queries], ln of the mass of all keys, if a dense pass has told it.
 	Mass Tensor
+
+	// Bits, 2, 4 or 8, has mean keys known by numbers of that many bits, with levels Step wide at a root mean square of 1: Known F32
+	// [heads, room, headDim]. Planes F32 [bits, headDim], at most 512, has products of means and queries estimated by signs as in
+	// Hasher.MatchCodes: Codes I64 [heads, room, words] and CodeLengths F32 [heads, room], GroupCodes I64 and GroupLengths F32 of
+	// Groups. Absent: means are known exactly.
+	Bits                                         int
+	Step                                         float32
+	Known                                        Tensor
+	Planes                                       Tensor
+	Codes, CodeLengths, GroupCodes, GroupLengths Tensor
+
+	// Rest F32 [heads*query tiles, tiles] receives log counts of the tiles that can be chosen and are not listed, -Inf for others: what
+	// they count for by their means RestKeys and RestValues [heads, room, headDim], of the type of Keys, if they are added to the
+	// attention (Adder). Values as Keys. Absent: what is not listed is dropped.
+	Values, Rest, RestKeys, RestValues Tensor
 
 	// Means F32 [heads, room, headDim], Logs F32 and Tokens I32 [heads, room], room for at least the tiles, are kept from plan to
 	// plan.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"longtake/accel/ann"
 	"longtake/accel/annsa"
 	"longtake/accel/tempcache"
 	"longtake/attention"
@@ -48,6 +49,12 @@ func plansLikeTheHost(t *testing.T, dev compute.Device) {
 		{"profile", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) {
 			o.Profile = &annsa.Profile{Recall: [][]float64{{0.9, 0.1, 0.9}, {0.1, 0.1, 0.9}}, Least: 0.5}
 		}},
+		{"quantised to 4 bits", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Matcher, o.Least = ann.Scalar(4), 40 }},
+		{"hashed", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Matcher, o.Least = ann.LSH{Bits: 100}, 40 }},
+		{"hashed, no dense pass", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) { o.Matcher, o.Dense, o.Least = ann.LSH{Bits: 64}, 0, 30 }},
+		{"no-drop", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.NoDrop, o.Least = true, 40 }},
+		{"no-drop, quantised, merged keys", merged, 8, func(o *annsa.Options) { o.NoDrop, o.Matcher, o.Least = true, ann.Scalar(8), 40 }},
+		{"hashed, merged keys", merged, 8, func(o *annsa.Options) { o.Matcher, o.Least = ann.LSH{Bits: 64}, 40 }},
 		{"merged keys", merged, 8, func(o *annsa.Options) { o.Least = 40 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

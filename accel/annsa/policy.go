@@ -100,6 +100,7 @@ func newPolicy(o Options, dev compute.Device, s kvcache.Shape) *policy {
 	n, d := s.Tokens(), s.HeadDim
 	p := &policy{o: o, dev: dev, shape: s, scale: float32(1 / math.Sqrt(float64(d))), layers: make([]layer, s.Layers)}
 	p.remote.on = o.remotely(dev, s)
+	p.remote.matcher(o.matcher())
 	most := n * s.ChunkFrames
 	p.keys, p.values = make([]float32, most*d), make([]float32, most*d)
 	p.sum, p.square, p.turns, p.time = make([]float32, d), make([]float32, d), make([]float32, 2*s.Pairs[0]), math.MinInt
@@ -174,7 +175,7 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 			l.planned = true
 		}
 		p.deciding, p.pairs = time.Since(began), p.expected
-		dq.Attend(dst, query, kv.Keys, kv.Values, p.byPlan(l, kv, query.Dim(1)))
+		p.attendRemotely(dq, l, dst, query, kv)
 		return
 	}
 	if !l.planned || p.o.Refresh {

@@ -17,9 +17,15 @@ import (
 type remote struct {
 	on    bool
 	tiles int // that there is room for
+	bits  int // of quantised means
+	hash  int // bits of hashed ones
+	step  float32
 	// Work space of all layers, see compute.Planning.
 	kinds, fresh, dense, turns   compute.Tensor
 	groups, norms, scores, lists compute.Tensor
+	planes                       compute.Tensor // of hashes, with the codes of groups of queries
+	groupCodes, groupLengths     compute.Tensor
+	hashes                       bool    // planes are there
 	told                         []int32 // what kinds holds
 	list, chosen                 []int32
 	time                         int
@@ -30,16 +36,39 @@ type remote struct {
 type remoteLayer struct {
 	mass                compute.Tensor // F32 [heads*queries] of the chunk's dense pass
 	means, logs, tokens compute.Tensor
-	keys, ends          compute.Tensor // the plan
-	used                int            // entries of keys in use at most
-	marks               []uint64       // what each tile's mean was made of
+	known               compute.Tensor // means as quantised, or as hashed
+	codes, lengths      compute.Tensor
+	// With no-drop: what is not listed counts by its mean.
+	rest, restKeys, restValues compute.Tensor
+	keys, ends                 compute.Tensor // the plan
+	used                       int            // entries of keys in use at most
+	marks                      []uint64       // what each tile's mean was made of
 }
 
-// remotely reports whether plans are made by the device: for runs of tokens, scored by exact products of mean keys.
+// mostHashed is the most bits of codes that a compute.Planner takes.
+const mostHashed = 512
+
+// remotely reports whether plans are made by the device: for runs of tokens, scored by exact or quantised mean keys or by whole codes.
 func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	_, ok := dev.(compute.PlanningDevice)
-	_, exact := o.matcher().(ann.Exact)
-	return ok && exact && o.Raster && !o.Oracle && !o.NoDrop && o.Missed == 0 && o.Queries == nil && o.QueryTile > 0 && o.QueryTile <= 128 && s.HeadDim <= 128
+	able := false
+	switch m := o.matcher().(type) {
+	case ann.Exact, ann.Scalar:
+		able = true
+	case ann.LSH:
+		able = m.Tables == 0 && m.Bits <= mostHashed && !m.Centre && !m.Augment
+	}
+	return ok && able && o.Raster && !o.Oracle && !o.SecondOrder && o.Missed == 0 && o.Queries == nil && o.QueryTile > 0 && o.QueryTile <= 128 && s.HeadDim <= 128
+}
+
+// matcher notes how means are known.
+func (r *remote) matcher(m ann.Maker) {
+	switch m := m.(type) {
+	case ann.Scalar:
+		r.bits, r.step = int(m), m.Step()
+	case ann.LSH:
+		r.hash = m.Bits
+	}
 }
 
 // fixed takes the tensors that do not grow.
@@ -51,6 +80,11 @@ func (r *remote) fixed(p *policy, a compute.Arena) {
 	r.groups, r.norms = a.Tensor(compute.F32, 2*rows*each*s.HeadDim), a.Tensor(compute.F32, rows*each)
 	r.turns = a.Tensor(compute.F32, s.Pairs[0], 2)
 	r.dense = a.Tensor(compute.I32, s.Heads)
+	if r.hash > 0 {
+		r.planes = a.Tensor(compute.F32, r.hash, s.HeadDim)
+		r.groupCodes, r.groupLengths = a.Tensor(compute.I64, 2*rows*each, (r.hash+63)/64), a.Tensor(compute.F32, 2*rows*each)
+		r.hashes = false
+	}
 	for i := range p.layers {
 		p.layers[i].remote.mass = a.Tensor(compute.F32, s.Heads*most)
 		p.layers[i].remote.ends = a.Tensor(compute.I32, rows)
@@ -69,6 +103,16 @@ func (r *remote) growing(p *policy, a compute.Arena, tiles int) {
 		l.means = a.Tensor(compute.F32, s.Heads, tiles, s.HeadDim)
 		l.logs, l.tokens = a.Tensor(compute.F32, s.Heads, tiles), a.Tensor(compute.I32, s.Heads, tiles)
 		l.keys = a.Tensor(compute.I32, rows*tiles)
+		if r.bits > 0 {
+			l.known = a.Tensor(compute.F32, s.Heads, tiles, s.HeadDim)
+		}
+		if r.hash > 0 {
+			l.codes, l.lengths = a.Tensor(compute.I64, s.Heads, tiles, (r.hash+63)/64), a.Tensor(compute.F32, s.Heads, tiles)
+		}
+		if p.o.NoDrop {
+			l.rest = a.Tensor(compute.F32, rows*tiles)
+			l.restKeys, l.restValues = a.Tensor(s.DType, s.Heads, tiles, s.HeadDim), a.Tensor(s.DType, s.Heads, tiles, s.HeadDim)
+		}
 	}
 }
 
@@ -112,7 +156,7 @@ func (p *policy) sortTiles(l *layer, clamp int, kv kvcache.View) (kept int) {
 	}
 	part := 0
 	for t := range tiles {
-		kind, old, young, changes, mark := int32(compute.TileUnseen), false, false, false, uint64(1)
+		kind, old, young, changes, merged, mark := int32(compute.TileUnseen), false, false, false, true, uint64(1)
 		for part < len(kv.Parts)-1 && kv.Parts[part].Hi <= t*tile {
 			part++
 		}
@@ -125,7 +169,7 @@ func (p *policy) sortTiles(l *layer, clamp int, kv kvcache.View) (kept int) {
 				if kind == compute.TileUnseen {
 					kind = compute.TileYoung
 				}
-				changes = changes || x.Frame < 0
+				changes, merged = changes || x.Frame < 0, merged && x.Frame < 0
 				if x.Frame >= 0 && x.Frame < clamp {
 					old = true
 				} else {
@@ -135,8 +179,11 @@ func (p *policy) sortTiles(l *layer, clamp int, kv kvcache.View) (kept int) {
 			mark = (mark*0x9e3779b97f4a7c15 ^ uint64(x.Frame+2)) * 0xbf58476d1ce4e5b9
 			mark ^= uint64(x.Lo-t*tile)<<1 ^ mark>>29
 		}
-		if kind == compute.TileYoung && old && !young {
+		switch {
+		case kind == compute.TileYoung && old && !young:
 			kind = compute.TileOld
+		case kind == compute.TileYoung && merged && r.bits+r.hash > 0:
+			kind = compute.TileMerged
 		}
 		mark = mark<<2 | uint64(kind)
 		if kind == compute.TileKept {
@@ -217,11 +264,60 @@ func (p *policy) decideRemotely(dq compute.Queue, at attention.Site, l *layer, q
 		}
 		plan.Dense = r.upload(dq, r.dense, r.list)
 	}
+	p.codesOf(dq, x, &plan)
+	if p.o.NoDrop {
+		plan.Values, plan.RestKeys, plan.RestValues = kv.Values, x.restKeys, x.restValues
+		plan.Rest = x.restOf(rows, tiles)
+	}
 	if l.known {
 		plan.Mass = x.mass.Slice(0, 0, s.Heads*q).Reshape(s.Heads, q)
 	}
 	dq.(compute.Planner).Plan(plan)
 	p.expected = int64(q) * int64(s.Heads) * int64(min(tiles, kept+budget/p.o.Tile)*p.o.Tile)
+	if p.o.NoDrop {
+		p.expected += int64(q) * int64(s.Heads) * int64(tiles)
+	}
+}
+
+// codesOf names the codes of a layer's means.
+func (p *policy) codesOf(dq compute.Queue, x *remoteLayer, plan *compute.Planning) {
+	r := &p.remote
+	if r.bits > 0 {
+		plan.Bits, plan.Step, plan.Known = r.bits, r.step, x.known
+	}
+	if r.hash == 0 {
+		return
+	}
+	if !r.hashes {
+		b := r.host[:0]
+		for _, v := range p.o.matcher().(ann.LSH).Planes(p.shape.HeadDim) {
+			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+		}
+		r.host, r.hashes = b, true
+		dq.Upload(r.planes, b)
+	}
+	plan.Planes, plan.Codes, plan.CodeLengths, plan.GroupCodes, plan.GroupLengths = r.planes, x.codes, x.lengths, r.groupCodes, r.groupLengths
+}
+
+// restOf is the part of rest that a plan fills, [lists, tiles].
+func (x *remoteLayer) restOf(rows, tiles int) compute.Tensor {
+	return x.rest.Slice(0, 0, rows*tiles).Reshape(rows, tiles)
+}
+
+// attendRemotely attends by the layer's plan.
+func (p *policy) attendRemotely(dq compute.Queue, l *layer, dst, query compute.Tensor, kv kvcache.View) {
+	heads, q := query.Dim(0), query.Dim(1)
+	a := p.byPlan(l, kv, q)
+	if !p.o.NoDrop {
+		dq.Attend(dst, query, kv.Keys, kv.Values, a)
+		return
+	}
+	x, tiles := &l.remote, (kv.Keys.Dim(1)+p.o.Tile-1)/p.o.Tile
+	a.LogSumExp = p.lse.Slice(0, 0, heads*q).Reshape(heads, q)
+	dq.Attend(dst, query, kv.Keys, kv.Values, a)
+	rows := heads * ((q + p.o.QueryTile - 1) / p.o.QueryTile)
+	dq.(compute.Adder).AttendMore(dst, query, x.restKeys.Slice(1, 0, tiles), x.restValues.Slice(1, 0, tiles),
+		compute.Attention{Scale: p.scale, LogCount: x.restOf(rows, tiles), LogSumExp: a.LogSumExp}, p.o.QueryTile)
 }
 
 // turnTo tells the device the rotation of a time.

@@ -53,7 +53,7 @@ func (m *encodedMap) argument() argumentAt { return argumentAt{m.aligned(), 128}
 // attendVariant is what the kernels are compiled for.
 type attendVariant struct {
 	headDim, listTile, blockKeys int
-	bias, ragged, float          bool
+	bias, ragged, float, byTile  bool
 }
 
 // attendModule is a compiled variant.
@@ -120,7 +120,7 @@ func attendPlan(tiles, stages, multiprocessors int) (whole, pieces int) {
 
 // attendMatrix runs the kernels of kernels/attend.
 func (q *queue) attendMatrix(dst, query, keys, values compute.Tensor, a compute.Attention, s attendShape) {
-	v := attendVariant{headDim: s.headDim, blockKeys: 160, bias: !a.LogCount.IsZero(), ragged: !a.Lengths.IsZero(), float: dst.DType == compute.F32}
+	v := attendVariant{headDim: s.headDim, blockKeys: 160, bias: !a.LogCount.IsZero(), ragged: !a.Lengths.IsZero(), float: dst.DType == compute.F32, byTile: s.byTile}
 	if v.bias {
 		v.blockKeys = 128
 	}
@@ -252,7 +252,7 @@ func (v attendVariant) sharedBytes() int {
 func (d *Device) attendSource(v attendVariant) (name string, src []byte, options []string, err error) {
 	number := map[bool]int{true: 1}
 	options = []string{define("HEAD_DIM", v.headDim), define("LIST_TILE", v.listTile), define("BIAS", number[v.bias]),
-		define("RAGGED", number[v.ragged]), define("OUT_F32", number[v.float])}
+		define("RAGGED", number[v.ragged]), define("OUT_F32", number[v.float]), define("BY_TILE", number[v.byTile])}
 	name, parts := "attend_mma", []string{"attend_parts.cuh", "attend_mma.cu"}
 	if d.hopper() {
 		name, parts = "attend_sm90", []string{"attend_parts.cuh", "attend_hopper.cuh", "attend_sm90.cu"}

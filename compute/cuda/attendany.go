@@ -22,12 +22,14 @@ type attendAnyArgs struct {
 	vec                                           uint32
 	pair                                          uint64
 	pairHead, pairRow                             int64
+	byTile, _                                     uint32
 }
 
 // attendShape is a checked attention call.
 type attendShape struct {
 	heads, queries, keys, headDim int
 	queryTile, queryTiles         int
+	byTile                        bool // log counts have a row for each tile of queries
 }
 
 // checkAttend panics unless the tensors fit compute.Queue.Attend.
@@ -110,6 +112,9 @@ func (q *queue) attendAny(dst, query, keys, values, bias compute.Tensor, a compu
 	}
 	if !a.LogCount.IsZero() {
 		g.logCount, g.logHead = address(a.LogCount), int64(a.LogCount.Stride[0])
+	}
+	if s.byTile {
+		g.byTile = 1
 	}
 	if !a.Lengths.IsZero() {
 		if !(a.Lengths.Contiguous()) {

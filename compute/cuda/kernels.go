@@ -14,7 +14,7 @@ import (
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
 //go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu
-//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu
+//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu kernels/join/join.cu
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -33,9 +33,10 @@ type kernels struct {
 	quant     [4]uintptr // x; then those that look for the largest
 	pixels    [1]uintptr
 	unfold    [3]uintptr // units of 16, 4, 2 bytes
-	plan      [6]uintptr // means, groups, norms, scores, pick, keys
+	plan      [7]uintptr // means, groups, norms, scores, pick, keys, rest
 	selects   [3]uintptr // hash, mark, copy
 	hash      [2]uintptr // signs, levels
+	join      [1]uintptr
 	match     [5]uintptr // begin, fast, any, end, codes
 	merge     [6]uintptr // in the order of mergeFrame
 }
@@ -65,8 +66,9 @@ func (k *kernels) files() []kernelFile {
 		{"pixels", nil, []string{"pixels"}, k.pixels[:], true},
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:], true},
 		{"linear", nil, []string{"linear"}, k.linear[:], false},
-		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys"}, k.plan[:], false},
+		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], false},
 		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], false},
+		{"join", nil, []string{"join"}, k.join[:], true},
 		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},
 		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], false},
 		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:], false},

@@ -12,6 +12,10 @@ type planArgs struct {
 	turned, least, entries, queryHalf, keyHalf                                               uint32
 	scale, temper                                                                            float32
 	room                                                                                     uint32
+	known, codes, groupCodes, codeLengths, groupLengths                                      uint64
+	bits, words                                                                              uint32
+	values, restValues, restKeys, rest                                                       uint64
+	valueHead, valueRow                                                                      int64
 }
 
 var _ compute.Planner = (*queue)(nil)
@@ -42,12 +46,7 @@ func (q *queue) Plan(p compute.Planning) {
 	if heads*queries == 0 {
 		return
 	}
-	at := func(t compute.Tensor) uint64 {
-		if t.Elems() == 0 {
-			return 0
-		}
-		return address(t)
-	}
+	at := addressOr0
 	a := &q.planArgs
 	*a = planArgs{query: address(p.Query), keys: address(p.Keys), logCount: at(p.LogCount), lengths: at(p.Lengths), kinds: at(p.Kinds), fresh: at(p.Fresh),
 		dense: at(p.Dense), turns: at(p.Turns), mass: at(p.Mass), means: at(p.Means), logs: at(p.Logs), tokens: at(p.Tokens), groups: at(p.Groups),
@@ -57,16 +56,87 @@ func (q *queue) Plan(p compute.Planning) {
 		tile: uint32(p.Tile), tiles: uint32(tiles), queryTile: uint32(p.QueryTile), queryTiles: uint32(queryTiles), group: uint32(p.Group),
 		groupsEach: uint32(each), turned: uint32(p.Turns.Shape[0]), least: uint32(p.Least), entries: uint32(p.TileKeys.Elems()),
 		queryHalf: half("plan", p.Query), keyHalf: half("plan", p.Keys), scale: p.Scale, temper: p.Temper, room: uint32(p.Means.Shape[1])}
+	q.planCodes(p, a)
 	k, rows := &q.device.kernels.plan, [3]uint32{uint32(queryTiles), uint32(heads), 1}
 	some, large := [3]uint32{128, 1, 1}, [3]uint32{256, 1, 1}
 	q.launch("plan", k[0], [3]uint32{uint32(p.Fresh.Elems()), uint32(heads), 1}, some, 0, argument(a))
+	q.planKnown(p)
 	q.launch("plan", k[1], rows, large, planGroupsShared(p.QueryTile, headDim, a.queryHalf), argument(a))
+	q.planHashes(p)
 	if a.mass == 0 {
 		q.launch("plan", k[2], [3]uint32{uint32((queryTiles*each + 15) / 16), uint32(heads), 1}, large, 0, argument(a))
 	}
 	q.launch("plan", k[3], planScores(a), some, 0, argument(a))
 	q.launch("plan", k[4], rows, large, 0, argument(a))
 	q.launch("plan", k[5], [3]uint32{uint32(heads * queryTiles), 1, 1}, large, 0, argument(a))
+	if a.rest != 0 {
+		q.launch("plan", k[6], [3]uint32{uint32((tiles*headDim/2 + 255) / 256), uint32(heads), 1}, large, 0, argument(a))
+	}
+}
+
+// planCodes fills in how means are known, and what becomes of tiles that are not listed.
+func (q *queue) planCodes(p compute.Planning, a *planArgs) {
+	room, groups := p.Means.Shape[1], p.Groups.Elems()/p.Means.Shape[2]
+	if p.Bits != 0 {
+		if p.Known.Elems() != p.Means.Elems() || !p.Known.Contiguous() {
+			mismatch("plan", p.Known, p.Means)
+		}
+		a.known = address(p.Known)
+	}
+	if bits := p.Planes.Shape[0]; bits > 0 {
+		words := (bits + 63) / 64
+		if !(bits <= planBits && p.Codes.Elems() == p.Means.Shape[0]*room*words && p.CodeLengths.Elems() == p.Means.Shape[0]*room && p.GroupCodes.Elems() >= groups*words &&
+			p.GroupLengths.Elems() >= groups) {
+			mismatch("plan", p.Planes, p.Codes, p.GroupCodes)
+		}
+		a.bits, a.words = uint32(bits), uint32(words)
+		a.codes, a.codeLengths, a.groupCodes, a.groupLengths = address(p.Codes), address(p.CodeLengths), address(p.GroupCodes), address(p.GroupLengths)
+	}
+	if p.Rest.IsZero() {
+		return
+	}
+	if !(p.Values.Shape == p.Keys.Shape && p.Values.DType == p.Keys.DType && p.RestKeys.DType == p.Keys.DType && p.RestValues.DType == p.Keys.DType &&
+		p.RestKeys.Elems() == p.Means.Elems() && p.RestValues.Elems() == p.Means.Elems() && p.RestKeys.Contiguous() && p.RestValues.Contiguous() &&
+		p.Rest.Contiguous() && p.Rest.Elems() == p.TileEnds.Elems()*int(a.tiles)) {
+		mismatch("plan", p.Values, p.RestKeys, p.RestValues, p.Rest)
+	}
+	a.values, a.valueHead, a.valueRow = address(p.Values), int64(p.Values.Stride[0]), int64(p.Values.Stride[1])
+	a.restValues, a.restKeys, a.rest = address(p.RestValues), address(p.RestKeys), address(p.Rest)
+}
+
+// planBits is the most bits of codes, MOST_BITS in kernels/plan.
+const planBits = 512
+
+// planKnown codes the means, which have changed if any are fresh.
+func (q *queue) planKnown(p compute.Planning) {
+	if p.Fresh.Elems() == 0 {
+		return
+	}
+	if p.Bits != 0 {
+		q.Quantise(compute.Tensor{}, compute.Tensor{}, p.Known, p.Means, compute.Tensor{}, p.Bits, p.Step)
+	}
+	if p.Planes.Shape[0] > 0 {
+		q.Hash(p.Codes, p.CodeLengths, p.Means, p.Planes, compute.Tensor{})
+	}
+}
+
+// planHashes codes the groups of queries.
+func (q *queue) planHashes(p compute.Planning) {
+	if p.Planes.Shape[0] == 0 {
+		return
+	}
+	a := &q.planArgs
+	rows, words := int(a.queryTiles*a.groupsEach), int(a.words)
+	view := func(t compute.Tensor, dims ...int) compute.Tensor {
+		n := 1
+		for _, d := range dims {
+			n *= d
+		}
+		t.Rank, t.Shape, t.Stride = 1, [4]int{n}, [4]int{1}
+		return t.Reshape(dims...)
+	}
+	heads := 2 * int(a.heads)
+	q.Hash(view(p.GroupCodes, heads, rows, words), view(p.GroupLengths, heads, rows), view(p.Groups, heads, rows, int(a.headDim)), p.Planes, compute.Tensor{})
 }
 
 // planGroupsShared is the shared memory of plan_groups: the queries of a tile, rows an odd number of words apart.

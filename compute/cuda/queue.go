@@ -61,6 +61,7 @@ type queue struct {
 	quantArgs     quantArgs
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
+	joinArgs      joinArgs
 	matchArgs     matchArgs
 	hashArgs      hashArgs
 	selectArgs    selectArgs
@@ -211,6 +212,8 @@ const (
 	scratchPartSums        // Attend: their log-sums
 	scratchFound           // Match: the best so far
 	scratchStores          // Merge: the table of stores
+	scratchMore            // AttendMore: the attention over more keys
+	scratchMoreSums        // likewise: its log-sums
 	scratchKinds
 )
 

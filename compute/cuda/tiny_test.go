@@ -40,6 +40,52 @@ func TestAttentionOfAFewTiles(t *testing.T) {
 	}
 }
 
+// TestMoreKeysJoinAnAttention: an attention over some keys and then over the others, with log counts for each tile of queries.
+func TestMoreKeysJoinAnAttention(t *testing.T) {
+	r := newBench(t)
+	const heads, queries, first, keys = 2, 130, 70, 333
+	for _, dt := range []compute.DType{compute.BF16, compute.F32} {
+		for _, c := range []struct{ dim, tile int }{{64, 128}, {128, 128}, {32, 50}} {
+			q, dst := r.normal(1, dt, queries, heads*c.dim).Heads(heads), r.Tensor(dt, queries, heads*c.dim).Heads(heads)
+			k, v := r.normal(1, dt, heads, keys, c.dim), r.normal(1, dt, heads, keys, c.dim)
+			tiles := (queries + c.tile - 1) / c.tile
+			counts, sums := make([]float32, heads*tiles*(keys-first)), r.Tensor(compute.F32, heads, queries)
+			for i := range counts {
+				counts[i] = float32(r.rng.NormFloat64())
+				if i%3 == 0 || i < keys-first { // the first tile sees none
+					counts[i] = float32(math.Inf(-1))
+				}
+			}
+			a := compute.Attention{Scale: 0.1, LogSumExp: sums}
+			r.Attend(dst, q, k.Slice(1, 0, first), v.Slice(1, 0, first), a)
+			a.LogCount = r.upload(counts, heads*tiles, keys-first)
+			r.AttendMore(dst, q, k.Slice(1, first, keys), v.Slice(1, first, keys), a, c.tile)
+			want := r.Tensor(dt, queries, heads*c.dim).Heads(heads)
+			bias := make([]float32, heads*queries*keys)
+			for i := range bias {
+				if j := i % keys; j >= first {
+					row := i / keys
+					bias[i] = counts[(row/queries*tiles+row%queries/c.tile)*(keys-first)+j-first]
+				}
+			}
+			r.AttendBiased(want, q, k, v, r.upload(bias, heads, queries, keys), a.Scale)
+			if d := distance(r.rows(dst), r.rows(want)); !(d < 1e-2) {
+				t.Errorf("%v, heads of %d, tiles of %d queries: off by %.2g", dt, c.dim, c.tile, d)
+			}
+		}
+	}
+}
+
+func (b *bench) upload(v []float32, dims ...int) compute.Tensor {
+	t := b.Tensor(compute.F32, dims...)
+	raw, err := binary.Append(nil, binary.LittleEndian, v)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Upload(t, raw)
+	return t
+}
+
 // fewTiles gives every tile of queries of two heads a list of tiles: all, the first, none, the last two.
 func fewTiles(r *bench, a *compute.Attention, keys, tile int) (lists [][]int32) {
 	n := int32((keys + tile - 1) / tile)

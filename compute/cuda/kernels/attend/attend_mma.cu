@@ -154,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(256)
   const int tile = slot < 0 ? static_cast<int>(blockIdx.x) : a.whole + slot % rest;
   const Units u = slot < 0 ? unitsOf(a, tile, 0, 1) : unitsOf(a, tile, slot / rest, a.pieces);
   const bf16 *keys = x.key + u.head * x.keyHead, *values = x.value + u.head * x.valueHead;
-  const float *logCount = BIAS ? a.logCount + u.head * a.logCountHead : nullptr;
+  const float *logCount = BIAS ? a.logCount + (BY_TILE ? tile : u.head) * a.logCountHead : nullptr;
   const float unit = BIAS ? LOG2E : a.scale * LOG2E;
   auto load = [&](int i) {
     const u32 stage = smem + QUERY_BYTES + ((i - u.first) & 1) * 2 * UNIT_BYTES;

@@ -6,6 +6,7 @@
 //   BIAS       1 = add an fp32 log-count to each key's score
 //   RAGGED     1 = each head has its own number of keys
 //   OUT_F32    1 = fp32 output instead of bf16
+//   BY_TILE    1 = log-counts have a row for each tile of queries, not for each head
 
 #ifndef HEAD_DIM
 #define HEAD_DIM 128
@@ -21,6 +22,9 @@
 #endif
 #ifndef OUT_F32
 #define OUT_F32 0
+#endif
+#ifndef BY_TILE
+#define BY_TILE 0
 #endif
 
 typedef unsigned int u32;
@@ -40,7 +44,7 @@ static_assert(LIST_TILE == 0 || LIST_TILE == 64 || LIST_TILE == 128, "list tile"
 struct Attention {
   void *out;              // [heads][queries][HEAD_DIM], strides below
   float *logSum;          // [heads][queries] natural log of the softmax sum, or null
-  const float *logCount;  // [heads][keys], BIAS only
+  const float *logCount;  // [heads][keys], BIAS only; [heads * queryTiles][keys] with BY_TILE
   const int *lengths;     // [heads], RAGGED only
   const int *tileKeys;    // lists only: key tile ids, ascending in each list
   const int *tileEnds;    // lists only: [heads * queryTiles] ends of the lists in tileKeys

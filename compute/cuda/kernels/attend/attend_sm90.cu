@@ -43,13 +43,14 @@ struct Bars {
 
 // The keys of one item: stages are counted from the last key tile backwards, so that only stage 0 can
 // be partly filled and every later one needs no mask.
-struct Run { int head, keys, first, last, total, begin, end, valid; };
+struct Run { int head, counts, keys, first, last, total, begin, end, valid; };
 
 __device__ __forceinline__ int listEnd(const Attention &a, int tile) { return tile < 0 ? 0 : a.tileEnds[tile]; }
 
 __device__ __forceinline__ Run runOf(const Attention &a, int tile, int piece, int pieces) {
   Run r;
   r.head = tile / a.queryTiles;
+  r.counts = BY_TILE ? tile : r.head;
   const int keys = r.keys = RAGGED ? a.lengths[r.head] : a.keys;
   r.begin = r.end = 0;
   if (LIST_TILE == 0) {
@@ -96,7 +97,7 @@ constexpr int SHARE = (BLOCK_N + 31) / 32;
 struct Counts { float x[SHARE]; };
 
 __device__ __forceinline__ void fetchCounts(Counts &c, const Attention &a, const Run &r, Tokens t, int lane) {
-  const float *row = a.logCount + r.head * a.logCountHead;
+  const float *row = a.logCount + r.counts * a.logCountHead;
 #pragma unroll
   for (int i = 0; i < SHARE; i++) {
     const int column = lane + 32 * i;

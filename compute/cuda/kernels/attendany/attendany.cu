@@ -16,8 +16,9 @@ struct AttendAnyArgs {
   u32 vec;  // rows of query, keys and values may be read 16 bytes at a time
   const float* pair;  // with PAIR: a bias [heads, queries, keys]
   i64 pairHead, pairRow;
+  u32 byTile, pad;  // logCount is [heads * queryTiles, keys]
 };
-static_assert(sizeof(AttendAnyArgs) == 232, "AttendAnyArgs is mirrored by attendAnyArgs in attendany.go");
+static_assert(sizeof(AttendAnyArgs) == 240, "AttendAnyArgs is mirrored by attendAnyArgs in attendany.go");
 
 #define BQ 64                // queries of a thread block
 #define BK 64                // keys of a step
@@ -118,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(256) attendany(const __grid_constan
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         u32 key = k0 + tx * 4 + j;
-        bias[j] = key >= hi ? -INF : (a.logCount != nullptr ? a.logCount[head * a.logHead + key] : 0.0f);
+        bias[j] = key >= hi ? -INF : (a.logCount != nullptr ? a.logCount[(a.byTile ? head * a.queryTiles + tile : head) * a.logHead + key] : 0.0f);
       }
       float shrink[4];
 #pragma unroll

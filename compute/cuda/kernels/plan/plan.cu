@@ -14,13 +14,28 @@ struct PlanArgs {
   u32 queryHalf, keyHalf;
   float scale, temper;
   u32 room;  // tiles that means, logs and tokens have room for
+  // How means are known: quantised, or by codes of them and of the groups. Null where there are none.
+  const float* known;
+  const u64 *codes, *groupCodes;
+  const float *codeLengths, *groupLengths;
+  u32 bits, words;
+  // What is left out counts by its means.
+  const void* values;
+  void *restValues, *restKeys;
+  float* rest;
+  i64 valueHead, valueRow;
 };
-static_assert(sizeof(PlanArgs) == 264, "PlanArgs is mirrored by planArgs in plan.go");
+static_assert(sizeof(PlanArgs) == 360, "PlanArgs is mirrored by planArgs in plan.go");
 
 #define FULL 0xffffffffu
 #define INF __int_as_float(0x7f800000)
 
 __device__ __forceinline__ float element(const void* p, i64 at, u32 half) { return half ? widen(((const bf16*)p)[at]) : ((const float*)p)[at]; }
+
+__device__ __forceinline__ void store(void* p, i64 at, u32 half, float v) {
+  if (half) put((bf16*)p + at, v);
+  else ((float*)p)[at] = v;
+}
 
 // plan_means writes mean, logarithm of tokens and number of tokens of fresh tiles. A block of 128 threads has a tile of a head.
 extern "C" __global__ void __launch_bounds__(128) plan_means(const __grid_constant__ PlanArgs a) {
@@ -28,14 +43,16 @@ extern "C" __global__ void __launch_bounds__(128) plan_means(const __grid_consta
   u32 t = (u32)a.fresh[blockIdx.x], h = blockIdx.y, d = threadIdx.x;
   u32 lo = t * a.tile, hi = min(a.keyCount, lo + a.tile);
   if (a.lengths != nullptr) hi = min(hi, (u32)max(a.lengths[h], 0));
-  float sum = 0.0f, total = 0.0f;
+  float sum = 0.0f, total = 0.0f, value = 0.0f;
   u32 n = 0;
   for (u32 k = lo; k < hi; k++) {
     float w = 1.0f;
     if (a.logCount != nullptr) w = expf(a.logCount[h * a.logHead + k]);
     if (w == 0.0f) continue;
     total += w, n++;
-    if (d < a.headDim) sum += w * element(a.keys, h * a.keyHead + (i64)k * a.keyRow + d, a.keyHalf);
+    if (d >= a.headDim) continue;
+    sum += w * element(a.keys, h * a.keyHead + (i64)k * a.keyRow + d, a.keyHalf);
+    if (a.values != nullptr) value += w * element(a.values, h * a.valueHead + (i64)k * a.valueRow + d, a.keyHalf);
   }
   sum = total > 0.0f ? sum / total : 0.0f;
   row[d] = sum;
@@ -46,6 +63,7 @@ extern "C" __global__ void __launch_bounds__(128) plan_means(const __grid_consta
   }
   i64 at = (i64)h * a.room + t;
   if (d < a.headDim) a.means[at * a.headDim + d] = sum;
+  if (d < a.headDim && a.values != nullptr) store(a.restValues, at * a.headDim + d, a.keyHalf, total > 0.0f ? value / total : 0.0f);
   if (d == 0) a.logs[at] = total > 0.0f ? logf(total) : -INF, a.tokens[at] = (int)n;
 }
 
@@ -212,10 +230,32 @@ __device__ __forceinline__ float power(float x) { return x < -80.0f ? 0.0f : __i
 
 #define STEPS 8  // of 16 elements, the most
 
+#define MOST_BITS 512
+
+// fillCosines writes what a number of different bits says of an angle.
+__device__ __forceinline__ void fillCosines(const PlanArgs& a, float* cosines) {
+  for (u32 i = threadIdx.x; i <= a.bits && a.codes != nullptr; i += blockDim.x) cosines[i] = (float)cos(3.14159265358979323846 * (double)i / (double)a.bits);
+}
+
+// hashed estimates by codes: 16 groups from row on against 8 tiles.
+__device__ __forceinline__ void hashed(const PlanArgs& a, u32 h, u32 kind, i64 row, u32 many, const float* cosines, u32 t0, float (&s)[4]) {
+  u32 lane = threadIdx.x % 32, r = lane / 4, c = lane % 4;
+#pragma unroll
+  for (u32 j = 0; j < 4; j++) {
+    u32 y = r + j / 2 * 8, t = t0 + c * 2 + j % 2;
+    s[j] = -INF;
+    if (y >= many || t >= a.tiles || (u32)a.kinds[t] != kind) continue;
+    const u64 *g = a.groupCodes + (row + y) * a.words, *k = a.codes + ((i64)h * a.room + t) * a.words;
+    u32 differ = 0;
+    for (u32 w = 0; w < a.words; w++) differ += (u32)__popcll(g[w] ^ k[w]);
+    s[j] = a.groupLengths[row + y] * a.codeLengths[(i64)h * a.room + t] * cosines[differ] * a.scale + a.logs[(i64)h * a.room + t];
+  }
+}
+
 // estimates computes 16 rows of groups against 8 tiles from t0 on: logits of the tiles of a kind, -Inf for others.
 __device__ __forceinline__ void estimates(const PlanArgs& a, u32 h, u32 kind, const u32 (&qh)[STEPS][4], const u32 (&ql)[STEPS][4], u32 t0, float (&s)[4]) {
   u32 lane = threadIdx.x % 32, r = lane / 4, c = lane % 4;
-  const float* mean = a.means + ((i64)h * a.room + min(t0 + r, a.tiles - 1)) * a.headDim;
+  const float* mean = (a.known != nullptr && kind < 4 ? a.known : a.means) + ((i64)h * a.room + min(t0 + r, a.tiles - 1)) * a.headDim;
   s[0] = s[1] = s[2] = s[3] = 0.0f;
 #pragma unroll
   for (u32 k = 0; k < STEPS; k++) {
@@ -267,7 +307,9 @@ __device__ __forceinline__ bool anyOf(const PlanArgs& a, u32 t0, u32 kind) {
 // plan_norms writes the mass of what can be chosen from, where no dense pass has told that of all keys. A block has 16 groups of a head, a
 // warp every eighth run of eight tiles of keys.
 extern "C" __global__ void __launch_bounds__(256) plan_norms(const __grid_constant__ PlanArgs a) {
-  __shared__ float parts[WARPS][16];
+  __shared__ float parts[WARPS][16], cosines[MOST_BITS + 1];
+  fillCosines(a, cosines);
+  __syncthreads();
   u32 g0 = blockIdx.x * 16, h = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32, r = lane / 4, c = lane % 4;
   u32 rows = a.queryTiles * a.groupsEach, many = rows - g0;
   i64 row = (i64)h * rows + g0, all = (i64)a.heads * rows;
@@ -275,12 +317,15 @@ extern "C" __global__ void __launch_bounds__(256) plan_norms(const __grid_consta
   float norm[2] = {-INF, -INF};
   for (u32 pass = 0; pass < 2; pass++) {  // the largest, then the sum relative to it
     float v[2] = {pass == 0 ? -INF : 0.0f, pass == 0 ? -INF : 0.0f};
-    for (u32 kind = 2; kind < 4; kind++) {
-      fragments(a, a.groups + ((kind == 3 ? all : 0) + row) * a.headDim, many, qh, ql);
+    for (u32 kind = 2; kind < 5; kind++) {
+      i64 from = (kind == 3 ? all : 0) + row;
+      bool codes = a.codes != nullptr && kind < 4;
+      if (!codes) fragments(a, a.groups + from * a.headDim, many, qh, ql);
       for (u32 t0 = warp * 8; t0 < a.tiles; t0 += WARPS * 8) {
         if (!anyOf(a, t0, kind)) continue;
         float s[4];
-        estimates(a, h, kind, qh, ql, t0, s);
+        if (codes) hashed(a, h, kind, from, many, cosines, t0, s);
+        else estimates(a, h, kind, qh, ql, t0, s);
 #pragma unroll
         for (u32 j = 0; j < 4; j++) {
           if (pass == 0) v[j / 2] = fmaxf(v[j / 2], s[j]);
@@ -317,11 +362,12 @@ extern "C" __global__ void __launch_bounds__(256) plan_norms(const __grid_consta
 // plan_scores adds up the groups' shares of tiles of keys. A block has as many tiles of queries of a head as have ROWS groups, at least
 // one, and COLUMNS tiles of keys; a warp has 16 groups at a time.
 extern "C" __global__ void __launch_bounds__(128) plan_scores(const __grid_constant__ PlanArgs a) {
-  __shared__ float shares[ROWS][COLUMNS + 1];
+  __shared__ float shares[ROWS][COLUMNS + 1], cosines[MOST_BITS + 1];
+  fillCosines(a, cosines);
   u32 t = threadIdx.x, lane = t % 32, warp = t / 32, r = lane / 4, c = lane % 4, h = blockIdx.z, t00 = blockIdx.y * COLUMNS;
   u32 kind = t00 + t % COLUMNS < a.tiles ? (u32)a.kinds[t00 + t % COLUMNS] : 0;
-  bool kinds[2] = {__syncthreads_or(kind == 2) != 0, __syncthreads_or(kind == 3) != 0};
-  if (!kinds[0] && !kinds[1]) return;
+  bool kinds[3] = {__syncthreads_or(kind == 2) != 0, __syncthreads_or(kind == 3) != 0, __syncthreads_or(kind == 4) != 0};
+  if (!kinds[0] && !kinds[1] && !kinds[2]) return;
   u32 each = max(1u, ROWS / a.groupsEach), tile0 = blockIdx.x * each, last = min(a.queryTiles, tile0 + each);
   u32 rows = a.queryTiles * a.groupsEach, begin = tile0 * a.groupsEach, end = last * a.groupsEach;
   float sum = 0.0f;
@@ -334,14 +380,17 @@ extern "C" __global__ void __launch_bounds__(128) plan_scores(const __grid_const
       norm[j] = row < end && realRow(a, row) ? a.norms[(i64)h * rows + row] : INF;
     }
 #pragma unroll 1
-    for (u32 k = 2; k < 4; k++) {
+    for (u32 k = 2; k < 5; k++) {
       if (!kinds[k - 2] || mine >= end) continue;
       u32 qh[STEPS][4], ql[STEPS][4];
-      fragments(a, a.groups + ((k == 3 ? (i64)a.heads * rows : 0) + (i64)h * rows + mine) * a.headDim, end - mine, qh, ql);
+      i64 from = (k == 3 ? (i64)a.heads * rows : 0) + (i64)h * rows + mine;
+      bool codes = a.codes != nullptr && k < 4;
+      if (!codes) fragments(a, a.groups + from * a.headDim, end - mine, qh, ql);
       for (u32 n = 0; n < COLUMNS; n += 8) {
         if (!anyOf(a, t00 + n, k)) continue;
         float s[4];
-        estimates(a, h, k, qh, ql, t00 + n, s);
+        if (codes) hashed(a, h, k, from, end - mine, cosines, t00 + n, s);
+        else estimates(a, h, k, qh, ql, t00 + n, s);
 #pragma unroll
         for (u32 j = 0; j < 4; j++) {
           float share = s[j] == -INF || norm[j / 2] == INF ? 0.0f : power(a.temper * fminf(0.0f, s[j] - norm[j / 2]));
@@ -452,7 +501,8 @@ extern "C" __global__ void __launch_bounds__(PICK) plan_pick(const __grid_consta
   if (t == 0) ((u32*)a.scores)[(i64)row * a.tiles] = all;  // for plan_keys; the scores have been read
 }
 
-// plan_keys puts the lists one behind the other. A block has a list; it adds up the lengths of those before.
+// plan_keys puts the lists one behind the other, and says what counts by its mean because it is not listed. A block has a list; it adds
+// up the lengths of those before.
 extern "C" __global__ void __launch_bounds__(PICK) plan_keys(const __grid_constant__ PlanArgs a) {
   u32 row = blockIdx.x, t = threadIdx.x, mine = 0, before;
   for (u32 i = t; i < row; i += PICK) mine += ((const u32*)a.scores)[(i64)i * a.tiles];
@@ -460,4 +510,25 @@ extern "C" __global__ void __launch_bounds__(PICK) plan_keys(const __grid_consta
   u32 from = min(before, a.entries), end = min(before + ((const u32*)a.scores)[(i64)row * a.tiles], a.entries);
   if (t == 0) a.tileEnds[row] = (int)end;
   for (u32 i = t; from + i < end; i += PICK) a.tileKeys[from + i] = a.lists[(i64)row * a.tiles + i];
+  if (a.rest == nullptr) return;
+  u32 h = row / a.queryTiles;
+  float* rest = a.rest + (i64)row * a.tiles;
+  for (u32 i = t; i < a.tiles; i += PICK) rest[i] = a.kinds[i] >= 2 ? a.logs[(i64)h * a.room + i] : -INF;
+  __syncthreads();
+  for (u32 i = t; from + i < end; i += PICK) rest[a.lists[(i64)row * a.tiles + i]] = -INF;
+}
+
+// plan_rest writes the mean keys as attention takes them, those of old tiles turned to the time at which old keys are seen. A thread
+// has a pair of elements.
+extern "C" __global__ void __launch_bounds__(256) plan_rest(const __grid_constant__ PlanArgs a) {
+  u32 pairs = a.headDim / 2, i = blockIdx.x * 256 + threadIdx.x, tile = i / pairs, pair = i % pairs;
+  if (tile >= a.tiles) return;
+  i64 at = ((i64)blockIdx.y * a.room + tile) * a.headDim + 2 * pair;
+  float2 v = a.kinds[tile] >= 2 ? *(const float2*)(a.means + at) : make_float2(0.0f, 0.0f);
+  if (a.kinds[tile] == 3 && pair < a.turned) {
+    float2 r = ((const float2*)a.turns)[pair];
+    v = make_float2(v.x * r.x - v.y * r.y, v.x * r.y + v.y * r.x);
+  }
+  store(a.restKeys, at, a.keyHalf, v.x);
+  store(a.restKeys, at + 1, a.keyHalf, v.y);
 }
