@@ -19,8 +19,7 @@ func TestIndexesKeepTheLaws(t *testing.T) {
 	for _, m := range []ann.Maker{ann.Exact{}, ann.LSH{Bits: 64}, ann.Scalar(8), ann.Product{Subspaces: 4}} {
 		for i, byQuery := range []bool{false, true} {
 			p := tempcache.Default()
-			p.Search, p.IndexName, p.ByQuery = tempcache.Approximate, m.String(), byQuery
-			p.Index = func(width, slots int) tempcache.Index { return m.New(width, slots) }
+			p.Search, p.Matcher, p.ByQuery = tempcache.Approximate, m, byQuery
 			e := kvcachetest.Exam{Policy: p, Recent: p.Recent, Shape: kvcachetest.Shapes[i], Complete: true}
 			if _, learns := m.(ann.Product); byQuery && !learns {
 				p.Budget.Frames = p.Recent + 6

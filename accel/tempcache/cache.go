@@ -140,6 +140,7 @@ func (c *cache) allocate(a compute.Arena, slots int) []layer {
 	}
 	if c.remote.on {
 		c.remote.order = a.Tensor(compute.I32, s.Layers, c.groups, 4*widest+5*s.Tokens())
+		c.remote.codesFor(c, a, widest)
 	}
 	return layers
 }
@@ -180,6 +181,7 @@ func (c *cache) resize(dq compute.Queue, slots int) error {
 	}
 	if c.remote.on {
 		c.describeStores()
+		c.remote.tellCodes(c, dq)
 		return dq.Err()
 	}
 	for _, r := range c.scratch() {
@@ -192,7 +194,7 @@ func (c *cache) scratch() [5]*rows { return [5]*rows{&c.probe, &c.query, &c.best
 
 // probeIndex takes room for what an index knows of a group's entries.
 func (c *cache) probeIndex(a compute.Arena, slots int) {
-	if c.p.Search == Approximate {
+	if c.p.Search == Approximate && !c.remote.on {
 		c.known.tensor = a.Tensor(compute.F32, 1, c.most(slots), c.width())
 	}
 }

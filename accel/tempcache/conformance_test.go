@@ -3,6 +3,7 @@ package tempcache_test
 import (
 	"testing"
 
+	"longtake/accel/ann"
 	"longtake/accel/tempcache"
 	"longtake/compute"
 	"longtake/compute/computetest"
@@ -35,8 +36,10 @@ func all() map[string]tempcache.Policy {
 			p.Search, p.Radius, p.Depth, p.Keep = tempcache.Neighbours, 1, 3, tempcache.Newest
 		}),
 		"index": with(func(p *tempcache.Policy) {
-			p.Search, p.Index, p.IndexName = tempcache.Approximate, newScan, "scan"
+			p.Search, p.Matcher = tempcache.Approximate, scanner{}
 		}),
+		"hashed":              with(func(p *tempcache.Policy) { p.Search, p.Matcher = tempcache.Approximate, ann.LSH{Bits: 128} }),
+		"quantised":           with(func(p *tempcache.Policy) { p.Search, p.Matcher, p.ByQuery = tempcache.Approximate, ann.Scalar(8), true }),
 		"by query, unrotated": with(func(p *tempcache.Policy) { p.ByQuery, p.Space = true, tempcache.Unrotated }),
 		"error bound": with(func(p *tempcache.Policy) {
 			p.MaxError, p.Retest = 0.5, 3
@@ -45,14 +48,23 @@ func all() map[string]tempcache.Policy {
 	}
 }
 
+// scanner makes indexes without an idea.
+type scanner struct{}
+
+func (scanner) String() string                 { return "scan" }
+func (scanner) New(width, slots int) ann.Index { return &scan{width, make([]float32, width*slots)} }
+
 // scan is the index without an idea.
 type scan struct {
 	width int
 	keys  []float32
 }
 
-func newScan(width, slots int) tempcache.Index { return &scan{width, make([]float32, width*slots)} }
-
+func (s *scan) Score(dst, query []float32, lo int) {
+	for i := range dst {
+		dst[i] = ann.Dot(query, s.keys[(lo+i)*s.width:][:s.width])
+	}
+}
 func (s *scan) Put(slot int, key []float32) { copy(s.keys[slot*s.width:], key) }
 func (s *scan) Reset()                      {}
 func (s *scan) Bytes() int64                { return int64(4 * len(s.keys)) }

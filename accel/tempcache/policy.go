@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"longtake/accel/ann"
 	"longtake/compute"
 	"longtake/kvcache"
 )
@@ -29,7 +30,7 @@ type Search uint8
 
 // Searches. Exact looks at every entry of the head. Neighbours looks at the Depth newest entries of each place of the picture
 // within Radius rows and columns: the first of a place is the previous frame's, the others have left and may come back.
-// Approximate asks Policy.Index.
+// Approximate asks an index of Policy.Matcher.
 const (
 	Exact Search = iota
 	Neighbours
@@ -45,19 +46,6 @@ const (
 	Newest Representative = iota
 	Mean
 )
-
-// Index is an approximate search over the entries of one head. Vectors have unit length. What it takes for its first search
-// must do for all: a budget counts it then.
-type Index interface {
-	// Put says that a slot now holds key, which is not kept.
-	Put(slot int, key []float32)
-	// Nearest returns the slot below slots that seems nearest to query, or -1.
-	Nearest(query []float32, slots int) int
-	// Reset forgets everything.
-	Reset()
-	// Bytes returns the memory taken.
-	Bytes() int64
-}
 
 // Budget bounds a cache. The zero value does not: then the cache grows, by doubling, with what is new in the video.
 type Budget struct {
@@ -85,9 +73,9 @@ type Policy struct {
 	Search   Search
 	// Radius and Depth belong to Neighbours.
 	Radius, Depth int
-	// Index makes the searches of Approximate, one for each head; IndexName describes them.
-	Index     func(width, slots int) Index
-	IndexName string
+	// Matcher makes the searches of Approximate, one for each head, over vectors of unit length. What an index takes for its first
+	// search must do for all: a budget counts it then.
+	Matcher ann.Maker
 	// ByQuery finds a token's entry by its query instead of its key (the paper's correspondence); the cosine test is still
 	// between keys. It needs an attention made by Watching; a frame whose queries were not seen is matched by its keys.
 	ByQuery bool
@@ -134,7 +122,7 @@ func (p Policy) String() string {
 	case Neighbours:
 		fmt.Fprintf(&b, "neighbours %dx%d ", p.Radius, p.Depth)
 	case Approximate:
-		b.WriteString(p.IndexName + " ")
+		b.WriteString(p.Matcher.String() + " ")
 	}
 	b.WriteString([...]string{"newest", "mean"}[p.Keep])
 	for _, o := range []struct {
@@ -179,7 +167,7 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("unknown space %d, search %d or representative %d", p.Space, p.Search, p.Keep)
 	case p.Search == Neighbours && (p.Radius < 0 || p.Depth < 1):
 		return fmt.Errorf("neighbours within radius %d, %d deep: want at least 0 and 1", p.Radius, p.Depth)
-	case p.Search == Approximate && p.Index == nil:
+	case p.Search == Approximate && p.Matcher == nil:
 		return fmt.Errorf("approximate search without an index")
 	case p.Shared && p.ByQuery:
 		return fmt.Errorf("decisions shared by heads cannot be made by query")

@@ -4,15 +4,18 @@ import (
 	"encoding/binary"
 	"math"
 
+	"longtake/accel/ann"
 	"longtake/compute"
 )
 
 // remote is the side of a cache whose entries are decided on by the device, a compute.Merger: counts, places and the numbers of
-// entries stay there, and the host knows of them what Stats last fetched. An Index is host code, so Approximate is not merged there.
+// entries stay there, and the host knows of them what Stats last fetched. Approximate searches are those of whole codes and of quantised vectors;
+// others are host code.
 type remote struct {
 	on                 bool
 	frequencies, turns compute.Tensor // of compute.Merging
 	hits, recent       compute.Tensor
+	codes              codes
 	order              compute.Tensor
 	entries            compute.Tensor // I32 [layers, groups]
 	totals             compute.Tensor // F64 [layers, groups, 3]
@@ -26,7 +29,65 @@ type remote struct {
 // remotely reports whether entries are decided on by the device.
 func (p Policy) remotely(dev compute.Device) bool {
 	_, ok := dev.(compute.MergingDevice)
-	return ok && p.Search != Approximate
+	if p.Search != Approximate {
+		return ok
+	}
+	switch m := p.Matcher.(type) {
+	case ann.Exact, ann.Scalar:
+		return ok
+	case ann.LSH:
+		return ok && m.Tables == 0 && m.Bits <= mostHashed && !m.Centre && !m.Augment
+	}
+	return false
+}
+
+// mostHashed is the most bits of codes that a device merges by.
+const mostHashed = 512
+
+// codes are what an approximate search on the device knows of the vectors of a layer in work, see compute.Merging.
+type codes struct {
+	planes, entries, entryLengths, tokens, tokenLengths, known compute.Tensor
+}
+
+// codesFor takes the tensors of codes, for so many entries.
+func (r *remote) codesFor(c *cache, a compute.Arena, slots int) {
+	if c.p.Search != Approximate {
+		return
+	}
+	x := &r.codes
+	switch m := c.p.Matcher.(type) {
+	case ann.Scalar:
+		x.known = a.Tensor(compute.F32, c.groups, slots, c.width())
+	case ann.LSH:
+		words, n := (m.Bits+63)/64, c.shape.Tokens()
+		x.planes = a.Tensor(compute.F32, m.Bits, c.width())
+		x.entries, x.entryLengths = a.Tensor(compute.I64, c.groups, slots, words), a.Tensor(compute.F32, c.groups, slots)
+		x.tokens, x.tokenLengths = a.Tensor(compute.I64, c.groups, n, words), a.Tensor(compute.F32, c.groups, n)
+	}
+}
+
+// tellCodes uploads the directions of hashes.
+func (r *remote) tellCodes(c *cache, dq compute.Queue) {
+	m, ok := c.p.Matcher.(ann.LSH)
+	if !ok || c.p.Search != Approximate {
+		return
+	}
+	var b []byte
+	for _, v := range m.Planes(c.width()) {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+	}
+	dq.Upload(r.codes.planes, b)
+}
+
+// code names how a merge finds entries by codes.
+func (r *remote) code(p Policy, m *compute.Merging) {
+	x := &r.codes
+	switch a := p.Matcher.(type) {
+	case ann.Scalar:
+		m.Bits, m.Step, m.Known = int(a), a.Step(), x.known
+	case ann.LSH:
+		m.Planes, m.Codes, m.CodeLengths, m.ProbeCodes, m.ProbeLengths = x.planes, x.entries, x.entryLengths, x.tokens, x.tokenLengths
+	}
 }
 
 // fixed takes the tensors that have no slots.
@@ -104,7 +165,10 @@ func (c *cache) mergeRemotely(dq compute.Queue, frame int) {
 		Space: int(p.Space), Mean: p.Keep == Mean, OnePerFrame: p.OnePerFrame, NoCount: p.NoLogCount, CountCap: p.CountCap, Decay: p.Decay,
 		Retest: p.Retest, Neighbours: p.Search == Neighbours, Radius: p.Radius, Depth: p.Depth, MaxError: p.MaxError, Asks: c.asks(),
 		Probe: c.probe.tensor, Query: c.query.tensor, Best: c.best.tensor, Score: c.score.tensor,
-		Hits: c.remote.hits, Order: c.remote.order, Recent: c.remote.recent}
+		Hits: c.remote.hits, Order: c.remote.order, Recent: c.remote.recent, Approximate: p.Search == Approximate}
+	if m.Approximate {
+		c.remote.code(p, &m)
+	}
 	if m.Lossless {
 		m.Threshold = 1 - 1e-5 // the cosine of equal vectors, rounded
 	}

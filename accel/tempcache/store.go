@@ -1,5 +1,7 @@
 package tempcache
 
+import "longtake/accel/ann"
+
 // group is the host's side of the entries that are decided on together: those of one head, or of all heads of a layer. All
 // slices have one element a slot.
 type group struct {
@@ -16,7 +18,7 @@ type group struct {
 	// Entries by the place of their newest member, newest first; for Neighbours.
 	head       []int32 // [tokens], -1 for none
 	next, prev []int32 // -1 at the ends
-	index      Index
+	index      ann.Index
 }
 
 // slotBytes is what a group keeps on the host for a slot.
@@ -44,8 +46,8 @@ func (c *cache) hostBytes(slots int) int64 {
 }
 
 // newIndex makes the index of a group and asks it once, so that what it allocates for a search counts from the start.
-func (c *cache) newIndex(slots int) Index {
-	x := c.p.Index(c.width(), slots)
+func (c *cache) newIndex(slots int) ann.Index {
+	x := c.p.Matcher.New(c.width(), slots)
 	x.Nearest(make([]float32, c.width()), slots)
 	x.Reset()
 	return x

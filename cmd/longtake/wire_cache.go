@@ -189,8 +189,7 @@ func search(p *tempcache.Policy, how *string) error {
 		if err != nil {
 			return err
 		}
-		p.Search, p.IndexName = tempcache.Approximate, m.String()
-		p.Index = func(width, slots int) tempcache.Index { return m.New(width, slots) }
+		p.Search, p.Matcher = tempcache.Approximate, m
 	}
 	return nil
 }

@@ -90,11 +90,21 @@ func (q *queue) mergeSearch(m compute.Merging, s *compute.MergeStore, each [3]ui
 	probe, keys := m.Probe, s.Unit
 	if m.Asked {
 		probe = m.Query
-		if m.Space == 2 {
+		if m.Space == 2 && !m.Approximate {
 			keys = s.Keys.Slice(1, m.Dense, s.Keys.Shape[1])
 		}
 	}
-	q.Match(m.Best, m.Score, probe, keys, s.Entries)
+	switch {
+	case m.Planes.Shape[0] > 0:
+		q.Hash(m.Codes, m.CodeLengths, keys, m.Planes, s.Entries)
+		q.Hash(m.ProbeCodes, m.ProbeLengths, probe, m.Planes, compute.Tensor{})
+		q.MatchCodes(m.Best, m.Score, m.ProbeCodes, m.Codes, m.CodeLengths, s.Entries, m.Planes.Shape[0])
+	case m.Bits != 0:
+		q.Quantise(compute.Tensor{}, compute.Tensor{}, m.Known, keys, s.Entries, m.Bits, m.Step)
+		q.Match(m.Best, m.Score, probe, m.Known, s.Entries)
+	default:
+		q.Match(m.Best, m.Score, probe, keys, s.Entries)
+	}
 }
 
 // mergeTable fills in q.mergeStores.
