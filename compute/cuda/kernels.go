@@ -38,7 +38,7 @@ type kernels struct {
 	hash      [2]uintptr // signs, levels
 	join      [1]uintptr
 	match     [5]uintptr // begin, fast, any, end, codes
-	merge     [6]uintptr // in the order of mergeFrame
+	merge     [7]uintptr // describe, cells, around, accept, join, found, near
 }
 
 // kernelFile is one .cu file, the options it is compiled with, and where its functions go.
@@ -71,7 +71,7 @@ func (k *kernels) files() []kernelFile {
 		{"join", nil, []string{"join"}, k.join[:], true},
 		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},
 		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], false},
-		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:], false},
+		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found", "merge_near"}, k.merge[:], false},
 	}
 }
 

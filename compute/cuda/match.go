@@ -46,7 +46,7 @@ func (q *queue) Match(best, score, query, keys, lengths compute.Tensor) {
 	if !lengths.IsZero() {
 		a.lengths = address(lengths)
 	}
-	kernel, tile := q.device.kernels.match[1], 128
+	kernel, tile := q.device.kernels.match[1], 256
 	if q.device.float32 || width > matchWidth || width%16 != 0 {
 		kernel, tile = q.device.kernels.match[2], 64
 	}

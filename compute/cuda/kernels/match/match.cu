@@ -60,65 +60,82 @@ __device__ __forceinline__ u32 keysOf(const MatchArgs& a, u32 head) {
 #define TILE 64  // keys of a step
 #define MOST 128 // width of the fast kernel
 
-// match_fast takes widths up to 128. A block has 128 queries, a warp 16 of them in registers, and walks a piece of the keys.
-extern "C" __global__ void __launch_bounds__(256, 2) match_fast(const __grid_constant__ MatchArgs a) {
-  __shared__ u32 hi[TILE][MOST / 2 + 4], lo[TILE][MOST / 2 + 4];  // rows of pairs, 4 pairs apart in the banks
+#define LANE 20         // words of a row that belong to a lane of four: 16, and 4 that keep rows apart in the banks
+#define LONG (4 * LANE)  // words of a row
+
+// quarters are the pairs of 16 elements that a lane multiplies in two steps: one access of 16 bytes.
+__device__ __forceinline__ uint4 quarters(const u32 (&rows)[TILE][LONG], u32 row, u32 c, u32 k) { return *(const uint4*)&rows[row][c * LANE + 2 * k]; }
+
+// match_fast takes widths up to 128. A block has 256 queries, a warp 32 of them in registers, and walks a piece of the keys. Rows lie in
+// shared memory so that what a lane multiplies is together: word j of step k of lane c is at c*LANE + 2k + j.
+extern "C" __global__ void __launch_bounds__(256, 1) match_fast(const __grid_constant__ MatchArgs a) {
+  __shared__ __align__(16) u32 hi[TILE][LONG], lo[TILE][LONG];
   u32 t = threadIdx.x, lane = t % 32, head = blockIdx.y, steps = a.width / 16;
-  u32 q0 = blockIdx.x * 128 + t / 32 * 16, r = lane / 4, c = lane % 4;
+  u32 q0 = blockIdx.x * 256 + t / 32 * 32, r = lane / 4, c = lane % 4;
   u32 first = blockIdx.z * a.pieceKeys, end = min(keysOf(a, head), first + a.pieceKeys);
   if (first >= end) return;
-  u32 qh[MOST / 16][4], ql[MOST / 16][4];
+  u32 qh[2][MOST / 16][4], ql[2][MOST / 16][4];
 #pragma unroll
-  for (u32 k = 0; k < MOST / 16; k++)
+  for (u32 m = 0; m < 2; m++)
 #pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-      qh[k][j] = ql[k][j] = 0;
-      u32 q = q0 + r + j % 2 * 8, at = k * 16 + j / 2 * 8 + c * 2;
-      if (k >= steps || q >= a.queries) continue;
-      i64 from = head * a.queryHead + (i64)q * a.queryRow + at;
-      split(element(a.query, from, a.queryHalf), element(a.query, from + 1, a.queryHalf), qh[k][j], ql[k][j]);
-    }
-  float top[2] = {__int_as_float(0xff800000), __int_as_float(0xff800000)};
-  u32 at[2] = {0xffffffffu, 0xffffffffu};
+    for (u32 k = 0; k < MOST / 16; k++)
+#pragma unroll
+      for (u32 j = 0; j < 4; j++) {
+        qh[m][k][j] = ql[m][k][j] = 0;
+        u32 q = q0 + m * 16 + r + j % 2 * 8, at = k * 16 + j / 2 * 8 + c * 2;
+        if (k >= steps || q >= a.queries) continue;
+        i64 from = head * a.queryHead + (i64)q * a.queryRow + at;
+        split(element(a.query, from, a.queryHalf), element(a.query, from + 1, a.queryHalf), qh[m][k][j], ql[m][k][j]);
+      }
+  float top[4];
+  u32 at[4];
+#pragma unroll
+  for (u32 j = 0; j < 4; j++) top[j] = __int_as_float(0xff800000), at[j] = 0xffffffffu;
   for (u32 k0 = first; k0 < end; k0 += TILE) {
     __syncthreads();
-    u32 pairs = a.width / 2;
+    // All 16 pairs of elements of a step, also where the width ends before: an even number of steps is multiplied.
+    u32 pairs = (steps + 1) / 2 * 16;
     for (u32 i = t; i < TILE * pairs; i += 256) {
       u32 y = i / pairs, x = i % pairs;
       float v = 0.0f, w = 0.0f;
-      if (k0 + y < end) {
+      if (k0 + y < end && 2 * x < a.width) {
         i64 from = head * a.keyHead + (i64)(k0 + y) * a.keyRow + 2 * x;
         v = element(a.keys, from, a.keyHalf), w = element(a.keys, from + 1, a.keyHalf);
       }
-      split(v, w, hi[y][x], lo[y][x]);
+      u32 to = x % 4 * LANE + x / 8 * 2 + x / 4 % 2;
+      split(v, w, hi[y][to], lo[y][to]);
     }
     __syncthreads();
+#pragma unroll 1
+    for (u32 n = 0; n < TILE; n += 16) {  // two columns of eight keys at a time: four sums that do not wait for each other
+      float s[2][2][4] = {};
 #pragma unroll
-    for (u32 n = 0; n < TILE / 8; n += 2) {  // two columns of eight keys at a time
-      float s[2][4] = {};
-#pragma unroll
-      for (u32 k = 0; k < MOST / 16; k++) {
+      for (u32 k = 0; k < MOST / 16; k += 2) {
         if (k >= steps) break;
+        uint4 h[2] = {quarters(hi, n + r, c, k), quarters(hi, n + 8 + r, c, k)}, l[2] = {quarters(lo, n + r, c, k), quarters(lo, n + 8 + r, c, k)};
 #pragma unroll
-        for (u32 m = 0; m < 2; m++) {
-          u32 y = (n + m) * 8 + r, x = k * 8 + c;
-          u32 h0 = hi[y][x], h1 = hi[y][x + 4], l0 = lo[y][x], l1 = lo[y][x + 4];
-          multiply(s[m], ql[k], h0, h1);
-          multiply(s[m], qh[k], l0, l1);
-          multiply(s[m], qh[k], h0, h1);
-        }
+        for (u32 p = 0; p < 6; p++)
+#pragma unroll
+          for (u32 m = 0; m < 2; m++)
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+              const uint4& b = p % 3 == 1 ? l[i] : h[i];
+              multiply(s[m][i], p % 3 == 0 ? ql[m][k + p / 3] : qh[m][k + p / 3], p < 3 ? b.x : b.z, p < 3 ? b.y : b.w);
+            }
       }
 #pragma unroll
       for (u32 m = 0; m < 2; m++)
 #pragma unroll
-        for (u32 j = 0; j < 4; j++) {
-          u32 key = k0 + (n + m) * 8 + c * 2 + j % 2;
-          if (key < end && s[m][j] > top[j / 2]) top[j / 2] = s[m][j], at[j / 2] = key;
-        }
+        for (u32 i = 0; i < 2; i++)
+#pragma unroll
+          for (u32 j = 0; j < 4; j++) {
+            u32 key = k0 + n + i * 8 + c * 2 + j % 2;
+            if (key < end && s[m][i][j] > top[2 * m + j / 2]) top[2 * m + j / 2] = s[m][i][j], at[2 * m + j / 2] = key;
+          }
     }
   }
 #pragma unroll
-  for (u32 j = 0; j < 2; j++) {
+  for (u32 j = 0; j < 4; j++) {
     u64 found = at[j] == 0xffffffffu ? 0 : better(top[j], at[j]);
 #pragma unroll
     for (int w = 1; w < 4; w <<= 1) found = max(found, __shfl_xor_sync(FULL, found, w));

@@ -107,6 +107,86 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
   if (lane() == 0) a.best[g * a.tokens + i] = slot;
 }
 
+#define NEAR_ROWS 4  // tokens of a block of merge_near
+#define NEAR_COLUMNS 8
+
+// sumFour adds up four numbers over the lanes: lane i gets the sum of number i / 8.
+__device__ __forceinline__ float sumFour(const float (&d)[4]) {
+  bool high = lane() & 16, odd = lane() & 8;
+  float x = (high ? d[2] : d[0]) + __shfl_xor_sync(FULL, high ? d[0] : d[2], 16);
+  float y = (high ? d[3] : d[1]) + __shfl_xor_sync(FULL, high ? d[1] : d[3], 16);
+  x = (odd ? y : x) + __shfl_xor_sync(FULL, odd ? x : y, 8);
+#pragma unroll
+  for (int w = 4; w > 0; w >>= 1) x += __shfl_xor_sync(FULL, x, w);
+  return x;
+}
+
+// merge_near is merge_around for vectors of up to 128 elements: a block has NEAR_ROWS by NEAR_COLUMNS tokens and brings what lies around them
+// to shared memory once, generation by generation. A warp has four tokens.
+extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_constant__ MergeArgs a) {
+  extern __shared__ float4 shared[];  // [places][width / 4], then the entries [places]
+  const MergeStore& s = a.stores[a.first];
+  u32 g = blockIdx.z, warp = threadIdx.x / 32, quads = a.heads / a.groups * a.headDim / 4;
+  int radius = (int)a.radius, r0 = (int)blockIdx.y * NEAR_ROWS, c0 = (int)blockIdx.x * NEAR_COLUMNS;
+  int top = max(0, r0 - radius), bottom = min((int)a.rows - 1, r0 + NEAR_ROWS - 1 + radius);
+  int left = max(0, c0 - radius), right = min((int)a.columns - 1, c0 + NEAR_COLUMNS - 1 + radius);
+  int across = right - left + 1, places = (bottom - top + 1) * across;
+  int* entries = (int*)(shared + (NEAR_ROWS + 2 * a.radius) * (NEAR_COLUMNS + 2 * a.radius) * quads);
+  const float4 *ask = (const float4*)(a.asked ? a.query : a.probe), *unit = (const float4*)s.unit + (i64)g * s.slots * quads;
+  int row = r0 + (int)warp / 2, column = c0 + (int)warp % 2 * 4;
+  float4 query[4];
+  float best[4];
+  int found[4], order[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    query[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    best[i] = 0.0f, found[i] = -1, order[i] = 0;
+    if (row < (int)a.rows && column + i < (int)a.columns && lane() < quads) query[i] = ask[((i64)g * a.tokens + row * (int)a.columns + column + i) * quads + lane()];
+  }
+  for (int k = 0; k < (int)a.depth; k++) {
+    __syncthreads();
+    bool any = false;
+    for (int p = (int)warp; p < places; p += 8) {
+      int e = a.recent[((i64)g * a.tokens + (top + p / across) * (int)a.columns + left + p % across) * a.depth + k];
+      if (lane() == 0) entries[p] = e;
+      if (e >= 0 && lane() < quads) shared[(u32)p * quads + lane()] = unit[(i64)e * quads + lane()];
+      any = any || e >= 0;
+    }
+    if (!__syncthreads_or(any)) break;  // nor is there anything older
+    if (row >= (int)a.rows) continue;
+    for (int i = 0; i < 4; i++) {
+      int y0 = max(0, row - radius), y1 = min((int)a.rows - 1, row + radius), x0 = max(0, column + i - radius), x1 = min((int)a.columns - 1, column + i + radius);
+      int wide = x1 - x0 + 1, many = column + i < (int)a.columns ? (y1 - y0 + 1) * wide : 0;
+      for (int j = 0; j < many; j += 4) {
+        float d[4] = {};
+        int own = -1;  // the entry whose product this lane gets
+#pragma unroll
+        for (int m = 0; m < 4; m++) {
+          if (j + m >= many) break;
+          int p = (y0 + (j + m) / wide - top) * across + x0 + (j + m) % wide - left, e = entries[p];
+          if (m == (int)lane() / 8) own = e;
+          if (e < 0 || lane() >= quads) continue;
+          float4 u = shared[(u32)p * quads + lane()];
+          d[m] = fmaf(query[i].x, u.x, fmaf(query[i].y, u.y, fmaf(query[i].z, u.z, query[i].w * u.w)));
+        }
+        float v = sumFour(d);
+        int at = (j + (int)lane() / 8) * (int)a.depth + k;  // of equal ones the first wins, place by place
+        if (own >= 0 && (found[i] < 0 || v > best[i] || (v == best[i] && at < order[i]))) found[i] = own, best[i] = v, order[i] = at;
+      }
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+#pragma unroll
+    for (int w = 8; w < 32; w <<= 1) {
+      int e = __shfl_xor_sync(FULL, found[i], w), at = __shfl_xor_sync(FULL, order[i], w);
+      float v = __shfl_xor_sync(FULL, best[i], w);
+      if (e >= 0 && (found[i] < 0 || v > best[i] || (v == best[i] && at < order[i]))) found[i] = e, best[i] = v, order[i] = at;
+    }
+    if (lane() == 0 && row < (int)a.rows && column + i < (int)a.columns) a.best[g * a.tokens + row * (int)a.columns + column + i] = found[i];
+  }
+}
+
 // merge_accept decides which tokens may join the entry that was found. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_constant__ MergeArgs a) {
   const MergeStore& s = a.stores[a.first];
