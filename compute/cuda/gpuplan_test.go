@@ -66,10 +66,38 @@ func BenchmarkPlan(b *testing.B) {
 		} {
 			b.Run(fmt.Sprintf("keys=%d tile=%d share=%g %s", c.keys, c.tile, c.share, name), func(b *testing.B) { measure(b, r, 0, flops, call) })
 		}
+		if c.tile == 128 {
+			r.planOtherwise(b, fmt.Sprintf("keys=%d tile=%d share=%g", c.keys, c.tile, c.share), steady, values, dst, flops, a)
+		}
 		r.planParts(b, fmt.Sprintf("keys=%d tile=%d", c.keys, c.tile), p)
 		r.Arena.Free()
 		r.Arena, _ = r.NewArena(0)
 	}
+}
+
+// planOtherwise times plans by hashes of 64 bits, and attention that adds what is not listed by its means.
+func (r *bench) planOtherwise(b *testing.B, name string, p compute.Planning, values, dst compute.Tensor, flops float64, a compute.Attention) {
+	room, groups := p.Means.Dim(1), p.Groups.Elems()/128
+	hashed := p
+	hashed.Planes, hashed.Codes, hashed.CodeLengths = r.normal(1, compute.F32, 64, 128), r.Tensor(compute.I64, wanHeads, room, 1), r.Tensor(compute.F32, wanHeads, room)
+	hashed.GroupCodes, hashed.GroupLengths = r.Tensor(compute.I64, groups, 1), r.Tensor(compute.F32, groups)
+	r.Hash(hashed.Codes, hashed.CodeLengths, p.Means, hashed.Planes, compute.Tensor{})
+	whole := p
+	whole.Values, whole.RestKeys, whole.RestValues = values, r.Tensor(compute.BF16, wanHeads, room, 128), r.Tensor(compute.BF16, wanHeads, room, 128)
+	whole.Rest = r.Tensor(compute.F32, p.TileEnds.Elems(), room)
+	sums := r.Tensor(compute.F32, wanHeads, wanTokens)
+	more, first := compute.Attention{Scale: p.Scale, LogCount: whole.Rest, LogSumExp: sums}, a
+	first.LogSumExp = sums
+	add := func() { r.AttendMore(dst, p.Query, whole.RestKeys, whole.RestValues, more, 128) }
+	for part, call := range map[string]func(int){
+		"plan hashed":                          func(int) { r.Plan(hashed) },
+		"plan hashed and attend, every pass":   func(int) { r.Plan(hashed); r.Attend(dst, p.Query, p.Keys, values, a) },
+		"attend more, the means":               func(int) { add() },
+		"plan and attend, no-drop, every pass": func(int) { r.Plan(whole); r.Attend(dst, p.Query, p.Keys, values, first); add() },
+	} {
+		b.Run(name+" "+part, func(b *testing.B) { measure(b, r, 0, flops, call) })
+	}
+	r.Plan(p)
 }
 
 // planOnce plans in every fourth pass, as a chunk of four sparse passes does.
