@@ -136,7 +136,7 @@ func (b *batch) note(fn uintptr, early bool, grid, block [3]uint32, shared int, 
 func (q *queue) play(s *sequence) {
 	b := &q.batch
 	if len(s.steps) < leastBatch {
-		q.direct(s)
+		q.direct(s, true)
 		return
 	}
 	b.clock++
@@ -155,7 +155,7 @@ func (q *queue) play(s *sequence) {
 		from = b.loose[shape]
 		delete(b.loose, shape)
 	}
-	exec, ok := q.graphOf(s, from)
+	exec, ok := q.graphOf(s, from, again)
 	if !ok {
 		return
 	}
@@ -180,15 +180,16 @@ func (q *queue) play(s *sequence) {
 
 // graphOf records a sequence. From, if it is not 0, is a graph that is used up: it gets the sequence's arguments. It reports
 // false when the sequence was started one by one, or the queue failed.
-func (q *queue) graphOf(s *sequence, from uintptr) (exec uintptr, ok bool) {
+// Kernels of a graph that stays start early; a graph that is given other arguments cannot have that (cuGraphExecUpdate).
+func (q *queue) graphOf(s *sequence, from uintptr, stays bool) (exec uintptr, ok bool) {
 	if err := q.drv.BeginCapture(q.stream); err != nil {
 		if from != 0 {
 			q.drv.FreeGraph(from)
 		}
-		q.direct(s)
+		q.direct(s, true)
 		return 0, false
 	}
-	q.direct(s)
+	q.direct(s, stays)
 	exec, err := q.drv.EndCapture(q.stream, from)
 	if err != nil {
 		q.fail("batch", err)
@@ -200,15 +201,15 @@ func (q *queue) graphOf(s *sequence, from uintptr) (exec uintptr, ok bool) {
 	return exec, q.err == nil
 }
 
-// direct starts the launches one by one.
-func (q *queue) direct(s *sequence) {
+// direct starts the launches one by one, those that can before the one before has ended if early says so.
+func (q *queue) direct(s *sequence, early bool) {
 	for i := range s.steps {
 		t := &s.steps[i]
 		var err error
 		switch t.kind {
 		case stepKernel, stepEarly:
 			l := &q.start
-			l.fn, l.stream, l.grid, l.block, l.sharedBytes, l.early = uintptr(t.target), q.stream, t.grid, t.block, t.shared, t.kind == stepEarly
+			l.fn, l.stream, l.grid, l.block, l.sharedBytes, l.early = uintptr(t.target), q.stream, t.grid, t.block, t.shared, early && t.kind == stepEarly
 			for k := range t.count {
 				l.params[k] = unsafe.Pointer(&s.args[t.args[k]])
 			}

@@ -12,7 +12,7 @@ import (
 )
 
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
-//go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
+//go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/noise/noise_table.cuh kernels/linear/linear.cu kernels/attendany/attendany.cu
 //go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu
 //go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu kernels/join/join.cu
 var kernelSources embed.FS

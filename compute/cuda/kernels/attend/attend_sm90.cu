@@ -59,6 +59,7 @@ __device__ __forceinline__ Run runOf(const Attention &a, int tile, int piece, in
   } else {
     r.begin = listEnd(a, tile - 1);
     r.end = listEnd(a, tile);
+    while (RAGGED && r.end > r.begin && a.tileKeys[r.end - 1] * LIST_TILE >= keys) r.end--;  // only the last stage is masked
     const int count = r.end - r.begin;
     const int tail = count > 0 ? min(LIST_TILE, keys - a.tileKeys[r.end - 1] * LIST_TILE) : 0;
     r.total = LIST_TILE == 64 ? (count + 1) / 2 : count;

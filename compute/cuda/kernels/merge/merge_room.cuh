@@ -318,28 +318,70 @@ struct Decider {
   }
 };
 
+// rankOf is what pairs or evictions go by, the least first; it reports false for an entry that is not among them.
+__device__ __forceinline__ bool rankOf(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32 e, u32& key) {
+  if (e >= s.slots || (pairs && stateOf(a, s, NEAR, g)[e] < 0)) return false;
+  key = ordered(pairs ? -__int_as_float(stateOf(a, s, NEARNESS, g)[e]) : worth(a, s, g, e));
+  return true;
+}
+
+// least finds which key is the last of as many as a frame has tokens, 8 bits of it at a time. It returns how many there are at most; take
+// is how many of those that equal the key belong to them.
+__device__ u32 least(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32* bins, u32& last, u32& take) {
+  __shared__ u32 chosen, rest;
+  u32 t = threadIdx.x, few = 0, want = a.tokens;
+  last = 0;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    bins[t] = 0;
+    __syncthreads();
+    for (u32 e = t; e < s.slots; e += FOUND) {
+      u32 key;
+      if (rankOf(a, s, g, pairs, e, key) && (shift == 24 || key >> (shift + 8) == last)) atomicAdd(&bins[key >> shift & 255], 1u);
+    }
+    __syncthreads();
+    u32 own = bins[t];
+    for (u32 w = 1; w < FOUND; w <<= 1) {
+      u32 x = t >= w ? bins[t - w] : 0;
+      __syncthreads();
+      bins[t] += x;
+      __syncthreads();
+    }
+    if (shift == 24) few = want = min(want, bins[FOUND - 1]);
+    if (few == 0) return 0;
+    if (bins[t] - own < want && bins[t] >= want) chosen = t, rest = want - (bins[t] - own);
+    __syncthreads();
+    last = last << 8 | chosen, want = rest;
+    __syncthreads();
+  }
+  take = want;
+  return few;
+}
+
 // rank sorts entries by what pairs or evictions go by, and keeps as many of the first as a frame has tokens.
 __device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32* work, u32* toKeys, u32* toIds, u32* count) {
-  u32 t = threadIdx.x, step = stepOf(a), each = (s.slots + FOUND - 1) / FOUND, from = min(s.slots, t * each), to = min(s.slots, from + each), kept = 0;
-  for (u32 e = from; e < to; e++) kept += !pairs || stateOf(a, s, NEAR, g)[e] >= 0;
-  count[t] = kept;
-  __syncthreads();
-  for (u32 w = 1; w < FOUND; w <<= 1) {
-    u32 v = t >= w ? count[t - w] : 0;
+  u32 t = threadIdx.x, warp = t / 32, step = stepOf(a), last, take, below = 0, equal = 0;
+  u32 few = least(a, s, g, pairs, count, last, take);
+  if (few == 0) return 0;
+  for (u32 e0 = 0; e0 < s.slots; e0 += FOUND) {  // in the order of slots, which decides between equal keys
+    u32 key = 0;
+    bool some = rankOf(a, s, g, pairs, e0 + t, key), less = some && key < last, same = some && key == last;
+    u32 lessMask = __ballot_sync(FULL, less), sameMask = __ballot_sync(FULL, same), before = (1u << lane()) - 1;
+    if (lane() == 0) count[warp] = (u32)__popc(lessMask) | (u32)__popc(sameMask) << 16;
     __syncthreads();
-    count[t] += v;
+    u32 ahead = 0, all = 0;
+    for (u32 w = 0; w < FOUND / 32; w++) {
+      if (w < warp) ahead += count[w];
+      all += count[w];
+    }
+    u32 lessAt = below + (ahead & 0xffff) + (u32)__popc(lessMask & before), sameAt = equal + (ahead >> 16) + (u32)__popc(sameMask & before);
+    if (less || (same && sameAt < take)) {
+      u32 at = lessAt + min(sameAt, take);
+      work[at] = key, work[step + at] = e0 + t;
+    }
+    below += all & 0xffff, equal += all >> 16;
     __syncthreads();
   }
-  u32 put = count[t] - kept, all = count[FOUND - 1];
-  __syncthreads();
-  for (u32 e = from; e < to; e++) {
-    if (pairs && stateOf(a, s, NEAR, g)[e] < 0) continue;
-    work[put] = ordered(pairs ? -__int_as_float(stateOf(a, s, NEARNESS, g)[e]) : worth(a, s, g, e));
-    work[step + put++] = e;
-  }
-  __syncthreads();
-  sortBlock(work, work + step, work + 2 * step, work + 3 * step, all, count);
-  u32 few = min(all, a.tokens);
+  sortBlock(work, work + step, work + 2 * step, work + 3 * step, few, count);
   for (u32 k = t; k < few; k += FOUND) toKeys[k] = work[k], toIds[k] = work[step + k];
   __syncthreads();
   return few;

@@ -260,10 +260,10 @@ __device__ __forceinline__ void estimates(const PlanArgs& a, u32 h, u32 kind, co
 #pragma unroll
   for (u32 k = 0; k < STEPS; k++) {
     if (k * 16 >= a.headDim) break;
-    float2 x = *(const float2*)(mean + k * 16 + c * 2), y = *(const float2*)(mean + k * 16 + 8 + c * 2);
+    float4 x = *(const float4*)(mean + k * 16 + c * 4);
     u32 h0, h1, l0, l1;
     split(x.x, x.y, h0, l0);
-    split(y.x, y.y, h1, l1);
+    split(x.z, x.w, h1, l1);
     multiply(s, ql[k], h0, h1);
     multiply(s, qh[k], l0, l1);
     multiply(s, qh[k], h0, h1);
@@ -275,18 +275,19 @@ __device__ __forceinline__ void estimates(const PlanArgs& a, u32 h, u32 kind, co
   }
 }
 
-// fragments loads 16 rows of groups from row on, of which many exist.
+// fragments loads 16 rows of groups from row on, of which many exist. A lane multiplies four neighbours in each step, here as in estimates.
 __device__ __forceinline__ void fragments(const PlanArgs& a, const float* groups, u32 many, u32 (&qh)[STEPS][4], u32 (&ql)[STEPS][4]) {
   u32 lane = threadIdx.x % 32, r = lane / 4, c = lane % 4;
 #pragma unroll
   for (u32 k = 0; k < STEPS; k++)
 #pragma unroll
-    for (u32 j = 0; j < 4; j++) {
-      qh[k][j] = ql[k][j] = 0;
-      u32 y = r + j % 2 * 8, x = k * 16 + j / 2 * 8 + c * 2;
-      if (y >= many || x >= a.headDim) continue;
-      float2 v = *(const float2*)(groups + (i64)y * a.headDim + x);
+    for (u32 j = 0; j < 2; j++) {
+      qh[k][j] = ql[k][j] = qh[k][j + 2] = ql[k][j + 2] = 0;
+      u32 y = r + j * 8;
+      if (y >= many || k * 16 >= a.headDim) continue;
+      float4 v = *(const float4*)(groups + (i64)y * a.headDim + k * 16 + c * 4);
       split(v.x, v.y, qh[k][j], ql[k][j]);
+      split(v.z, v.w, qh[k][j + 2], ql[k][j + 2]);
     }
 }
 
@@ -486,7 +487,7 @@ extern "C" __global__ void __launch_bounds__(PICK) plan_pick(const __grid_consta
     }
     for (u32 i = lo; i < hi; i++) {
       u32 kind = (u32)a.kinds[i], k = scores[i];
-      bool take = kind == 1 || (dense && kind != 0);
+      bool take = kind == 1 || (dense && kind != 0 && tokens[i] != 0);  // nothing of a tile beyond a head's length
       if (kind >= 2 && k > prefix) take = true;
       if (kind >= 2 && k == prefix && prefix != 0) {
         sum += (u32)tokens[i];
