@@ -56,6 +56,24 @@ func TestKernelFilesHoldTheFunctionsThatAreLaunched(t *testing.T) {
 	}
 }
 
+// A kernel that starts early reads what the one before has not yet written unless it waits for it first.
+func TestKernelsThatStartEarlyBeginByWaiting(t *testing.T) {
+	for _, f := range new(kernels).files() {
+		if !f.early {
+			continue
+		}
+		src, err := source(f.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := regexp.MustCompile(`__global__`).FindAllIndex(src, -1)
+		waiting := regexp.MustCompile(`__global__ void [^{]*\{[\s\\]*begin\(\)[;,]`).FindAllIndex(src, -1)
+		if len(all) == 0 || len(all) != len(waiting) {
+			t.Errorf("%s.cu: %d of %d kernels begin with begin()", f.name, len(waiting), len(all))
+		}
+	}
+}
+
 // The kernels assert the sizes of their argument structs; Go's must be the same.
 func TestArgumentStructsHaveTheSizesOfTheKernels(t *testing.T) {
 	for name, size := range map[string]uintptr{"map": unsafe.Sizeof(mapArgs{}), "norm": unsafe.Sizeof(normArgs{}), "rope": unsafe.Sizeof(ropeArgs{}),
