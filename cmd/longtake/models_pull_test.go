@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"longtake/api"
+	"longtake/serve"
 )
 
 // finerModel is a folder in which a model of random numbers lies, finer: 24x16 pixels, 2 x 3 patches half as far apart. It returns the
@@ -123,5 +127,45 @@ func TestWhatPullRefuses(t *testing.T) {
 	}
 	if r = longtake(t, "generate", "--model", "finer", "-q"); r.code != exitUsage {
 		t.Errorf("a damaged model was used: %d %q", r.code, r.err)
+	}
+}
+
+// A model of another size, by its folder: lock-step with a second policy, the log made again, and a walk over a WebSocket.
+func TestAModelOfAnotherSizeIsServed(t *testing.T) {
+	dir, _ := finerModel(t)
+	at := filepath.Join(dir, "finer")
+	h, c := hostedModel(t, at, serve.Options{})
+	x, err := c.CreateSession(t.Context(), api.SessionRequest{Mode: api.Step, Seed: 7, Compare: "fast"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := c.Step(t.Context(), x.ID, api.StepRequest{Actions: []string{"forward", "strafe_left", "turn_right", "forward", "back"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeleteSession(t.Context(), x.ID); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(h.data, "logs", x.ID+".jsonl")
+	got := parse[replayed](t, succeed(t, "replay", log, "--json", "--device", "cpu", "--model", at).out)
+	if !got.Same || !got.Complete || got.SHA256 != last.Digest {
+		t.Errorf("%+v, the session's digest was %s", got, last.Digest)
+	}
+	p, err := c.Play(t.Context(), url.Values{"seed": {"3"}, "format": {"raw"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Cut()
+	for {
+		m, err := p.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Frame != nil {
+			if len(m.Image) != 3*24*16 {
+				t.Errorf("a frame of %d bytes", len(m.Image))
+			}
+			return
+		}
 	}
 }

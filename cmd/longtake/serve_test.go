@@ -27,7 +27,13 @@ import (
 // hosted is a server of the embedded model.
 func hosted(t *testing.T, o serve.Options) (*hosting, *client.Client) {
 	t.Helper()
-	f := serveFlags{machineFlags: machineFlags{modelFlags: modelFlags{Model: "tinyworld"}, Device: "cpu", Quiet: true}, Policies: served,
+	return hostedModel(t, "tinyworld", o)
+}
+
+// hostedModel is a server of a world model.
+func hostedModel(t *testing.T, name string, o serve.Options) (*hosting, *client.Client) {
+	t.Helper()
+	f := serveFlags{machineFlags: machineFlags{modelFlags: modelFlags{Model: name}, Device: "cpu", Quiet: true}, Policies: served,
 		Idle: time.Minute, Life: time.Hour, Data: t.TempDir()}
 	h, err := f.open(t.Context(), &streams{nil, os.Stdout, os.Stderr, time.Now()}, 0, o)
 	if err != nil {
