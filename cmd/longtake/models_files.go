@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/sha256"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +12,7 @@ import (
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/model"
+	"longtake/rollout"
 	"longtake/weights"
 )
 
@@ -79,7 +83,7 @@ func (c *convertCommand) Run(out *streams) error {
 // verifyCommand holds the flags of "models verify".
 type verifyCommand struct {
 	modelFlags
-	Path   string `arg:"" help:"Model: a family's name, a folder, or a network's file."`
+	Path   string `arg:"" help:"Model: a name, a folder, or a network's or world model's file."`
 	NoHash bool   `help:"Leave out the SHA-256 of the files."`
 	JSON   bool   `name:"json" help:"Print one JSON object."`
 }
@@ -112,15 +116,24 @@ func (c *verifyCommand) Run(out *streams) error {
 	if known, ok := models[c.Model]; ok {
 		return usagef("%s (%s) is part of the program: longtake doctor tests it", c.Model, known.about)
 	}
-	s, o, err := c.source()
-	if err != nil {
-		return err
-	}
 	dev, err := openCPU(deviceFlags{Options: cpu.Options{}})
 	if err != nil {
 		return err
 	}
 	defer dev.Device.Close()
+	if path, isWorld, err := c.worldFile(); err != nil {
+		return usageError{err}
+	} else if isWorld {
+		v, err := verifyWorld(dev.Device, path)
+		if err != nil {
+			return usageError{err}
+		}
+		return v.print(out, c.JSON, dev.Device)
+	}
+	s, o, err := c.source()
+	if err != nil {
+		return err
+	}
 	o.Free = 1 << 60 // nothing is loaded
 	m, err := model.PrepareWan(dev.Device, s, o)
 	if err != nil {
@@ -146,15 +159,20 @@ func (c *verifyCommand) Run(out *streams) error {
 	}
 	v.Memory.Weights = m.Budget.Weights()
 	v.Memory.Peak = max(v.Memory.Weights+v.Memory.Session, m.Budget.Text)
-	if c.JSON {
+	return v.print(out, c.JSON, dev.Device)
+}
+
+// print writes what was found.
+func (v *verified) print(out *streams, asJSON bool, dev compute.Device) error {
+	if asJSON {
 		_, err := out.out.Write(jsonText(v))
 		return err
 	}
 	for _, f := range v.Files {
 		fmt.Fprintf(out.out, "%s: %s: %d tensors, %s on this device %s\n", f.Part, f.Path, f.Tensors, bytesText(f.Bytes), f.Hash)
 	}
-	_, err = fmt.Fprintf(out.out, "%s is whole: %s; weights %s + session %s = %s at most, on %s\n", v.Model, v.Looks,
-		bytesText(v.Memory.Weights), bytesText(v.Memory.Session), bytesText(v.Memory.Peak), dev.Device.Name())
+	_, err := fmt.Fprintf(out.out, "%s is whole: %s; weights %s + session %s = %s at most, on %s\n", v.Model, v.Looks,
+		bytesText(v.Memory.Weights), bytesText(v.Memory.Session), bytesText(v.Memory.Peak), dev.Name())
 	return err
 }
 
@@ -165,4 +183,52 @@ func promised(path string) string {
 		return ""
 	}
 	return strings.ToLower(filepath.Base(at))
+}
+
+// verifyWorld loads a world model and, if it has the name of a released one, compares its files with the release.
+func verifyWorld(dev compute.Device, path string) (*verified, error) {
+	e, err := model.OpenWorld(dev, path)
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	v := &verified{Model: e.Name, Looks: fmt.Sprintf("world model of %dx%d pixels, %.1f M parameters", e.Width, e.Height, float64(e.Parameters)/1e6)}
+	file, err := weights.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	v.Files = []verifiedFile{{Part: "world model", Path: path, Tensors: len(file.Names()), Hash: e.Hash(), Bytes: e.WeightBytes()}}
+	file.Close()
+	if r, known := model.ReleaseNamed(e.Name); known {
+		for _, f := range r.Files {
+			if same, err := hasSum(filepath.Join(filepath.Dir(path), f.Name), f.SHA256); err != nil || !same {
+				return nil, fmt.Errorf("%s is not the released %s (%w): longtake models pull %s --force brings it again", filepath.Join(filepath.Dir(path), f.Name), r.Name, orOther(err), r.Name)
+			}
+		}
+	}
+	if v.Memory.Session, err = e.SessionBytes(rollout.Request{}); err != nil {
+		return nil, err
+	}
+	v.Memory.Weights = e.WeightBytes()
+	v.Memory.Peak = v.Memory.Weights + v.Memory.Session
+	return v, nil
+}
+
+// hasSum reports whether a file has a SHA-256.
+func hasSum(path, want string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, f)
+	return fmt.Sprintf("%x", sum.Sum(nil)) == want, err
+}
+
+func orOther(err error) error {
+	if err == nil {
+		return errors.New("another SHA-256")
+	}
+	return cause(err)
 }

@@ -57,6 +57,9 @@ func TestAPulledModelIsUsedByItsName(t *testing.T) {
 			t.Errorf("the second time %q", r.err)
 		}
 	}
+	if r := succeed(t, "models", "verify", "finer"); !strings.Contains(r.out, "finer is whole: world model of 24x16 pixels") {
+		t.Errorf("verify said %q", r.out)
+	}
 	// By name, by folder, by file: the same model, the same frames.
 	at, digests := filepath.Join(os.Getenv("LONGTAKE_MODELS"), "finer"), map[string]bool{}
 	for _, name := range []string{"finer", at, filepath.Join(at, "weights.safetensors")} {
