@@ -343,5 +343,6 @@ func (p *policy) byPlan(l *layer, kv kvcache.View, queries int) compute.Attentio
 		Keys: l.remote.keys.Slice(0, 0, l.remote.used), Ends: l.remote.ends.Slice(0, 0, rows)}}
 }
 
-// firstTiles is the room for tiles that a policy begins with.
-func (p *policy) firstTiles() int { return (firstFrames*p.shape.Tokens() + p.o.Tile - 1) / p.o.Tile }
+// firstTiles is the room for tiles that a policy begins with: twice the frames of gathered keys, which are a part of a view; then no
+// window that a model was trained with outgrows it.
+func (p *policy) firstTiles() int { return (2*firstFrames*p.shape.Tokens() + p.o.Tile - 1) / p.o.Tile }

@@ -144,6 +144,7 @@ var small = kvcache.Shape{Layers: 1, Heads: 2, HeadDim: 16, Rows: 2, Columns: 4,
 // bench runs frames through a cache and attends at the end.
 type bench struct {
 	t            *testing.T
+	dev          compute.Device
 	dq           compute.Queue
 	arena        compute.Arena
 	cache        kvcache.Cache
@@ -164,7 +165,7 @@ func newBench(t *testing.T, p kvcache.Policy, s kvcache.Shape) *bench {
 	}
 	arena, _ := dev.NewArena(0)
 	t.Cleanup(func() { cache.Close(); arena.Free(); dq.Close(); dev.Close() })
-	b := &bench{t: t, dq: dq, arena: arena, cache: cache, shape: s}
+	b := &bench{t: t, dev: dev, dq: dq, arena: arena, cache: cache, shape: s}
 	b.keys, b.values = arena.Tensor(compute.F32, s.Tokens(), s.Heads*s.HeadDim), arena.Tensor(compute.F32, s.Tokens(), s.Heads*s.HeadDim)
 	return b
 }
@@ -378,6 +379,27 @@ func TestABudgetInBytesIsUsedUp(t *testing.T) {
 		p.Budget.Bytes = budget
 		if got := p.Bytes(dev, worldShape); got > budget || got < budget-budget/50-100_000 {
 			t.Errorf("budget of %d bytes: %d used", budget, got)
+		}
+	}
+}
+
+// TestGrowthIsKnownBeforehand shows a cache without a budget nothing but new keys.
+func TestGrowthIsKnownBeforehand(t *testing.T) {
+	p := tempcache.Default()
+	p.Threshold = 0.999
+	rng := rand.New(rand.NewPCG(4, 5))
+	for _, frames := range []int{5, 11, 12, 30} {
+		b := newBench(t, p, worldShape)
+		last := b.cache.Stats().Bytes
+		most := last
+		for range frames {
+			b.frame(numbers(rng, worldShape), numbers(rng, worldShape))
+			if now := b.cache.Stats().Bytes; now != last {
+				most, last = last+now, now
+			}
+		}
+		if got := p.MostBytes(b.dev, worldShape, frames); got != most {
+			t.Errorf("%d frames: %d bytes foreseen, %d taken", frames, got, most)
 		}
 	}
 }

@@ -228,6 +228,23 @@ func (p Policy) Bytes(dev compute.Device, s kvcache.Shape) int64 {
 	return p.bytes(dev, s, p.slots(dev, s))
 }
 
+// MostBytes returns the most memory that a cache takes at a time in a video of so many latent frames: what Bytes says with a budget;
+// without, if nothing repeats, with the old and the new storage side by side while it grows.
+func (p Policy) MostBytes(dev compute.Device, s kvcache.Shape, frames int) int64 {
+	slots := p.slots(dev, s)
+	last := p.bytes(dev, s, slots)
+	most := last
+	if p.Budget != (Budget{}) {
+		return most
+	}
+	for need := (frames - p.Anchor - p.Recent - s.ChunkFrames) * s.Tokens(); slots < need; {
+		slots *= 2
+		next := p.bytes(dev, s, slots)
+		most, last = last+next, next
+	}
+	return most
+}
+
 func (p Policy) bytes(dev compute.Device, s kvcache.Shape, slots int) int64 {
 	c := newCache(p, dev, s)
 	tables, store := &compute.Meter{Device: dev}, &compute.Meter{Device: dev}

@@ -70,6 +70,8 @@ type chosen struct {
 	window, anchor int
 	// sized is the policy with room for so many latent frames from the start; nil if its memory does not follow from the length.
 	sized func(frames int) kvcache.Policy
+	// most is the most memory of a cache that grows with what a video of so many latent frames shows; nil of others.
+	most func(frames int) int64
 }
 
 // rolls reports whether the engine's own loop is the rolling one, which has a cache of its own.

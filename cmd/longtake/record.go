@@ -26,7 +26,7 @@ type record struct {
 	Timings    timingRecord  `json:"timings"`
 	FramesHash string        `json:"frames_sha256"` // over the raw RGB frames, before scaling and encoding
 
-	grows bool // memory grows with what the video shows
+	grows int64 // how much more memory than Memory.Session the video may take, if nothing in it repeats
 }
 
 type toolRecord struct {
@@ -153,7 +153,6 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 			Cache: kept.Policy.Cache, Self: kept.Policy.Self, Cross: kept.Policy.Cross,
 		},
 		Video: videoRecord{File: p.output},
-		grows: kept.Unbounded && kept.sized == nil,
 	}
 	if g.Noise != "native" {
 		r.Request.Noise = g.Noise
@@ -165,13 +164,17 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 		r.Request.Refresh = p.request.Refresh.String()
 	}
 	r.Memory.Weights, r.Memory.Session = e.WeightBytes(), session
+	if kept.most != nil {
+		most := kept.most(e.LatentFrames(len(p.request.Start)) + p.chunks*e.Network.ChunkFrames)
+		r.grows = max(0, most-kept.Keeps.Bytes(e.Device, e.CacheShape))
+	}
 	return r, nil
 }
 
 // setModel adds what is known of the model's files and memory.
 func (r *record) setModel(s settings) {
 	r.Timings.Loading = seconds(s.loading)
-	r.Memory.Predicted = r.Memory.Weights + r.Memory.Session
+	r.Memory.Predicted = r.Memory.Weights + r.Memory.Session + r.grows
 	b, f := s.model.budget, s.model.files
 	if b == nil {
 		return
@@ -207,8 +210,8 @@ func (r *record) announce(w io.Writer) {
 	if r.Device.Why != "" {
 		fmt.Fprintf(w, "on the CPU, since there is no usable GPU: %s (longtake doctor)\n", r.Device.Why)
 	}
-	if r.grows {
-		cache += " (its memory grows with what is new in the video)"
+	if r.grows > 0 {
+		cache += fmt.Sprintf(" (its memory grows with what is new in the video, by %s if nothing repeats)", bytesText(r.grows))
 	}
 	if q.Preset != "" {
 		fmt.Fprintf(w, "preset %s: ", q.Preset)

@@ -164,6 +164,9 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 		c.Shows = tempcache.Watching
 	}
 	c.Keeps, c.window, c.anchor, c.Unbounded = p, p.Recent, p.Anchor, p.Budget == tempcache.Budget{}
+	if c.Unbounded {
+		c.most = func(frames int) int64 { return p.MostBytes(e.Device, e.CacheShape, frames) }
+	}
 	return nil
 }
 
