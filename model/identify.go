@@ -102,8 +102,12 @@ func identifyVAE(latents []int) Identity {
 	return Identity{KindVAE, "Wan-2.1 VAE", nil, true, ""}
 }
 
-// wanLatents are the channels of Wan-2.1's latents.
-const wanLatents = 16
+// wanLatents are the channels of Wan-2.1's latents; imagedChannels those of a network that makes videos from an image: 4 of mask and as
+// many latents of the image come behind them.
+const (
+	wanLatents     = 16
+	imagedChannels = wanLatents + 4 + wanLatents
+)
 
 // identifyNetwork tells Wan networks apart.
 func identifyNetwork(n *weights.Renamed) Identity {
@@ -119,22 +123,26 @@ func identifyNetwork(n *weights.Renamed) Identity {
 			id.Families = append(id.Families, f.Name)
 		}
 	}
-	actions := false
+	actions, looks := false, false
 	for _, name := range n.Names() {
 		actions = actions || strings.Contains(name, ".action_model.")
+		looks = looks || strings.HasPrefix(name, "img_emb.") || strings.HasPrefix(name, "condition_embedder.image_embedder.") || strings.Contains(name, ".cross_attn.k_img.")
 	}
 	switch {
 	case actions:
 		id.Text, id.Runs, id.Why = "Matrix-Game 2 world model ("+size+")", false, "its action modules are not supported"
 		id.Families = nil
-	case in == 36:
-		id.Text, id.Runs, id.Why = "Wan image-to-video network ("+size+", 36 input channels)", false, "networks with 16 input channels are supported"
+	case looks:
+		id.Text, id.Runs = fmt.Sprintf("Wan image-to-video network (%s, %d input channels) that also looks at the image through CLIP", size, in), false
+		id.Why = "its tensors img_emb and cross_attn.k_img need CLIP's vision network, which this program does not have; image-to-video networks without them run, and others start from an image as a given frame (--image)"
 		id.Families = nil
+	case in == imagedChannels:
+		id.Text = "Wan image-to-video network (" + size + ", 36 input channels)"
 	case in == 48:
 		id.Text, id.Runs, id.Why = "Wan-2.2 5B network ("+size+", 48 input channels)", false, "it works on the latents of another VAE"
 		id.Families = nil
 	case in != wanLatents:
-		id.Text, id.Runs, id.Why = fmt.Sprintf("Wan network of %d input channels (%s)", in, size), false, "networks with 16 input channels are supported"
+		id.Text, id.Runs, id.Why = fmt.Sprintf("Wan network of %d input channels (%s)", in, size), false, "networks with 16 input channels, and with 36 from an image, are supported"
 		id.Families = nil
 	case len(id.Families) > 0:
 		id.Text = "Wan-2.1 text-to-video network (" + size + ")"

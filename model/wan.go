@@ -177,7 +177,7 @@ func (m *Wan) numbers(n *weights.Renamed) (dit.Config, error) {
 	}
 	patch, ffn, text, time := shape("patch_embedding.weight", 5), shape("blocks.0.ffn.0.weight", 2), shape("text_embedding.0.weight", 2), shape("time_embedding.0.weight", 2)
 	c := dit.Config{
-		Dim: patch[0], FFN: ffn[0], Layers: countLayers(n.Names()), In: 4 * patch[1], Out: 4 * wanLatents,
+		Dim: patch[0], FFN: ffn[0], Layers: countLayers(n.Names()), In: 4 * min(patch[1], wanLatents), Given: max(patch[1]-wanLatents, 0), Out: 4 * wanLatents,
 		Conv: [3]int{patch[1], 2, 2}, TextDim: text[1], TextTokens: wanPrompt,
 		Rows: m.Options.Height / 16, Columns: m.Options.Width / 16, ChunkFrames: m.Options.ChunkFrames,
 		FreqDim: time[1], MaxPeriod: 10000, Theta: [3]float64{10000, 10000, 10000}, Eps: 1e-6,

@@ -38,6 +38,9 @@ func (s *Session) beginBy(room func(compute.Queue, kvcache.Span) error, span kvc
 	if err := room(s.dq, span); err != nil {
 		return end, err
 	}
+	if err := s.see(span); err != nil {
+		return end, err
+	}
 	if len(s.engine.Turns) > 0 {
 		s.work.Control(s.dq, s.actions[:span.Frames], s.headings[:span.Frames], s.spots(span.Frames))
 	}

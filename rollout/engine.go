@@ -41,7 +41,7 @@ type Decoder interface {
 
 // Encoder turns start frames into latents, in the order of the video. Its memory is its arena's.
 type Encoder interface {
-	// Push takes the next frame. When that completes a latent frame, its tokens F32 [tokens, values] are written to latent
+	// Push takes the next frame; one without pixels is grey, in the middle between black and white. When that completes a latent frame, its tokens F32 [tokens, values] are written to latent
 	// and full is true: after the first frame, and every Parts.Stride frames from there.
 	Push(dq compute.Queue, latent compute.Tensor, frame video.Frame) (full bool, err error)
 }
@@ -211,6 +211,8 @@ func (e *Engine) defaults(r Request) Request {
 func (e *Engine) check(r Request) error {
 	if n, stride := len(r.Start), max(e.Stride, 1); n > 0 && (n-1)%stride != 0 {
 		return fmt.Errorf("%w: %d start frames: the model takes 1, or 1 and a multiple of %d more", ErrRequest, n, stride)
+	} else if e.FromImage() && n != 1 {
+		return fmt.Errorf("%w: model %s makes videos from an image: it needs one start frame, not %d", ErrRequest, e.Name, n)
 	} else if n > 0 && e.NewEncoder == nil {
 		return fmt.Errorf("%w: the model takes no start frames: its encoder is not loaded", ErrRequest)
 	}

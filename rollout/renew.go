@@ -26,7 +26,7 @@ type renewal struct {
 func (e *Engine) refreshFor(r Request) Refresh {
 	windowed, _ := r.Cache.(kvcache.Window)
 	switch {
-	case e.Refresh <= NoRefresh || len(e.Turns) > 0 || windowed.Frames(e.CacheShape) == 0 || r.Cache != windowed:
+	case e.Refresh <= NoRefresh || len(e.Turns) > 0 || e.FromImage() || windowed.Frames(e.CacheShape) == 0 || r.Cache != windowed:
 		return NoRefresh
 	case e.Refresh == RefreshWindow && (!dense(r) || e.CacheShape.Clamp > 0):
 		return RefreshChunks
@@ -46,6 +46,8 @@ func newRenewal(e *Engine, r Request) (n renewal, err error) {
 		return n, nil
 	case len(e.Turns) > 0:
 		return n, fmt.Errorf("%w: the history of a model with actions cannot be written again", ErrRequest)
+	case e.FromImage():
+		return n, fmt.Errorf("%w: the history of a video from an image is not written again (refresh %v, restart %+v): use refresh none", ErrRequest, n.refresh, n.restart)
 	case !ok:
 		return n, fmt.Errorf("%w: %v cannot be written again (refresh %v, restart %+v): use a window", ErrRequest, r.Cache, n.refresh, n.restart)
 	case n.refresh > NoRefresh && window.Frames(e.CacheShape) == 0:

@@ -99,6 +99,8 @@ func (e *Engine) checkRolling(r Request) error {
 		return fmt.Errorf("%w: a video of %d chunks", ErrRequest, r.Chunks)
 	case len(r.Start) > 0:
 		return fmt.Errorf("%w: the rolling loop takes no start frames", ErrRequest)
+	case e.FromImage():
+		return fmt.Errorf("%w: the rolling loop makes no videos from an image: use the blockwise loop", ErrRequest)
 	case len(e.Turns) > 0:
 		return fmt.Errorf("%w: the rolling loop makes chunks ahead of the actions that this model follows", ErrRequest)
 	case r.Cache != nil && (!windowed || e.Cache != window):

@@ -29,6 +29,7 @@ type Session struct {
 
 	self, cross attention.Policy
 	renewal     renewal
+	imaged      imaged
 
 	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
 	both                  compute.Tensor // the chunk before, then latent, of an Overlapped
@@ -128,6 +129,9 @@ func (s *Session) allocate(e *Engine, a compute.Arena, r Request, steps int) (er
 		s.latent = s.both.Slice(0, n, 2*n)
 	} else {
 		s.latent = a.Tensor(compute.F32, n, c.In)
+	}
+	if err := s.imaged.allocate(e, a); err != nil {
+		return err
 	}
 	s.vae, err = e.NewDecoder(a, r.Peek)
 	return err

@@ -15,6 +15,10 @@ func (s *Session) start(ctx context.Context, r Request) (err error) {
 		return nil
 	}
 	e := s.engine
+	if e.FromImage() {
+		s.imaged.image = r.Start[0]
+		return nil
+	}
 	var encoder Encoder
 	arena, err := e.arena(func(a compute.Arena) error {
 		encoder, err = e.NewEncoder(a, len(r.Start))

@@ -140,7 +140,7 @@ func (e *Engine) SessionBytes(r Request) (int64, error) {
 		shape = e.rollingShape(len(solver.Steps))
 	}
 	bytes += m.Bytes() + r.Self.Bytes(e.Device, shape) + r.Cross.Bytes(e.Device, shape)
-	if len(r.Start) == 0 || e.NewEncoder == nil {
+	if len(r.Start) == 0 || e.NewEncoder == nil || e.FromImage() {
 		return bytes, nil
 	}
 	m = &compute.Meter{Device: e.Device}

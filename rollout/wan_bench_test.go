@@ -76,7 +76,12 @@ func (f longText) Encode(compute.Queue, string) (compute.Tensor, int, []text.Unk
 // noiseEngine is a network with weights of noise, on a GPU, and a prompt of so many rows.
 func noiseEngine(b *testing.B, config dit.Config, prompt int) *rollout.Engine {
 	b.Helper()
-	dev := devicetest.Open(b, "cuda")
+	return noiseEngineOn(b, devicetest.Open(b, "cuda"), config, prompt)
+}
+
+// noiseEngineOn is a network with weights of noise on a device, which is closed in the end.
+func noiseEngineOn(b testing.TB, dev compute.Device, config dit.Config, prompt int) *rollout.Engine {
+	b.Helper()
 	dq, _ := dev.NewQueue()
 	arena, err := dev.NewArena(0)
 	if err != nil {
@@ -85,7 +90,7 @@ func noiseEngine(b *testing.B, config dit.Config, prompt int) *rollout.Engine {
 	b.Cleanup(func() { dq.Close(); arena.Free(); dev.Close() })
 	rng := rand.New(rand.NewPCG(1, 2))
 	var noise []byte
-	for range 3 * 1536 * 8960 {
+	for range config.Dim * max(3*config.FFN, 6*config.Dim, config.TextDim) {
 		noise = binary.LittleEndian.AppendUint32(noise, math.Float32bits(float32(rng.NormFloat64()*0.02)))
 	}
 	p := weights.Placer{Audit: weights.NewAudit(nothing{}), Arena: made{arena, noise}, Queue: filled{dq, noise}}

@@ -56,7 +56,7 @@ func (e *Encoder) Reset() {
 	e.seen = 0
 }
 
-// Push takes the next frame. When a latent frame is complete it is written to latent, the tokens F32 [tokens, 64], and full is
+// Push takes the next frame; one without pixels is grey. When a latent frame is complete it is written to latent, the tokens F32 [tokens, 64], and full is
 // true: after the first frame and every fourth one from there.
 func (e *Encoder) Push(dq compute.Queue, latent compute.Tensor, frame video.Frame) (full bool, err error) {
 	if frame.Width != e.options.Width || frame.Height != e.options.Height {
@@ -71,6 +71,9 @@ func (e *Encoder) Push(dq compute.Queue, latent compute.Tensor, frame video.Fram
 	b := e.host[:0]
 	for _, v := range frame.Pix {
 		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(float32(v)/127.5-1))
+	}
+	if frame.Pix == nil { // zeros
+		b = append(b, make([]byte, 12*frame.Width*frame.Height)...)
 	}
 	e.host = b
 	return e.push(dq, latent, b)

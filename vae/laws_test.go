@@ -210,6 +210,42 @@ func TestAStartImageIsLatentFrameZero(t *testing.T) {
 	}
 }
 
+// Behind an image and grey frames, latent frames are all the same sooner than rollout takes them to be (steadyLatents: 32).
+func TestGreyFramesGiveSteadyLatents(t *testing.T) {
+	r := newRig(t, wanDir, "float32")
+	m := r.wan()
+	e, err := m.NewEncoder(r.arena, r.dev.Types(), Options{Width: 16, Height: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := video.NewFrame(16, 16)
+	for i := range frame.Pix {
+		frame.Pix[i] = byte(37 * i)
+	}
+	latent := r.arena.Tensor(compute.F32, e.tokens.count(), e.tokens.width())
+	var last []float32
+	same := 0 // latent frames equal to the one before, at the end
+	for n := 0; n < 40; {
+		full, err := e.Push(r.dq, latent, frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if frame.Pix = nil; !full {
+			continue
+		}
+		now := r.floats(latent)
+		if same++; !slices.Equal(now, last) {
+			same = 0
+		}
+		last, n = now, n+1
+	}
+	if steady := 40 - same; steady > 32 || steady < 3 {
+		t.Errorf("latent frames are the same from %d on", steady)
+	} else {
+		t.Logf("the same from latent frame %d on", steady)
+	}
+}
+
 func TestBadSizesAndNumbersAreErrors(t *testing.T) {
 	r := newRig(t, wanDir, "")
 	c := tinyWan()

@@ -188,7 +188,7 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 		return err
 	}
 	if kept.sized != nil {
-		plan.request.Cache = kept.sized(engine.LatentFrames(len(plan.request.Start)) + plan.chunks*engine.Network.ChunkFrames)
+		plan.request.Cache = kept.sized(engine.LatentFrames(len(plan.given)) + plan.chunks*engine.Network.ChunkFrames)
 	}
 	r, err := newRecord(g, dev, engine, plan, kept)
 	if err != nil {
@@ -286,7 +286,7 @@ func (s *stages) add(t rollout.Times) {
 // film makes the frames.
 func (s *shot) film(d *delivery, session rollout.Timeline) error {
 	n := 0
-	for _, f := range s.plan.request.Start {
+	for _, f := range s.plan.given {
 		if n == s.plan.frames {
 			break
 		}
@@ -325,7 +325,7 @@ func (s *shot) film(d *delivery, session rollout.Timeline) error {
 		s.record.Memory.Cache = session.Stats().Bytes
 		s.progress.frame(n, session.Stats().Bytes)
 	}
-	if made := n - len(s.plan.request.Start); made > 0 {
+	if made := n - len(s.plan.given); made > 0 {
 		t.MeanFPS = rounded(float64(made)/time.Since(began).Seconds(), 1e3)
 	}
 	return nil

@@ -171,6 +171,9 @@ func (f *sceneFlags) open(out *streams, l *lab) (*scene, error) {
 	if err := p.known(len(l.engine.Turns)); err != nil {
 		return nil, err
 	}
+	if l.engine.FromImage() {
+		return nil, usagef("model %s makes videos from an image, which is none of their frames: longtake generate --image makes them; they are not compared or measured yet", l.engine.Name)
+	}
 	s := &scene{plan: p}
 	p.setStart(l.engine.Width, l.engine.Height)
 	if p.begin.kind != startSim {

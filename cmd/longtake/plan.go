@@ -27,6 +27,7 @@ type plan struct {
 	frames  int // of the whole video, start frames included
 	chunks  int // that are generated
 	begin   start
+	given   []video.Frame  // that the video begins with: start frames, but not the image that a network makes videos from
 	episode *world.Episode // the simulator's, of begin.seed; nil of models without
 	actions []world.Action // that lead to the frames after the first
 	script  script         // the prompts; request has the first
@@ -148,7 +149,10 @@ func (p *plan) setRefresh(asked rollout.Refresh) {
 // setLength says how many chunks there are, and draws PyTorch's noise for them where that is asked for.
 func (p *plan) setLength(e *rollout.Engine, kept chosen, noise string) error {
 	c := e.Network.Config
-	given := e.LatentFrames(len(p.request.Start))
+	if !e.FromImage() {
+		p.given = p.request.Start
+	}
+	given := e.LatentFrames(len(p.given))
 	left := e.LatentFrames(p.frames) - given
 	p.chunks = max((left+c.ChunkFrames-1)/c.ChunkFrames, 0)
 	p.request.Chunks = p.chunks

@@ -147,7 +147,7 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 		Device: deviceRecord{dev.kind, dev.kernel, dev.Device.Name(), dev.why},
 		Request: requestRecord{
 			Prompt: p.request.Prompt, Seed: p.request.Seed, Frames: p.frames, Steps: len(solver.Steps),
-			Start:   startRecord{p.begin.name, p.begin.sum, len(p.request.Start), p.request.Heading},
+			Start:   startRecord{p.begin.name, p.begin.sum, len(p.given), p.request.Heading},
 			Actions: world.FormatActions(p.actions),
 			Flags:   g.text(), Preset: kept.Policy.Preset, Policy: kept.kind, Window: kept.window, Anchor: kept.anchor,
 			Cache: kept.Policy.Cache, Self: kept.Policy.Self, Cross: kept.Policy.Cross,
@@ -165,7 +165,7 @@ func newRecord(g *generateCommand, dev processor, e *rollout.Engine, p *plan, ke
 	}
 	r.Memory.Weights, r.Memory.Session = e.WeightBytes(), session
 	if kept.most != nil {
-		most := kept.most(e.LatentFrames(len(p.request.Start)) + p.chunks*e.Network.ChunkFrames)
+		most := kept.most(e.LatentFrames(len(p.given)) + p.chunks*e.Network.ChunkFrames)
 		r.grows = max(0, most-kept.Keeps.Bytes(e.Device, e.CacheShape))
 	}
 	return r, nil

@@ -78,6 +78,9 @@ func servedModel(l *lab, list, prompt string, own policyFlags) (*serve.Model, er
 	if e.Loop == rollout.RollingWindow {
 		return nil, usagef("model %s makes its chunks in a rolling window, several at a time: it cannot be played; longtake generate makes videos with it, and self-forcing or longlive can be played", e.Name)
 	}
+	if e.FromImage() {
+		return nil, usagef("model %s makes videos from an image: it cannot be played; longtake generate --image makes videos with it", e.Name)
+	}
 	if list == "" {
 		if list = served; e.Advance == nil {
 			list = servedPlain

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"image/png"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"longtake/internal/synth"
+	"longtake/video"
 )
 
 // tinySet writes a synthetic set of a family into a new folder.
@@ -243,6 +245,60 @@ func TestAStartImageIsTheFirstFrame(t *testing.T) {
 	r := wanRun(t, "--model", dir, "--frames", "13", "--image", from, "-o", filepath.Join(t.TempDir(), "a.y4m"))
 	if r.Request.Start.Frames != 1 || r.Request.Start.Image == "" {
 		t.Errorf("start %+v", r.Request.Start)
+	}
+}
+
+// A network with 36 input channels makes a video from an image, which is no frame of it.
+func TestANetworkFromAnImage(t *testing.T) {
+	dir := tinySet(t, "self-forcing", func(s *synth.Set) { s.Net.In = 36 })
+	picture := func(level byte) string {
+		f := video.NewFrame(96, 64)
+		for i := range f.Pix {
+			f.Pix[i] = level + byte(i%5)
+		}
+		path := filepath.Join(t.TempDir(), "image.png")
+		out, err := os.Create(path)
+		if err == nil {
+			err = png.Encode(out, f.RGBA(nil))
+		}
+		if err == nil {
+			err = out.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	dark, light := picture(20), picture(200)
+	run := func(args ...string) record {
+		return wanRun(t, append([]string{"--model", dir, "--frames", "21", "--vae", "tiny", "-o", filepath.Join(t.TempDir(), "a.y4m")}, args...)...)
+	}
+	a, b, merged := run("--image", dark), run("--image", light), run("--image", dark, "--preset", "fast")
+	if a.FramesHash == b.FramesHash || a.Request.Start.Frames != 0 || a.Request.Start.Image == "" || a.Memory.Predicted < a.Memory.Weights {
+		t.Errorf("start %+v, frames %s and %s", a.Request.Start, a.FramesHash, b.FramesHash)
+	}
+	if again := run("--image", dark, "--threads", "1"); again.FramesHash != a.FramesHash || merged.Request.Preset != "fast" {
+		t.Error("one thread makes other frames")
+	}
+	args := []string{"generate", "--size", "48x32", "--prompt", "a cat", "--quiet", "--frames", "9", "--vae", "tiny", "-o", filepath.Join(t.TempDir(), "b.y4m"), "--model"}
+	if r := longtake(t, append(args, dir)...); r.code != exitUsage || !strings.Contains(r.err, "from an image") {
+		t.Errorf("no image: %d %s", r.code, r.err)
+	}
+	if r := succeed(t, "models", "inspect", filepath.Join(dir, "checkpoints/self_forcing_dmd.pt")); !strings.Contains(r.out, "image-to-video") {
+		t.Errorf("inspect: %s", r.out)
+	}
+	clip := tinySet(t, "self-forcing", func(s *synth.Set) { s.Net.In, s.Net.CLIP = 36, true })
+	if r := longtake(t, append(args, clip, "--image", dark)...); r.code != exitUsage || !strings.Contains(r.err, "CLIP") || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("CLIP: %d %s", r.code, r.err)
+	}
+	for _, command := range []string{"compare", "bench", "serve"} {
+		more := map[string][]string{"serve": {"--listen", "127.0.0.1:0", "--no-data"}}[command]
+		if more == nil {
+			more = []string{"--prompt", "a cat", "--frames", "9"}
+		}
+		if r := longtake(t, append(append([]string{command, "--size", "48x32", "--vae", "tiny", "--device", "cpu"}, more...), "--model", dir)...); r.code != exitUsage || !strings.Contains(r.err, "from an image") {
+			t.Errorf("%s: %d %s", command, r.code, r.err)
+		}
 	}
 }
 

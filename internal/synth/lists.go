@@ -45,6 +45,8 @@ type Net struct {
 	// Tied gives self attention's keys the projection of its queries: attention then follows the content, as that of trained networks
 	// does. With projections of their own, random networks look everywhere alike.
 	Tied bool
+	// CLIP adds what looks at an image through CLIP, as Wan-2.1's image-to-video networks have it.
+	CLIP bool
 }
 
 // Nets of the published sizes, and one for tests.
@@ -81,6 +83,9 @@ func (n Net) Tensors() []Tensor {
 	}
 	l.modulation("head.modulation", 1, 2, d)
 	l.linear("head.head", 64, d)
+	if n.CLIP {
+		n.throughCLIP(&l)
+	}
 	if n.Tied {
 		for i := range l {
 			if name := l[i].Name; strings.Contains(name, ".self_attn.k.") {
@@ -89,6 +94,24 @@ func (n Net) Tensors() []Tensor {
 		}
 	}
 	return l
+}
+
+// throughCLIP lists what looks at an image through CLIP.
+func (n Net) throughCLIP(l *list) {
+	const image = 1280
+	d := n.Dim
+	l.norm("img_emb.proj.0.weight", image)
+	l.bias("img_emb.proj.0.bias", image)
+	l.linear("img_emb.proj.1", image, image)
+	l.linear("img_emb.proj.3", d, image)
+	l.norm("img_emb.proj.4.weight", d)
+	l.bias("img_emb.proj.4.bias", d)
+	for i := range n.Layers {
+		b := fmt.Sprintf("blocks.%d.cross_attn.", i)
+		l.linear(b+"k_img", d, d)
+		l.linear(b+"v_img", d, d)
+		l.norm(b+"norm_k_img.weight", d)
+	}
 }
 
 // Adapter lists a LoRA of a rank for every linear layer inside the blocks, by the names of PEFT.
