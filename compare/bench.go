@@ -22,7 +22,10 @@ type BenchOptions struct {
 	Span      int
 	// Turn is how many chunks an entry makes before the next one's turn comes, 0 for DefaultTurn: whatever else the machine
 	// does then falls on all of them alike.
-	Turn     int
+	Turn int
+	// Together measures all frontiers at the same time, too: every entry has a session for each, which first runs up to the frames
+	// that are measured. Then even a slow drift of the machine's speed does not look like one of the policy's.
+	Together bool
 	Progress func(what string, done, total int)
 }
 
@@ -41,45 +44,79 @@ func Bench(ctx context.Context, b BenchOptions) (*BenchReport, error) {
 	}
 	r := &BenchReport{Turn: b.Turn}
 	r.Setup = Setup{Frames: o.Frames, Given: len(o.Request.Start), ChunkFrames: o.Engine.Network.ChunkFrames}
-	list := make([]*racer, len(o.Entries))
+	var list []*racer // frontier by frontier of each entry, or one for all frontiers
 	defer func() {
 		for _, a := range list {
-			if a != nil && a.take != nil {
+			if a.take != nil {
 				a.Close()
 			}
 		}
 	}()
-	for i, entry := range o.Entries {
-		list[i] = &racer{clock: newClock(o.Engine), entry: entry}
+	ends := []int{o.Frames}
+	if b.Together {
+		ends = o.Frontiers
 	}
-	for done := len(o.Request.Start); done < o.Frames; {
-		for i := range list {
-			if err := list[i].turn(ctx, &o, b.Turn); err != nil {
-				return nil, fmt.Errorf("policy %s: %w", list[i].entry.Name, err)
-			}
+	for _, entry := range o.Entries {
+		for _, end := range ends {
+			list = append(list, &racer{clock: newClock(o.Engine), entry: entry, end: end})
 		}
-		done = list[0].n
-		o.Progress("bench", min(done, o.Frames), o.Frames)
 	}
-	for _, a := range list {
+	if err := race(ctx, &o, list, b); err != nil {
+		return nil, err
+	}
+	for i := 0; i < len(list); i += len(ends) {
+		a := list[i+len(ends)-1]
 		run := BenchRun{Policy: a.entry.Policy, FirstFrame: a.first.Seconds(), Total: a.total().Seconds()}
-		for _, f := range o.Frontiers {
-			run.Frontiers = append(run.Frontiers, a.speed(f, o.Span))
+		for j, f := range o.Frontiers {
+			run.Frontiers = append(run.Frontiers, list[i+min(j, len(ends)-1)].speed(f, o.Span))
 		}
 		r.Runs = append(r.Runs, run)
 	}
 	return r, nil
 }
 
-// racer is an entry in a bench.
+// race lets all racers reach their ends in turns.
+func race(ctx context.Context, o *Options, list []*racer, b BenchOptions) error {
+	given := len(o.Request.Start)
+	if b.Together {
+		for i, a := range list {
+			if err := a.turn(ctx, o, max(a.end-o.Span-given, 0)/o.Engine.Network.ChunkFrames); err != nil {
+				return err
+			}
+			o.Progress("run up", i+1, len(list))
+		}
+	}
+	for running := true; running; {
+		running = false
+		for _, a := range list {
+			if err := a.turn(ctx, o, b.Turn); err != nil {
+				return err
+			}
+			running = running || a.n < a.end
+		}
+		last := list[len(list)-1]
+		o.Progress("bench", min(last.n, last.end), last.end)
+	}
+	return nil
+}
+
+// racer is an entry in a bench, up to the frame that is its end.
 type racer struct {
 	*take
 	clock
 	entry Entry
+	end   int
 }
 
 // turn makes a few chunks; the first turn starts the session.
 func (a *racer) turn(ctx context.Context, o *Options, chunks int) (err error) {
+	if err := a.run(ctx, o, chunks); err != nil {
+		return fmt.Errorf("policy %s: %w", a.entry.Name, err)
+	}
+	return nil
+}
+
+func (a *racer) run(ctx context.Context, o *Options, chunks int) (err error) {
 	began := time.Now()
 	if a.take == nil {
 		if a.take, err = newTake(ctx, o.Engine, a.entry.timed(&a.clock).Request(o.Request), o.Actions); err != nil {
@@ -87,7 +124,7 @@ func (a *racer) turn(ctx context.Context, o *Options, chunks int) (err error) {
 		}
 	}
 	for range chunks {
-		if a.n >= o.Frames {
+		if a.n >= a.end {
 			return nil
 		}
 		if _, err := a.step(ctx, &a.clock); err != nil {

@@ -23,6 +23,18 @@ func TestABenchWritesLinesOfGoBenchmarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	roundTrip(t, r)
+	together, err := compare.Bench(t.Context(), compare.BenchOptions{Engine: e, Request: o.Request, Actions: o.Actions, Frames: 8,
+		Entries: o.Entries, Frontiers: []int{5}, Span: 2, Turn: 1, Together: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, run := range together.Runs {
+		for j, f := range run.Frontiers {
+			if want := r.Runs[i].Frontiers[j]; f.Frame != want.Frame || f.Chunks != want.Chunks || f.Tokens != want.Tokens || f.CacheBytes != want.CacheBytes {
+				t.Errorf("together %+v, one after the other %+v", f, want)
+			}
+		}
+	}
 	r.Setup.Threads, r.Setup.Kernel = 2, "any"
 	var b bytes.Buffer
 	if err := r.WriteLines(&b); err != nil {

@@ -19,6 +19,7 @@ type benchCommand struct {
 	Frontiers []int    `placeholder:"N,..." help:"Frames at which to measure; the last one always is. Default: 100,500,1000,2000,3000."`
 	Span      int      `default:"50" help:"Frames up to a frontier that are measured. Default ${default}."`
 	Turn      int      `default:"10" help:"Chunks that a policy makes before the next one's turn comes. Default ${default}."`
+	Together  bool     `help:"Measure all frontiers at the same time, too, with a session for each: a drift of the machine's speed then falls on all alike."`
 	Count     int      `default:"1" help:"Repeat everything, for benchstat. Default ${default}."`
 	Output    []string `short:"o" placeholder:"PATH" help:"Also write the result to a file, .json or .txt (benchmark lines; .json keeps the last repetition)."`
 	JSON      bool     `name:"json" help:"Print JSON on standard output instead of benchmark lines, an object for each repetition."`
@@ -60,7 +61,7 @@ func (c *benchCommand) Run(ctx context.Context, out *streams) error {
 	var lines bytes.Buffer
 	for range c.Count {
 		last, err = compare.Bench(ctx, compare.BenchOptions{Engine: l.engine, Request: s.request, Actions: s.steps(), Frames: s.frames,
-			Entries: entries, Frontiers: c.Frontiers, Span: c.Span, Turn: c.Turn, Progress: l.screen.hear})
+			Entries: entries, Frontiers: c.Frontiers, Span: c.Span, Turn: c.Turn, Together: c.Together, Progress: l.screen.hear})
 		l.screen.end()
 		if err != nil {
 			return err

@@ -34,6 +34,7 @@ type failure struct{ value any }
 type pool struct {
 	threads int
 	use     atomic.Int32  // of them, at most; see Device.Use
+	callers atomic.Int32  // queues that compute now
 	posted  atomic.Uint32 // changes whenever a job is posted
 	asleep  atomic.Int32
 	jobs    atomic.Pointer[[]*job]
@@ -87,7 +88,10 @@ func (p *pool) leave(j *job) {
 // run does all tiles of t with the caller and whichever workers are free, and returns when they are done.
 func (p *pool) run(j *job, s *scratch, t task, tiles int) {
 	threads := p.inUse()
-	if tiles <= 1 || threads == 1 {
+	others := int(p.callers.Add(1)) - 1
+	defer p.callers.Add(-1)
+	// Where the others' callers keep the threads busy, help for small operations only makes all wait for each other.
+	if tiles <= 1 || threads == 1 || others >= max(threads/2, 1) && !large(t) {
 		for i := range tiles {
 			t.tile(s, i)
 		}
@@ -109,6 +113,12 @@ func (p *pool) run(j *job, s *scratch, t task, tiles int) {
 		j.failed.Store(nil)
 		panic(f.value)
 	}
+}
+
+// large reports whether a task is worth the help of others even on a busy machine: attention over a long history.
+func large(t task) bool {
+	a, ok := t.(*attendTask)
+	return ok && a.keys.rows >= 8192
 }
 
 // take runs tiles until none is left. A panic stops the job and is kept for the caller.
