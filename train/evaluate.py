@@ -181,13 +181,14 @@ class Evaluation:
             self.note(f"sweep {steps} {shift} {lead}", dict(next=score(se)["db"], **value))
 
     @torch.no_grad()
-    def long(self, policy, frames, at_once=32):
-        """Long strolls: sharpness and colours late against early, and what known places look like (returns)."""
+    def long(self, policy, frames, at_once=64, ring=1024):
+        """Long strolls with the newest `ring` frames in store: sharpness and colours late against early, and what known
+        places look like (returns)."""
         kind, parts, again = STROLL if self.m.c["n_act"] > 7 else MIXED, [], []
         c, _ = self.clips(7000, kind, frames, clean=False)
         for i in range(0, self.a.clips, at_once):
             track, part = [], {k: v[i:i + at_once] for k, v in c.items()}
-            made = self.roll(part, 1, policy, blocked=self.a.blocked, evade=True, track=track)
+            made = self.roll(part, 1, policy, blocked=self.a.blocked, evade=True, track=track, ring=ring)
             again.append(returns(made, *track))
             parts.append(torch.stack([torch.stack((gradient(made[:, at - 50:at]).mean(1), made[:, at - 50:at].mean((1, 2, 3)), made[:, at - 50:at].std((1, 2, 3))))
                                       for at in (100, 300, 1000, 2000, frames) if at <= frames]))
