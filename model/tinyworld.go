@@ -102,6 +102,9 @@ var worldStill = rollout.Still{Enter: 0.012, Leave: 0.017}
 // WorldFPS is a brisk walk: a turn of 12 degrees a frame, a full circle in two seconds.
 const WorldFPS = 15
 
+// maxSide bounds the frames of a world model.
+const maxSide = 4096
+
 func parseWorld(raw []byte) (worldConfig, error) {
 	var c worldConfig
 	if err := json.Unmarshal(raw, &c); err != nil {
@@ -109,6 +112,9 @@ func parseWorld(raw []byte) (worldConfig, error) {
 	}
 	if c.Format != worldFormat {
 		return c, fmt.Errorf("model configuration has format %q, this version reads %q", c.Format, worldFormat)
+	}
+	if side := max(c.Image[0], c.Image[1]); side > maxSide {
+		return c, fmt.Errorf("model configuration: an image of %v: sides up to %d pixels are read", c.Image, maxSide)
 	}
 	if c.Patch <= 0 || c.Image[2] != 3 || c.Image[0]%c.Patch != 0 || c.Image[1]%c.Patch != 0 {
 		return c, fmt.Errorf("model configuration: patches of %d do not fill an image of %v", c.Patch, c.Image)
