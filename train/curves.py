@@ -1,17 +1,20 @@
-"""Draw logs/sitting-*.json as curves.svg: loss and the error of frame 0 over all frames trained on."""
+"""Draw logs/sitting-*.json as curves.svg, or with a name logs/NAME-*.json as curves-NAME.svg: loss and the error of frame 0 over all
+frames trained on."""
 import glob
 import json
 import math
 import os
+import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 W, H, LEFT, BOTTOM = 720, 300, 60, 40
 
 
 def main():
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
     lines, frames = {"loss": [], "error at t > .95": [], "error of frame 0": []}, 0
     marks = []
-    for path in sorted(glob.glob(os.path.join(HERE, "logs", "sitting-*.json"))):
+    for path in sorted(glob.glob(os.path.join(HERE, "logs", (name or "sitting") + "-*.json"))):
         with open(path) as f:
             t = json.load(f)["train"]
         per = t["frames"] / max(t["steps"], 1)
@@ -32,11 +35,11 @@ def main():
     for i, x in enumerate(marks):
         px, _ = at(x, 0.01)
         out.append(f'<path d="M{px:.0f} 20V{H - BOTTOM}" stroke="#bbb"/><text x="{px + 4:.0f}" y="{H - 8}">sitting {i + 1}, {x / 1e6:.1f} M frames</text>')
-    for (name, line), colour in zip(lines.items(), ("#c33", "#36c", "#393")):
+    for (what, line), colour in zip(lines.items(), ("#c33", "#36c", "#393")):
         points = " ".join(f"{x:.0f},{y:.1f}" for x, y in (at(*p) for p in line))
         x, y = at(*line[-1])
-        out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/><text x="{x - 100:.0f}" y="{y - 8:.0f}" fill="{colour}">{name}</text>')
-    with open(os.path.join(HERE, "curves.svg"), "w") as f:
+        out.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/><text x="{x - 100:.0f}" y="{y - 8:.0f}" fill="{colour}">{what}</text>')
+    with open(os.path.join(HERE, f"curves-{name}.svg" if name else "curves.svg"), "w") as f:
         f.write("\n".join(out + ["</svg>", ""]))
 
 
