@@ -64,13 +64,13 @@ func Paper() Options {
 	return Options{Matcher: ann.Scalar(8), Tile: 8, Raster: true, QueryTile: 16, Group: 4, Fraction: 0.3, Recent: 0, Dense: 0.3}
 }
 
-// manyTokens is how many tokens a latent frame has, from which Coarse is meant for it.
-const manyTokens = 512
+// ManyTokens is how many tokens a latent frame has, from which Coarse is meant for it.
+const ManyTokens = 512
 
 // Coarse returns the options for frames of so many tokens. Tiles of a few keys for a few queries are right for the embedded model's 64
 // tokens; at Wan's 1,560 the lists alone would be as long as the keys, and matrix units take 128 queries by 64 or 128 keys.
 func (o Options) Coarse(tokens int) Options {
-	if tokens >= manyTokens {
+	if tokens >= ManyTokens {
 		o.Tile, o.QueryTile, o.Group = 64, 128, 16
 	}
 	return o

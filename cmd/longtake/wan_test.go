@@ -248,6 +248,24 @@ func TestAStartImageIsTheFirstFrame(t *testing.T) {
 	}
 }
 
+// Large frames have policies of their own by default: a bound for TempCache, coarse tiles for AnnSA.
+func TestPoliciesOfLargeFrames(t *testing.T) {
+	dir, out := tinySet(t, "self-forcing", nil), filepath.Join(t.TempDir(), "a.y4m")
+	run := func(args ...string) requestRecord {
+		return wanRun(t, append([]string{"--model", dir, "--size", "512x256", "--frames", "1", "--vae", "tiny", "-o", out}, args...)...).Request
+	}
+	for args, want := range map[string][2]string{
+		"--cache tempcache": {"28 frames", "dense"}, "--cache tempcache --cache-budget none": {"recent 2 + 0 anchor", "dense"},
+		"--preset paper": {"28 frames", "tiles of 64 for 128 queries"}, "--self annsa": {"window", "tiles of 64 for 128 queries"},
+		"--self annsa --self-tile 8 --self-query-tile 16 --self-group 4": {"window", "tiles of 8 for 16 queries"},
+	} {
+		q := run(strings.Fields(args)...)
+		if !strings.Contains(q.Cache, want[0]) || !strings.Contains(q.Self, want[1]) || strings.Contains(args, "none") && strings.Contains(q.Cache, "28 frames") {
+			t.Errorf("%s: cache %s, self %s", args, q.Cache, q.Self)
+		}
+	}
+}
+
 // A network with 36 input channels makes a video from an image, which is no frame of it.
 func TestANetworkFromAnImage(t *testing.T) {
 	dir := tinySet(t, "self-forcing", func(s *synth.Set) { s.Net.In = 36 })

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"longtake/accel/ann"
+	"longtake/accel/annsa"
 	"longtake/accel/pose"
 	"longtake/accel/tempcache"
 	"longtake/kvcache"
@@ -110,6 +111,10 @@ func matcherNamed(flag, name string) (ann.Maker, error) {
 	return m, nil
 }
 
+// largeBudget is what TempCache may hold by default where a latent frame has annsa.ManyTokens: at Wan's size it is a gigabyte of entries.
+// It is preset balanced's, a third more frames than the models were trained with.
+const largeBudget = 28
+
 // mergingPolicy makes TempCache.
 func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	p := tempcache.Default()
@@ -139,7 +144,10 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	if err := search(&p, f.Search); err != nil {
 		return err
 	}
-	if f.CacheBudget != nil {
+	switch {
+	case f.CacheBudget == nil && e.CacheShape.Tokens() >= annsa.ManyTokens:
+		p.Budget.Frames = max(largeBudget, p.Anchor+p.Recent+e.CacheShape.ChunkFrames)
+	case f.CacheBudget != nil && *f.CacheBudget != "none":
 		var err error
 		if p.Budget.Frames, p.Budget.Bytes, err = parseBudget(*f.CacheBudget); err != nil {
 			return err
