@@ -54,6 +54,12 @@ func plansLikeTheHost(t *testing.T, dev compute.Device) {
 		{"hashed, no dense pass", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) { o.Matcher, o.Dense, o.Least = ann.LSH{Bits: 64}, 0, 30 }},
 		{"no-drop", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.NoDrop, o.Least = true, 40 }},
 		{"no-drop, quantised, merged keys", merged, 8, func(o *annsa.Options) { o.NoDrop, o.Matcher, o.Least = true, ann.Scalar(8), 40 }},
+		{"split", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Raster, o.Least = false, 40 }},
+		{"split in tiles of 10", kvcache.Window{Recent: 9, Anchor: 1}, 6, func(o *annsa.Options) { o.Raster, o.Tile, o.Least = false, 10, 40 }},
+		{"split, no-drop, hashed", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) {
+			o.Raster, o.NoDrop, o.Matcher, o.Tile, o.Least = false, true, ann.LSH{Bits: 64}, 5, 40
+		}},
+		{"split, merged keys", merged, 8, func(o *annsa.Options) { o.Raster, o.Least = false, 40 }},
 		{"hashed, merged keys", merged, 8, func(o *annsa.Options) { o.Matcher, o.Least = ann.LSH{Bits: 64}, 40 }},
 		{"merged keys", merged, 8, func(o *annsa.Options) { o.Least = 40 }},
 	} {

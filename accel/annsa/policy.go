@@ -169,7 +169,7 @@ func (p *policy) Attend(dq compute.Queue, at attention.Site, dst, query compute.
 		p.attendDense(dq, at, l, dst, query, kv)
 		return
 	}
-	if p.remote.on {
+	if p.plansRemotely(l, kv) {
 		if !l.planned || p.o.Refresh {
 			p.decideRemotely(dq, at, l, query, kv)
 			l.planned = true
@@ -205,13 +205,13 @@ func (p *policy) attendDense(dq compute.Queue, at attention.Site, l *layer, dst,
 		return
 	}
 	n := query.Dim(0) * query.Dim(1)
-	lse := p.lse.Slice(0, 0, n)
-	if p.remote.on {
+	lse, remotely := p.lse.Slice(0, 0, n), p.plansRemotely(l, kv)
+	if remotely {
 		lse = l.remote.mass.Slice(0, 0, n)
 	}
 	a.LogSumExp = lse.Reshape(query.Dim(0), query.Dim(1))
 	dq.Attend(dst, query, kv.Keys, kv.Values, a)
-	if !p.remote.on {
+	if !remotely {
 		dq.Download(p.host[:4*n], lse)
 		for i := range l.lse[:n] {
 			l.lse[i] = math.Float32frombits(binary.LittleEndian.Uint32(p.host[4*i:]))

@@ -13,7 +13,7 @@ import (
 
 // remote is the side of a policy whose plans are made by the device, a compute.Planner: tiles are runs of keys of the view,
 // whatever frame they belong to, and attention reads them where they lie, so that nothing is gathered and the host learns nothing
-// of what was chosen.
+// of what was chosen. Tiles of near keys are those of splitLayer.
 type remote struct {
 	on    bool
 	tiles int // that there is room for
@@ -25,8 +25,11 @@ type remote struct {
 	groups, norms, scores, lists compute.Tensor
 	planes                       compute.Tensor // of hashes, with the codes of groups of queries
 	groupCodes, groupLengths     compute.Tensor
-	hashes                       bool    // planes are there
-	told                         []int32 // what kinds holds
+	hashes                       bool           // planes are there
+	again, copied                compute.Tensor // I32, frames that are ordered and copied, see splitLayer
+	hidden                       compute.Tensor // F32 [1, rows], absent where frames fill tiles
+	hides                        bool           // it is there
+	told                         []int32        // what kinds holds
 	list, chosen                 []int32
 	time                         int
 	host                         []byte
@@ -40,13 +43,14 @@ type remoteLayer struct {
 	codes, lengths      compute.Tensor
 	// With no-drop: what is not listed counts by its mean.
 	rest, restKeys, restValues compute.Tensor
+	split                      splitLayer
 	keys, ends                 compute.Tensor // the plan
 	used                       int            // entries of keys in use at most
 	marks                      []uint64       // what each tile's mean was made of
 }
 
-// mostHashed is the most bits of codes that a compute.Planner takes.
-const mostHashed = 512
+// mostHashed is the most bits of codes that a compute.Planner takes, mostSplit the most tokens of a frame that a compute.Splitter orders.
+const mostHashed, mostSplit = 512, 4096
 
 // remotely reports whether plans are made by the device: for runs of tokens, scored by exact or quantised mean keys or by whole codes.
 func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
@@ -58,7 +62,10 @@ func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	case ann.LSH:
 		able = m.Tables == 0 && m.Bits <= mostHashed && !m.Centre && !m.Augment
 	}
-	return ok && able && o.Raster && !o.Oracle && !o.SecondOrder && o.Missed == 0 && o.Queries == nil && o.QueryTile > 0 && o.QueryTile <= 128 && s.HeadDim <= 128
+	if !o.Raster {
+		able = able && s.Tokens() <= mostSplit && s.HeadDim%2 == 0
+	}
+	return ok && able && !o.Oracle && !o.SecondOrder && o.Missed == 0 && o.Queries == nil && o.QueryTile > 0 && o.QueryTile <= 128 && s.HeadDim <= 128
 }
 
 // matcher notes how means are known.
@@ -113,6 +120,9 @@ func (r *remote) growing(p *policy, a compute.Arena, tiles int) {
 			l.rest = a.Tensor(compute.F32, rows*tiles)
 			l.restKeys, l.restValues = a.Tensor(s.DType, s.Heads, tiles, s.HeadDim), a.Tensor(s.DType, s.Heads, tiles, s.HeadDim)
 		}
+	}
+	if !p.o.Raster {
+		r.splitGrowing(p, a, tiles)
 	}
 }
 
@@ -227,13 +237,22 @@ func (r *remote) upload(dq compute.Queue, t compute.Tensor, v []int32) compute.T
 func (p *policy) decideRemotely(dq compute.Queue, at attention.Site, l *layer, query compute.Tensor, kv kvcache.View) {
 	r, x, s := &p.remote, &l.remote, p.shape
 	tiles := (kv.Keys.Dim(1) + p.o.Tile - 1) / p.o.Tile
+	if !p.o.Raster {
+		tiles = (slices.Max(l.plan.places) + 1) * p.tiles()
+	}
 	if tiles > r.tiles {
 		_ = dq.Wait() // the old buffers go
 		if err := p.reserve(tiles); err != nil {
 			panic(err)
 		}
 	}
-	kept := p.sortTiles(l, p.clamp(l), kv)
+	kept := 0
+	if p.o.Raster {
+		kept = p.sortTiles(l, p.clamp(l), kv)
+	} else {
+		p.sortPlaces(dq, l, kv)
+		kv = p.splitView(l, tiles)
+	}
 	if !slices.Equal(r.chosen, r.told) {
 		r.upload(dq, r.kinds, r.chosen)
 		r.told = append(r.told[:0], r.chosen...)
@@ -245,6 +264,9 @@ func (p *policy) decideRemotely(dq compute.Queue, at attention.Site, l *layer, q
 	budget := max(p.o.Least, int(p.o.Fraction*float64(l.plan.history)+0.5))
 	// Tiles that are not full are at the ends of parts.
 	each := min(tiles, kept+budget/p.o.Tile+2*len(kv.Parts)+1)
+	if !p.o.Raster {
+		each = min(tiles, budget/p.o.Tile+len(l.plan.places)+1)
+	}
 	if p.o.Profile != nil {
 		each = tiles
 	}
@@ -306,16 +328,29 @@ func (x *remoteLayer) restOf(rows, tiles int) compute.Tensor {
 
 // attendRemotely attends by the layer's plan.
 func (p *policy) attendRemotely(dq compute.Queue, l *layer, dst, query compute.Tensor, kv kvcache.View) {
-	heads, q := query.Dim(0), query.Dim(1)
-	a := p.byPlan(l, kv, q)
-	if !p.o.NoDrop {
-		dq.Attend(dst, query, kv.Keys, kv.Values, a)
+	if !p.o.Raster {
+		p.attendSplit(dq, l, dst, query, kv)
 		return
 	}
-	x, tiles := &l.remote, (kv.Keys.Dim(1)+p.o.Tile-1)/p.o.Tile
-	a.LogSumExp = p.lse.Slice(0, 0, heads*q).Reshape(heads, q)
+	p.attendListed(dq, l, dst, query, kv, compute.Tensor{})
+}
+
+// attendListed attends to what a plan lists of a view, and with no-drop to what it does not by its means. sums F32 [heads*queries], if it is there,
+// receives the log-sums.
+func (p *policy) attendListed(dq compute.Queue, l *layer, dst, query compute.Tensor, kv kvcache.View, sums compute.Tensor) {
+	heads, q := query.Dim(0), query.Dim(1)
+	a := p.byPlan(l, kv, q)
+	if sums.IsZero() && p.o.NoDrop {
+		sums = p.lse.Slice(0, 0, heads*q)
+	}
+	if !sums.IsZero() {
+		a.LogSumExp = sums.Reshape(heads, q)
+	}
 	dq.Attend(dst, query, kv.Keys, kv.Values, a)
-	rows := heads * ((q + p.o.QueryTile - 1) / p.o.QueryTile)
+	if !p.o.NoDrop {
+		return
+	}
+	x, tiles, rows := &l.remote, (kv.Keys.Dim(1)+p.o.Tile-1)/p.o.Tile, heads*((q+p.o.QueryTile-1)/p.o.QueryTile)
 	dq.(compute.Adder).AttendMore(dst, query, x.restKeys.Slice(1, 0, tiles), x.restValues.Slice(1, 0, tiles),
 		compute.Attention{Scale: p.scale, LogCount: x.restOf(rows, tiles), LogSumExp: a.LogSumExp}, p.o.QueryTile)
 }
@@ -345,4 +380,9 @@ func (p *policy) byPlan(l *layer, kv kvcache.View, queries int) compute.Attentio
 
 // firstTiles is the room for tiles that a policy begins with: twice the frames of gathered keys, which are a part of a view; then no
 // window that a model was trained with outgrows it.
-func (p *policy) firstTiles() int { return (2*firstFrames*p.shape.Tokens() + p.o.Tile - 1) / p.o.Tile }
+func (p *policy) firstTiles() int {
+	if !p.o.Raster {
+		return 2 * firstFrames * p.tiles()
+	}
+	return (2*firstFrames*p.shape.Tokens() + p.o.Tile - 1) / p.o.Tile
+}

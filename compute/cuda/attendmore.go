@@ -19,8 +19,10 @@ func (q *queue) AttendMore(dst, query, keys, values compute.Tensor, a compute.At
 	counts, sums := a.LogCount, a.LogSumExp
 	a.LogCount, a.LogSumExp = compute.Tensor{}, compute.Tensor{}
 	s := checkAttend(dst, query, keys, values, a)
-	s.queryTile, s.queryTiles, s.byTile = queryTile, (s.queries+queryTile-1)/queryTile, true
-	if !(a.Lengths.IsZero() && a.Tiles.Ends.IsZero() && counts.Rank == 2 && counts.DType == compute.F32 && counts.Shape[0] == s.heads*s.queryTiles && counts.Shape[1] == s.keys &&
+	if !counts.IsZero() {
+		s.queryTile, s.queryTiles, s.byTile = queryTile, (s.queries+queryTile-1)/queryTile, true
+	}
+	if !(a.Lengths.IsZero() && a.Tiles.Ends.IsZero() && (!s.byTile || counts.Rank == 2 && counts.DType == compute.F32 && counts.Shape[0] == s.heads*s.queryTiles && counts.Shape[1] == s.keys) &&
 		sums.Rank == 2 && sums.DType == compute.F32 && sums.Shape[0] == s.heads && sums.Shape[1] == s.queries && s.headDim%2 == 0 && dst.Stride[1]%2 == 0 && dst.Stride[0]%2 == 0) {
 		mismatch("attend more", dst, counts, sums)
 	}
@@ -34,7 +36,7 @@ func (q *queue) AttendMore(dst, query, keys, values compute.Tensor, a compute.At
 	}
 	more = more.Reshape(s.heads, s.queries, s.headDim)
 	a.LogCount, a.LogSumExp = counts, moreSums
-	if q.device.float32 || queryTile != attendRows || !attendFits(more, query, keys, values, a, s) {
+	if q.device.float32 || s.byTile && queryTile != attendRows || !attendFits(more, query, keys, values, a, s) {
 		q.attendAny(more, query, keys, values, compute.Tensor{}, a, s)
 	} else {
 		q.attendMatrix(more, query, keys, values, a, s)

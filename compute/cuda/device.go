@@ -88,7 +88,8 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 		return nil, err
 	}
 	d.early = d.kernels.early()
-	if err := errors.Join(drv.SetShared(d.kernels.plan[1], planShared), drv.SetShared(d.kernels.merge[5], mergeShared), drv.SetShared(d.kernels.merge[6], mergeShared)); err != nil {
+	if err := errors.Join(drv.SetShared(d.kernels.plan[1], planShared), drv.SetShared(d.kernels.merge[5], mergeShared), drv.SetShared(d.kernels.merge[6], mergeShared),
+		drv.SetShared(d.kernels.split[0], splitShared)); err != nil {
 		return nil, err
 	}
 	if d.feedStream, err = drv.NewStream(); err != nil {

@@ -14,7 +14,7 @@ import (
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/noise/noise_table.cuh kernels/linear/linear.cu kernels/attendany/attendany.cu
 //go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu
-//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu kernels/join/join.cu
+//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu kernels/join/join.cu kernels/split/split.cu
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -37,6 +37,7 @@ type kernels struct {
 	selects   [3]uintptr // hash, mark, copy
 	hash      [2]uintptr // signs, levels
 	join      [1]uintptr
+	split     [2]uintptr // order, copy
 	match     [5]uintptr // begin, fast, any, end, codes
 	merge     [7]uintptr // describe, cells, around, accept, join, found, near
 }
@@ -69,6 +70,7 @@ func (k *kernels) files() []kernelFile {
 		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], false},
 		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], false},
 		{"join", nil, []string{"join"}, k.join[:], true},
+		{"split", nil, []string{"split_order", "split_copy"}, k.split[:], false},
 		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},
 		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], false},
 		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found", "merge_near"}, k.merge[:], false},

@@ -62,6 +62,7 @@ type queue struct {
 	attendAnyArgs attendAnyArgs
 	attendArgs    attendArgs
 	joinArgs      joinArgs
+	splitArgs     splitArgs
 	matchArgs     matchArgs
 	hashArgs      hashArgs
 	selectArgs    selectArgs
