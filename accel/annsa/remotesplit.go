@@ -18,8 +18,8 @@ type splitLayer struct {
 	moved        int            // the time that old frames were last copied at
 }
 
-// splits reports whether the device plans for a view by tiles of near keys. Views with merged keys, or with counts, are planned for by
-// the host then.
+// plansRemotely reports whether the device plans for a view. With tiles of near keys, views with merged keys or counts are left to the host,
+// whose buffers are not in Bytes then.
 func (p *policy) plansRemotely(l *layer, kv kvcache.View) bool {
 	return p.remote.on && (p.o.Raster || kv.LogCount.IsZero() && kv.Lengths.IsZero() && l.plan.merged.hi == 0)
 }

@@ -25,6 +25,7 @@ func BenchmarkLinearBesideC(b *testing.B) {
 	if path == "" {
 		b.Skipf("%s is not set: dev/gpu/measure.sh gemm builds the library and runs this", gemmLibrary)
 	}
+	r := newBench(b) // it opens cuBLASLt, which the library needs
 	lib, err := purego.Dlopen(path, purego.RTLD_NOW)
 	if err != nil {
 		b.Fatal(err)
@@ -38,7 +39,6 @@ func BenchmarkLinearBesideC(b *testing.B) {
 		b.Fatal(err)
 	}
 	const calls, rounds = 24, 15
-	r := newBench(b)
 	for _, size := range wanLinears {
 		in, out := size[0], size[1]
 		x, w, bias, y := r.normal(1, compute.BF16, wanTokens, in), r.weight(out, in), r.normal(1, compute.BF16, out), r.Tensor(compute.BF16, wanTokens, out)

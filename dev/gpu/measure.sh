@@ -28,7 +28,8 @@ limited() {
   code=$?
   [ $code -eq 0 ] || status=1
   echo "== $name: code $code, $((SECONDS - began)) s$(counts "$OUT/$name.log")"
-  grep -E '^ *--- (FAIL|SKIP)|^panic|^ +\w+_test\.go.* (off|differ|fail)|ERROR SUMMARY|RACECHECK SUMMARY' "$OUT/$name.log" | head -6 | cut -c1-200
+  grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$OUT/$name.log" | head -2
+  [ $code -eq 0 ] || grep -E '^ *--- FAIL|^panic|_test\.go:[0-9]+: |error:' "$OUT/$name.log" | grep -v 'compiling ' | head -12 | cut -c1-220
 }
 counts() {
   local passed failed
@@ -62,7 +63,7 @@ for what in ${*:-tests modules bench plans gemm attend racecheck memcheck host b
       benches begin 60 accel/tempcache OnAGPU ;;
     host) limited host 60 compute/cuda "$bin/cuda.test" -test.run '^$' -test.bench Host -test.benchtime 0.3s && cat "$OUT/host.log" ;;
     gemm)
-      limited nvcc 60 dev/gpu nvcc -O2 -shared -Xcompiler -fPIC -o "$OUT/libgemm.so" -x cu gemm.c -lcublasLt
+      limited nvcc 60 dev/gpu nvcc -O2 -shared -Xcompiler -fPIC -o "$OUT/libgemm.so" -x cu gemm.c -lcublasLt -Xlinker "-rpath,$(dirname "$(command -v nvcc)")/../lib64"
       LONGTAKE_GEMM=$OUT/libgemm.so benches gemm 60 compute/cuda BesideC
       rm -f "$OUT/libgemm.so" ;;
     attend) limited attend 240 dev/gpu/attend python3 bench.py ${ATTEND:-} && grep -E '^\{|ceilings|checks|built' "$OUT/attend.log" | cut -c1-330 ;;
