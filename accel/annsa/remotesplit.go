@@ -65,6 +65,7 @@ func (p *policy) hide(dq compute.Queue) {
 // not known.
 func (p *policy) sortPlaces(dq compute.Queue, l *layer, kv kvcache.View) {
 	r, x, clamp, each := &p.remote, &l.remote.split, p.clamp(l), p.tiles()
+	p.hide(dq)
 	top := slices.Max(l.plan.places) + 1
 	for len(x.places) < top {
 		x.places = append(x.places, frame{number: -1})
@@ -96,7 +97,6 @@ func (p *policy) sortPlaces(dq compute.Queue, l *layer, kv kvcache.View) {
 		}
 	}
 	x.moved = clamp
-	p.hide(dq)
 	p.turnTo(dq, clamp)
 	list := r.list
 	s := compute.Splitting{Keys: kv.Keys, Values: kv.Values, Tokens: p.shape.Tokens(), Tile: p.o.Tile, Turns: r.turns, Order: x.order, ToKeys: x.keys, ToValues: x.values}

@@ -137,5 +137,7 @@ func BenchmarkSelect(b *testing.B) {
 			ToKeys: r.Tensor(compute.BF16, wanHeads, tokens, 128), ToValues: r.Tensor(compute.BF16, wanHeads, tokens, 128),
 			ToCount: r.Tensor(compute.F32, 1, tokens), Lengths: r.Tensor(compute.I32, wanHeads)}
 		b.Run(fmt.Sprintf("tokens=%d lsh64", tokens), func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Select(s) }) })
+		s.Planes = compute.Tensor{}
+		b.Run(fmt.Sprintf("tokens=%d exact", tokens), func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Select(s) }) })
 	}
 }

@@ -203,18 +203,20 @@ func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedByt
 
 // Work space that operations use for themselves. Each purpose has its own, because one operation may need several.
 const (
-	scratchInput    = iota // Linear: x in the type of the weights
-	scratchOutput          // Linear: dst before it is rounded
-	scratchBias            // Linear: bias in bfloat16
-	scratchQuant           // Linear: x in e4m3
-	scratchScales          // likewise: its scales
-	scratchPatches         // Convolve: patches where the kernel does not fit
-	scratchParts           // Attend: outputs of the pieces of a tile
-	scratchPartSums        // Attend: their log-sums
-	scratchFound           // Match: the best so far
-	scratchStores          // Merge: the table of stores
-	scratchMore            // AttendMore: the attention over more keys
-	scratchMoreSums        // likewise: its log-sums
+	scratchInput      = iota // Linear: x in the type of the weights
+	scratchOutput            // Linear: dst before it is rounded
+	scratchBias              // Linear: bias in bfloat16
+	scratchQuant             // Linear: x in e4m3
+	scratchScales            // likewise: its scales
+	scratchPatches           // Convolve: patches where the kernel does not fit
+	scratchParts             // Attend: outputs of the pieces of a tile
+	scratchPartSums          // Attend: their log-sums
+	scratchFound             // Match: the best so far
+	scratchStores            // Merge: the table of stores
+	scratchSelectKeys        // Select: keys without gaps
+	scratchProducts          // Select: products of queries and keys
+	scratchMore              // AttendMore: the attention over more keys
+	scratchMoreSums          // likewise: its log-sums
 	scratchKinds
 )
 

@@ -7,6 +7,8 @@ type selectArgs struct {
 	query, keys, values, logCount, planes, codes, norms, keep, toKeys, toValues, toCount, lengths uint64
 	queryHead, queryRow, keyHead, keyRow, valueHead, valueRow                                     int64
 	heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, probes     uint32
+	products                                                                                      uint64
+	first, _                                                                                      uint32
 }
 
 var _ compute.Selector = (*queue)(nil)
@@ -48,7 +50,39 @@ func (q *queue) Select(s compute.Selection) {
 		a.planes = address(s.Planes)
 	}
 	k := &q.device.kernels.selects
-	q.launch("select", k[0], [3]uint32{uint32(queries + count), uint32(heads), 1}, [3]uint32{64, 1, 1}, 0, argument(a))
-	q.launch("select", k[1], [3]uint32{uint32((queries + 7) / 8), uint32(heads), 1}, [3]uint32{256, 1, 1}, 0, argument(a))
+	const each = 32 // rows of a block of select_hash
+	q.launch("select", k[0], [3]uint32{uint32((queries + count + each - 1) / each), uint32(heads), 1}, [3]uint32{64, 1, 1}, selectShared(headDim, int(a.bits)), argument(a))
+	q.selectMarks(s)
 	q.launch("select", k[2], [3]uint32{uint32(count), uint32(heads), 1}, [3]uint32{128, 1, 1}, 0, argument(a))
+}
+
+// selectShared is the shared memory of select_hash: the planes.
+func selectShared(headDim, bits int) int {
+	if bits == 0 {
+		return 0
+	}
+	return 4 * headDim * 65
+}
+
+// selectMarks marks the keys of every query. Where products decide and all is bfloat16 they are made on the matrix units, head by head.
+func (q *queue) selectMarks(s compute.Selection) {
+	a, heads, queries, headDim, count := &q.selectArgs, s.Query.Shape[0], s.Query.Shape[1], s.Query.Shape[2], s.Keys.Shape[1]
+	mark, threads, grid := q.device.kernels.selects[1], [3]uint32{256, 1, 1}, [3]uint32{uint32((queries + 7) / 8), uint32(heads), 1}
+	if a.bits > 0 || q.device.float32 || s.Query.DType != compute.BF16 || s.Keys.DType != compute.BF16 {
+		q.launch("select", mark, grid, threads, 0, argument(a))
+		return
+	}
+	keys := q.scratch(scratchSelectKeys, compute.BF16, heads*count, headDim)
+	products := q.scratch(scratchProducts, compute.F32, queries, count)
+	if q.err != nil {
+		return
+	}
+	q.Copy(keys.Reshape(heads, count, headDim), s.Keys)
+	a.products, grid[1] = address(products), 1
+	for h := range heads {
+		w := matrix{Tensor: keys.Slice(0, h*count, (h+1)*count), half: true}
+		q.product(products, s.Query.Index(h), compute.Tensor{}, &w, compute.Tensor{}, compute.None)
+		a.first = uint32(h)
+		q.launch("select", mark, grid, threads, 0, argument(a))
+	}
 }
