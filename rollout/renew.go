@@ -49,7 +49,7 @@ func newRenewal(e *Engine, r Request) (n renewal, err error) {
 	case e.FromImage():
 		return n, fmt.Errorf("%w: the history of a video from an image is not written again (refresh %v, restart %+v): use refresh none", ErrRequest, n.refresh, n.restart)
 	case !ok:
-		return n, fmt.Errorf("%w: %v cannot be written again (refresh %v, restart %+v): use a window", ErrRequest, r.Cache, n.refresh, n.restart)
+		return n, fmt.Errorf("%w: %v cannot be written again (refresh %v, restart %+v): use a window, or refresh none, under which what it keeps goes on speaking of the old prompt", ErrRequest, r.Cache, n.refresh, n.restart)
 	case n.refresh > NoRefresh && window.Frames(e.CacheShape) == 0:
 		return n, fmt.Errorf("%w: refresh %v of a history without end: use a window", ErrRequest, n.refresh)
 	case n.refresh == RefreshWindow && (!dense(r) || e.CacheShape.Clamp > 0):

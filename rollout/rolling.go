@@ -31,7 +31,8 @@ type Rolling struct {
 
 	latent, pred, scratch compute.Tensor // F32 [window tokens, values], oldest chunk first
 
-	chunks  int // of the whole video, 0 without end
+	given   int // chunks of start frames, which come first
+	chunks  int // that are made, 0 without end
 	window  int // forwards done
 	unknown []text.Unknown
 	times   Times
@@ -51,11 +52,14 @@ const (
 	rollingSlots = 8
 )
 
-// NewRolling starts a timeline. Request.Chunks is the length of the video, with which the last windows shrink as upstream's do;
-// 0 goes on without end. A request for what the loop cannot do is an error: another cache than upstream's, self attention other
-// than dense, start frames, actions.
+// NewRolling starts a timeline. Request.Chunks is how many chunks are made, with which the last windows shrink as upstream's do;
+// 0 goes on without end. Start frames must fill whole chunks. A request for what the loop cannot do is an error: another cache than
+// upstream's, self attention other than dense, actions.
 func (e *Engine) NewRolling(ctx context.Context, r Request) (s *Rolling, err error) {
-	if err := e.checkRolling(r); err != nil {
+	if err = e.checkRolling(r); err == nil {
+		err = e.check(r)
+	}
+	if err != nil {
 		return nil, err
 	}
 	r = e.defaults(r)
@@ -88,7 +92,24 @@ func (e *Engine) NewRolling(ctx context.Context, r Request) (s *Rolling, err err
 	}
 	s.work.Attend(attention.Dense{}, s.cross)
 	s.work.Schedule(s.dq, s.timesteps())
-	return s, s.SetPrompt(ctx, r.Prompt)
+	if err := s.SetPrompt(ctx, r.Prompt); err != nil {
+		return s, err
+	}
+	return s, s.start(ctx, r)
+}
+
+// start runs the start frames through the clean pass, chunk by chunk; the first of them is the anchor.
+func (s *Rolling) start(ctx context.Context, r Request) error {
+	e := s.engine
+	return e.encode(ctx, s.dq, r.Start, e.Network.ChunkFrames, s.chunk(s.latent, 0), func(latent compute.Tensor) error {
+		first := s.given * e.Network.ChunkFrames
+		if err := s.cache.BeginClean(s.dq, first); err != nil {
+			return err
+		}
+		s.work.Predict(s.dq, compute.Tensor{}, latent, dit.Pass{Index: cleanPass, Clean: true, Chunk: s.given}, s.cache)
+		s.given++
+		return s.vae.Feed(s.dq, latent, first)
+	})
 }
 
 // checkRolling says what of a request the loop cannot do.
@@ -97,8 +118,9 @@ func (e *Engine) checkRolling(r Request) error {
 	switch {
 	case r.Chunks < 0:
 		return fmt.Errorf("%w: a video of %d chunks", ErrRequest, r.Chunks)
-	case len(r.Start) > 0:
-		return fmt.Errorf("%w: the rolling loop takes no start frames", ErrRequest)
+	case e.LatentFrames(len(r.Start))%e.Network.ChunkFrames != 0:
+		n := e.Frames(e.Network.ChunkFrames)
+		return fmt.Errorf("%w: %d start frames: the rolling loop starts from whole chunks: %d frames, or %d more for every further chunk", ErrRequest, len(r.Start), n, e.Network.ChunkFrames*max(e.Stride, 1))
 	case e.FromImage():
 		return fmt.Errorf("%w: the rolling loop makes no videos from an image: use the blockwise loop", ErrRequest)
 	case len(e.Turns) > 0:
@@ -184,7 +206,7 @@ func (s *Rolling) Next(ctx context.Context, _ ...int) (frames []video.Frame, err
 		s.window++
 		if done {
 			denoised := time.Now()
-			frames, err = s.vae.Decode(s.dq, s.chunk(s.latent, 0), first*s.engine.Network.ChunkFrames)
+			frames, err = s.vae.Decode(s.dq, s.chunk(s.latent, 0), (s.given+first)*s.engine.Network.ChunkFrames)
 			s.times = Times{Denoise: denoised.Sub(began), Decode: time.Since(denoised)}
 			s.dq.Copy(s.chunk(s.scratch, 0), s.chunk(s.latent, 0))
 			for i := range last - first {
@@ -201,23 +223,23 @@ func (s *Rolling) advance(first, last int) error {
 	c := s.engine.Network.Config
 	n, count := c.ChunkFrames*c.Tokens(), last-first+1
 	if last == s.window { // a new chunk joins
-		s.solver.Noise(s.dq, s.chunk(s.latent, last-first), compute.NoiseKey{Seed: s.seed, Chunk: uint32(last)})
+		s.solver.Noise(s.dq, s.chunk(s.latent, last-first), compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.given + last)})
 	}
-	span := kvcache.Span{Start: first * c.ChunkFrames, Frames: count * c.ChunkFrames}
+	span := kvcache.Span{Start: (s.given + first) * c.ChunkFrames, Frames: count * c.ChunkFrames}
 	if err := s.cache.BeginWindow(s.dq, span); err != nil {
 		return err
 	}
 	skip := (len(s.solver.Steps) - 1 - (s.window - first)) * c.ChunkFrames
-	s.work.Predict(s.dq, s.pred.Slice(0, 0, count*n), s.latent.Slice(0, 0, count*n), dit.Pass{Index: noisyPass, Skip: skip, Chunk: first}, s.cache)
+	s.work.Predict(s.dq, s.pred.Slice(0, 0, count*n), s.latent.Slice(0, 0, count*n), dit.Pass{Index: noisyPass, Skip: skip, Chunk: s.given + first}, s.cache)
 	for i := range count {
-		key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(first + i)}
+		key := compute.NoiseKey{Seed: s.seed, Chunk: uint32(s.given + first + i)}
 		s.solver.Advance(s.dq, s.chunk(s.latent, i), s.chunk(s.pred, i), s.chunk(s.scratch, i), s.solver.Steps[s.window-first-i], key)
 	}
 	// Advance leaves the clean estimate where the prediction was.
 	if err := s.cache.BeginClean(s.dq, span.Start); err != nil {
 		return err
 	}
-	s.work.Predict(s.dq, compute.Tensor{}, s.chunk(s.pred, 0), dit.Pass{Index: cleanPass, Clean: true, Chunk: first}, s.cache)
+	s.work.Predict(s.dq, compute.Tensor{}, s.chunk(s.pred, 0), dit.Pass{Index: cleanPass, Clean: true, Chunk: s.given + first}, s.cache)
 	if err := s.dq.Err(); err != nil {
 		return fmt.Errorf("window %d: %w", s.window, err)
 	}

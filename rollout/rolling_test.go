@@ -3,6 +3,7 @@ package rollout_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -101,7 +102,7 @@ func TestTheRollingLoopTakesWhatItCanUse(t *testing.T) {
 		"use dense":         {Self: annsa.Default()},
 		"its history again": {Refresh: rollout.RefreshChunks},
 		"-1 chunks":         {Chunks: -1},
-		"takes no start":    {Start: make([]video.Frame, 1)},
+		"whole chunks":      {Start: make([]video.Frame, 4)},
 		"window has room":   {Steps: 9},
 	} {
 		if want == "window has room" {
@@ -109,6 +110,35 @@ func TestTheRollingLoopTakesWhatItCanUse(t *testing.T) {
 		}
 		if _, err := e.Open(t.Context(), r); !errors.Is(err, rollout.ErrRequest) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", want, err)
+		}
+	}
+}
+
+// With a single step a window is one chunk, and as long as nothing leaves the store it sees all that a full cache keeps: the rolling loop
+// is then the blockwise one, with start frames and without.
+func TestRollingInOneStepIsBlockwise(t *testing.T) {
+	g := golden.Load(t, "../dit/testdata/golden/wan_causal_tiny")
+	defer g.Close()
+	e := wanEngine(t, g, "float32")
+	e.Width, e.Height, e.Stride = 48, 32, 4
+	e.NewSolver = func(int) (*sampler.Solver, error) { return sampler.Warped([]int{1000}, 5) }
+	e.NewEncoder = func(compute.Arena, int) (rollout.Encoder, error) { return &counting{}, nil }
+	frame := []video.Frame{video.NewFrame(48, 32)}
+	for _, frames := range []int{0, 9, 21} {
+		r := rollout.Request{Seed: 4, Start: slices.Repeat(frame, frames)}
+		block := session(t, e, r)
+		r.Loop = rollout.RollingWindow
+		roll, err := e.Open(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer roll.Close()
+		equalChunks(t, block, roll, 6-(frames+3)/12, 1e-5)
+	}
+	for _, frames := range []int{1, 5, 13} {
+		_, err := e.Open(t.Context(), rollout.Request{Loop: rollout.RollingWindow, Start: slices.Repeat(frame, frames)})
+		if !errors.Is(err, rollout.ErrRequest) || !strings.Contains(err.Error(), "9 frames, or 12 more") {
+			t.Errorf("%d start frames: %v", frames, err)
 		}
 	}
 }

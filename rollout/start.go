@@ -6,6 +6,7 @@ import (
 
 	"longtake/compute"
 	"longtake/kvcache"
+	"longtake/video"
 )
 
 // start encodes the start frames and runs their latents through the clean pass, in chunks like any other; what does not fill
@@ -19,22 +20,32 @@ func (s *Session) start(ctx context.Context, r Request) (err error) {
 		s.imaged.image = r.Start[0]
 		return nil
 	}
+	return e.encode(ctx, s.dq, r.Start, (e.LatentFrames(len(r.Start))-1)%e.Network.ChunkFrames+1, s.latent, func(latent compute.Tensor) error {
+		return s.given(latent, latent.Dim(0)/e.Network.Tokens(), r.StartActions)
+	})
+}
+
+// encode brings frames to latents and hands them to take, first so many latent frames, then chunk by chunk; they lie in latent, which has
+// room for a chunk.
+func (e *Engine) encode(ctx context.Context, dq compute.Queue, frames []video.Frame, size int, latent compute.Tensor, take func(compute.Tensor) error) (err error) {
+	if len(frames) == 0 {
+		return nil
+	}
 	var encoder Encoder
 	arena, err := e.arena(func(a compute.Arena) error {
-		encoder, err = e.NewEncoder(a, len(r.Start))
+		encoder, err = e.NewEncoder(a, len(frames))
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("start frames: %w", err)
 	}
 	defer arena.Free()
-	latents, tokens := e.LatentFrames(len(r.Start)), e.Network.Tokens()
-	size, held := (latents-1)%e.Network.ChunkFrames+1, 0
-	for i, frame := range r.Start {
+	tokens, held := e.Network.Tokens(), 0
+	for i, frame := range frames {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		full, err := encoder.Push(s.dq, s.latent.Slice(0, held*tokens, (held+1)*tokens), frame)
+		full, err := encoder.Push(dq, latent.Slice(0, held*tokens, (held+1)*tokens), frame)
 		if err != nil {
 			return fmt.Errorf("start frame %d: %w", i, err)
 		}
@@ -44,12 +55,12 @@ func (s *Session) start(ctx context.Context, r Request) (err error) {
 		if held < size {
 			continue
 		}
-		if err := s.given(s.latent.Slice(0, 0, size*tokens), size, r.StartActions); err != nil {
+		if err := take(latent.Slice(0, 0, size*tokens)); err != nil {
 			return err
 		}
 		size, held = e.Network.ChunkFrames, 0
 	}
-	return s.dq.Wait() // the encoder's memory goes
+	return dq.Wait() // the encoder's memory goes
 }
 
 // given makes latents of so many frames history; actions are those of all start frames.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"time"
 
 	"longtake/compute"
@@ -182,8 +183,14 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 	if err != nil {
 		return err
 	}
+	if plan.begin.kind == startImage && kept.rolls(engine) { // which starts from whole chunks: the image stands still for one
+		plan.request.Start = slices.Repeat(plan.request.Start, engine.Frames(engine.Network.ChunkFrames))
+	}
 	plan.request = kept.Request(plan.request)
 	plan.setRefresh(set.refresh)
+	if !g.Quiet {
+		plan.noteRefresh(out.err, engine, kept, set.refresh)
+	}
 	if err := plan.setLength(engine, kept, g.Noise); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -143,6 +144,13 @@ func (p *plan) setRefresh(asked rollout.Refresh) {
 		p.request.Refresh = rollout.NoRefresh
 	case p.request.Self != nil && p.request.Self != attention.Maker(attention.Dense{}):
 		p.request.Refresh = rollout.RefreshChunks
+	}
+}
+
+// noteRefresh tells when a model that writes its history again under a new prompt cannot do so with the chosen cache.
+func (p *plan) noteRefresh(w io.Writer, e *rollout.Engine, kept chosen, asked rollout.Refresh) {
+	if len(p.script) > 1 && asked == rollout.ModelRefresh && e.Refresh > rollout.NoRefresh && kept.kind != "window" {
+		fmt.Fprintf(w, "longtake: note: %s writes its window again under a new prompt; %s cannot be, and goes on speaking of the old one (--cache window does not)\n", e.Name, kept.Policy.Cache)
 	}
 }
 

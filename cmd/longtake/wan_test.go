@@ -246,6 +246,12 @@ func TestAStartImageIsTheFirstFrame(t *testing.T) {
 	if r.Request.Start.Frames != 1 || r.Request.Start.Image == "" {
 		t.Errorf("start %+v", r.Request.Start)
 	}
+	// The rolling loop starts from whole chunks: the image stands still for one.
+	rolling := tinySet(t, "rolling-forcing", nil)
+	r = wanRun(t, "--model", rolling, "--frames", "33", "--image", from, "-o", filepath.Join(t.TempDir(), "b.y4m"))
+	if r.Request.Start.Frames != 9 || r.Request.Frames != 33 {
+		t.Errorf("rolling: start %+v of %d frames", r.Request.Start, r.Request.Frames)
+	}
 }
 
 // Large frames have policies of their own by default: a bound for TempCache, coarse tiles for AnnSA.
@@ -499,5 +505,13 @@ func TestLoopsAndRefreshesCanBeChosen(t *testing.T) {
 			t.Errorf("refresh %s makes the frames of %s", refresh, other)
 		}
 		seen[r.FramesHash] = refresh
+	}
+	live := tinySet(t, "longlive", nil)
+	merged := []string{"generate", "--size", "48x32", "--model", live, "--vae", "tiny", "--frames", "45", "--prompt-file", turns, "--preset", "fast", "-o", filepath.Join(out, "b.y4m")}
+	if r := succeed(t, merged...); !strings.Contains(r.err, "goes on speaking of the old one") {
+		t.Errorf("merged history: %s", r.err)
+	}
+	if r := longtake(t, append(merged, "--refresh", "window")...); r.code != exitUsage || !strings.Contains(r.err, "use a window, or refresh none") {
+		t.Errorf("refresh of a merged history: %d %s", r.code, r.err)
 	}
 }
