@@ -110,6 +110,7 @@ func (d *Device) Close() error {
 // NewQueue returns a queue with scratch of its own.
 func (d *Device) NewQueue() (compute.Queue, error) {
 	q := &Queue{dev: d, class: d.class, scratch: newScratch()}
+	q.job.shares = make([]share, d.pool.threads)
 	d.pool.join(&q.job)
 	return q, nil
 }

@@ -33,7 +33,6 @@ type linearTask struct {
 	rows     int
 	rowTiles int
 	wide     int // panels a tile
-	stride   int // panels from one that a thread takes to its next
 }
 
 // Linear computes dst = act(x Wᵀ + bias).
@@ -92,10 +91,6 @@ func (t *linearTask) cut(threads int) {
 	work := min(t.rows, rowBlock) * t.w.in * t.class.panel
 	for t.wide > 1 && threads > 1 && t.rowTiles*((panels+t.wide-1)/t.wide) < 4*threads && work*t.wide/2 >= tileWork {
 		t.wide /= 2
-	}
-	t.stride = 1
-	if t.wide == 1 {
-		t.stride = threads
 	}
 }
 

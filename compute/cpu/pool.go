@@ -15,16 +15,41 @@ type task interface {
 
 // job is a queue's place in the pool, reused for every operation of that queue.
 type job struct {
-	task  task
-	tiles int64
-	_     [48]byte
-	// left counts the tiles not yet taken; zero or less means there is nothing to take. Only who took a positive count may
-	// read task and tiles.
-	left   atomic.Int64
-	_      [56]byte
+	task task
+	// shares are the tiles not yet taken, one share a thread, the first parts of them in use. Only who took a tile may read task.
+	shares []share
+	_      [24]byte
+	parts  atomic.Int32
 	inside atomic.Int32 // workers that may hold a tile
 	failed atomic.Pointer[failure]
 	_      [48]byte
+}
+
+// share is a run of tiles, the first in the lower half, the end in the upper. Its thread takes them from the front, so that it
+// gets the same rows, columns or heads in operation after operation and finds them in its own cache; threads without work take
+// from the end.
+type share struct {
+	run atomic.Uint64
+	_   [56]byte
+}
+
+func (s *share) set(first, end int) { s.run.Store(uint64(end)<<32 | uint64(first)) }
+
+// take removes a tile from the front or the end, and returns -1 when there is none.
+func (s *share) take(front bool) int {
+	for {
+		v := s.run.Load()
+		first, end := uint32(v), uint32(v>>32)
+		if first >= end {
+			return -1
+		}
+		if front && s.run.CompareAndSwap(v, v+1) {
+			return int(first)
+		}
+		if !front && s.run.CompareAndSwap(v, v-1<<32) {
+			return int(end - 1)
+		}
+	}
 }
 
 // failure carries a panic from a worker to the caller.
@@ -97,8 +122,12 @@ func (p *pool) run(j *job, s *scratch, t task, tiles int) {
 		}
 		return
 	}
-	j.task, j.tiles = t, int64(tiles)
-	j.left.Store(int64(tiles))
+	j.task = t
+	parts := min(tiles, threads)
+	j.parts.Store(int32(parts))
+	for i := range parts {
+		j.shares[i].set(i*tiles/parts, (i+1)*tiles/parts)
+	}
 	p.posted.Add(1)
 	if p.asleep.Load() > 0 {
 		p.mu.Lock()
@@ -107,7 +136,7 @@ func (p *pool) run(j *job, s *scratch, t task, tiles int) {
 		}
 		p.mu.Unlock()
 	}
-	j.take(s)
+	j.take(s, 0)
 	j.await()
 	if f := j.failed.Load(); f != nil {
 		j.failed.Store(nil)
@@ -121,31 +150,46 @@ func large(t task) bool {
 	return ok && a.keys.rows >= 8192
 }
 
-// take runs tiles until none is left. A panic stops the job and is kept for the caller.
-func (j *job) take(s *scratch) {
+// take runs thread n's tiles, then those of others, until none is left. A panic stops the job and is kept for the caller.
+func (j *job) take(s *scratch, n int) {
 	defer func() {
 		if v := recover(); v != nil {
-			j.left.Store(0)
+			for i := range j.shares {
+				j.shares[i].set(0, 0)
+			}
 			j.failed.CompareAndSwap(nil, &failure{v})
 		}
 	}()
-	for {
-		left := j.left.Add(-1)
-		if left < 0 {
-			return
+	parts := int(j.parts.Load())
+	for d := range parts {
+		for {
+			i := j.shares[(n+d)%parts].take(d == 0)
+			if i < 0 {
+				break
+			}
+			j.task.tile(s, i)
 		}
-		j.task.tile(s, int(j.tiles-1-left))
 	}
 }
 
+// idle reports that no tile is left to take.
+func (j *job) idle() bool {
+	for i := range j.parts.Load() {
+		if v := j.shares[i].run.Load(); uint32(v) < uint32(v>>32) {
+			return false
+		}
+	}
+	return true
+}
+
 // await waits for the workers that still hold a tile: spinning first, politely later, since on a busy machine the system
-// may have taken a worker's core away.
+// may have taken a worker's core away. Sleeping at once would cost more than most tiles take.
 func (j *job) await() {
 	for n := 0; j.inside.Load() != 0; n++ {
 		switch {
 		case n < 400:
 			pause()
-		case n < 600:
+		case n < 4000:
 			runtime.Gosched()
 		default:
 			time.Sleep(20 * time.Microsecond)
@@ -153,16 +197,16 @@ func (j *job) await() {
 	}
 }
 
-// help takes tiles from every job that has some, and reports whether it found any.
-func (p *pool) help(s *scratch) bool {
+// help lets worker n take tiles from every job that has some, and reports whether it found any.
+func (p *pool) help(s *scratch, n int) bool {
 	found := false
 	for _, j := range *p.jobs.Load() {
-		if j.left.Load() <= 0 {
+		if j.idle() {
 			continue
 		}
 		// Entering before taking: the caller, who sees no tile left, then sees this worker inside.
 		j.inside.Add(1)
-		j.take(s)
+		j.take(s, n)
 		j.inside.Add(-1)
 		found = true
 	}
@@ -179,7 +223,7 @@ func (p *pool) work(n int32) {
 			p.stand(n)
 			continue
 		}
-		if p.help(s) {
+		if p.help(s, int(n)) {
 			continue
 		}
 		if !p.spin(seen) {

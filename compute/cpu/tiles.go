@@ -106,32 +106,17 @@ func runTiles(q *Queue, t *linearTask, x compute.Tensor) {
 	q.run(t, t.tiles())
 }
 
-// multiplyTiles computes some panels of some rows, in pieces of the inner dimension as multiply does.
+// multiplyTiles computes some panels of some rows.
 func (t *linearTask) multiplyTiles(s *scratch, panel, panels, row, rows int, c unsafe.Pointer, cRow int, bias unsafe.Pointer, biasStep int) {
-	steps, piece := padded(max(t.w.in, 1), tileSize)/tileSize, kBlock/tileSize
-	if steps <= piece*3/2 {
-		piece = steps
-	}
-	for k := 0; k < steps; k += piece {
-		for p := range panels {
-			s.tile = tileArgs{a: unsafe.Add(t.x, row*t.xRow+k*tileSize*2), aRow: t.xRow,
-				b: unsafe.Add(t.w.p, (panel+p)*pairBytes(t.w.in)+k*tileSize*tileSize*2), k: min(piece, steps-k),
-				c: unsafe.Add(c, p*tileSize*4), cRow: cRow, init: unsafe.Add(bias, p*biasStep)}
-			if k > 0 {
-				s.tile.init, s.tile.initRow = s.tile.c, cRow
-			}
-			// What this thread probably takes next.
-			next, at := panel+p+1, k
-			if p+1 == panels {
-				if next, at = panel, k+piece; at >= steps {
-					next, at = panel+p+t.stride, 0
-				}
-			}
-			if next < t.class.panels(t.w.out) {
-				s.tile.ahead = unsafe.Add(t.w.p, next*pairBytes(t.w.in)+at*tileSize*tileSize*2)
-			}
-			t.class.tiles.run(&s.tile, rows)
+	size := pairBytes(t.w.in)
+	for p := range panels {
+		s.tile = tileArgs{a: unsafe.Add(t.x, row*t.xRow), aRow: t.xRow, b: unsafe.Add(t.w.p, (panel+p)*size), k: size / (2 * tileSize * tileSize),
+			c: unsafe.Add(c, p*tileSize*4), cRow: cRow, init: unsafe.Add(bias, p*biasStep)}
+		// The panel that this thread probably takes next.
+		if next := panel + p + 1; next < t.class.panels(t.w.out) {
+			s.tile.ahead = unsafe.Add(t.w.p, next*size)
 		}
+		t.class.tiles.run(&s.tile, rows)
 	}
 }
 
