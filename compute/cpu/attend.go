@@ -351,6 +351,11 @@ func (t *attendTask) widenRows(s *scratch, k slot, x unsafe.Pointer, row, n int)
 
 // block takes up to blockKeys keys, given as runs, through logits, softmax and weighted sum for every column group.
 func (t *attendTask) block(s *scratch, f *flash, parts []part, used int) {
+	last := parts[len(parts)-1]
+	f.next = last.first + last.n
+	if t.tiled && len(parts) > 1 { // where a list goes on is not known here
+		f.next = t.keys.rows
+	}
 	if t.inTiles {
 		t.blockTiles(s, f, parts, used)
 		return
@@ -402,8 +407,8 @@ func (t *attendTask) softmax(s *scratch, f *flash, lane, i, w, keys int, logit, 
 	if t.count.p != nil {
 		a.count = f.count
 	}
+	a.ahead, a.aheadStep = t.ahead(f, (lane+i)/16)
 	if out != nil {
-		a.ahead, a.aheadStep = t.ahead(f, (lane+i)/16)
 		t.class.tiles.softmax(a)
 	} else {
 		t.class.softmax(a)
@@ -483,4 +488,24 @@ func (t *attendTask) finish(s *scratch, f *flash, from unsafe.Pointer, w, lane, 
 			t.class.narrow(t.dst.at(f.h, f.first+lane+i), unsafe.Add(to, i*d*4), d)
 		}
 	}
+}
+
+// ahead names keys or values that the next block needs, for group i of 16 queries to fetch: a group passes blockKeys rows of 128
+// bytes, in tiles half as many. Wrong guesses cost nothing but bandwidth.
+func (t *attendTask) ahead(f *flash, i int) (p unsafe.Pointer, step int) {
+	rows, next := t.blockKeys, f.next
+	if t.inTiles {
+		rows /= 2
+		next += i % 2 * rows
+		i /= 2
+	}
+	pieces := t.headDim * t.keys.dt.Size() / 128
+	from := &t.keys
+	if i >= pieces {
+		from, i = &t.values, i-pieces
+	}
+	if i >= pieces || next+rows > from.rows {
+		return unsafe.Pointer(&zeros), 0
+	}
+	return unsafe.Add(from.at(f.h, next), i*128), from.row
 }

@@ -29,7 +29,7 @@ func (q *Queue) AttendBiased(dst, query, keys, values, bias compute.Tensor, scal
 	}
 	t := &q.bias
 	t.attendTask = attendTask{class: q.class, a: a, heads: heads, headDim: dst.Shape[2], narrow: dst.DType == compute.BF16,
-		widen: keys.DType == compute.BF16, queryTile: queries, queryTiles: 1, segments: 1}
+		widen: keys.DType == compute.BF16, queryTile: queries, queryTiles: 1, segments: 1, blockKeys: keyBlock}
 	t.dst, t.query, t.keys, t.values, t.bias = lines3Of(dst), lines3Of(query), lines3Of(keys), lines3Of(values), lines3Of(bias)
 	t.cut(q.dev.pool.inUse())
 	q.run(t, heads*t.groups)
@@ -40,7 +40,7 @@ func (t *biasTask) tile(s *scratch, i int) {
 	if first >= t.query.rows {
 		return
 	}
-	f := flash{h: i / t.groups, first: first, queries: min(t.group, t.query.rows-first)}
+	f := flash{h: i / t.groups, first: first, queries: min(t.group, t.query.rows-first), next: t.keys.rows}
 	f.lanes = padded(f.queries, 16)
 	f.query = s.floats(slotQuery, f.lanes*t.headDim)
 	f.acc = s.floats(slotAcc, f.lanes*t.headDim)

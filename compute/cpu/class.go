@@ -64,6 +64,10 @@ type gemmArgs struct {
 	initRow int
 	blocks  int // row blocks of the kernel's height, one after the other
 	bPanel  int // from panel to panel, for thin
+	// Memory soon needed: with every four steps of k 128 bytes are fetched from ahead, which then moves on by aheadStep. Nil
+	// with 0 for none.
+	ahead     unsafe.Pointer
+	aheadStep int
 }
 
 // softmaxArgs is one block of keys for 16 queries: logits s[key][query] without LogCount. Afterwards s holds e^(s+count-max),
@@ -77,8 +81,8 @@ type softmaxArgs struct {
 	sum     unsafe.Pointer // [16]
 	rescale unsafe.Pointer // [16]
 	changed int            // set when some rescale is not 1
-	// For tileKernels.softmax: words, and memory soon needed, 128 bytes for every two keys, aheadStep bytes apart.
-	out       unsafe.Pointer
+	out     unsafe.Pointer // words, for tileKernels.softmax
+	// Memory soon needed, 128 bytes for every key (in tiles every two keys), aheadStep bytes apart.
 	ahead     unsafe.Pointer
 	aheadStep int
 }

@@ -163,9 +163,26 @@ func (t *linearTask) multiply(s *scratch, panel, panels, row, rows int, c unsafe
 					continue
 				}
 			}
+			g.ahead, g.aheadStep = t.ahead(panel, panels, p, k, step, rows)
 			t.class.gemm(g, width, rows)
 		}
 	}
+}
+
+// ahead names the weights that a thread needs after a piece of panel+p from k on, and how far to go in four steps of k so that
+// all of them are fetched while rows rows are multiplied. Weights come from the third-level cache or from memory.
+func (t *linearTask) ahead(panel, panels, p, k, step, rows int) (at unsafe.Pointer, aheadStep int) {
+	next, width := panel+p+1, t.class.panel
+	if p+1 == panels && k+step < t.w.in {
+		next, k = panel, k+step
+	} else if p+1 == panels {
+		k = 0
+	}
+	if rows < 6 || next >= t.class.panels(t.w.out) {
+		return nil, 0
+	}
+	blocks := rows / 6
+	return unsafe.Add(t.w.p, (next*t.w.in+k)*width*4), (width*16 + blocks - 1) / blocks
 }
 
 // finish applies the activation and moves results to dst.

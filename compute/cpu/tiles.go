@@ -183,11 +183,6 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 			hidden[i] = float32(math.Inf(-1))
 		}
 	}
-	last := parts[len(parts)-1]
-	f.next = last.first + last.n
-	if t.tiled && len(parts) > 1 { // where a list goes on is not known here
-		f.next = t.keys.rows
-	}
 	// Lanes without a query keep whatever they hold.
 	for lane := 0; lane < f.queries; lane += 16 {
 		i := lane / tileSize
@@ -200,18 +195,4 @@ func (t *attendTask) blockTiles(s *scratch, f *flash, parts []part, used int) {
 			c: acc, cRow: tileSize * 4, init: acc, initRow: tileSize * 4}
 		kernels.run(&s.tile, d)
 	}
-}
-
-// ahead names keys or values that the next block needs, for group i of 16 queries to fetch: a group passes
-// tileKeys/2 rows of 128 bytes. Wrong guesses cost nothing but bandwidth; behind the last row it stays on that row.
-func (t *attendTask) ahead(f *flash, i int) (p unsafe.Pointer, step int) {
-	pieces, next := t.headDim*2/128, f.next+i%2*tileKeys/2
-	from, piece := &t.keys, i/2
-	if piece >= pieces {
-		from, piece = &t.values, piece-pieces
-	}
-	if piece >= pieces || next+tileKeys/2 > from.rows {
-		return unsafe.Pointer(&zeros), 0
-	}
-	return unsafe.Add(from.at(f.h, next), piece*128), from.row
 }

@@ -37,6 +37,7 @@ func (s *ISA) exp(x, low reg.VecVirtual) reg.VecVirtual {
 const (
 	softS, softStride, softKeys, softCount = 0, 8, 16, 24
 	softMax, softSum, softRescale, softChg = 32, 40, 48, 56
+	softAhead, softAheadStep               = 72, 80
 )
 
 // Softmax writes the update of 16 queries, one a lane.
@@ -73,7 +74,11 @@ func (s *ISA) Softmax() {
 
 	MOVQ(Mem{Base: a, Disp: softS}, row)
 	MOVQ(Mem{Base: a, Disp: softKeys}, keys)
+	ahead, step := field(a, softAhead), field(a, softAheadStep)
 	Label("exp")
+	PREFETCHT0(Mem{Base: ahead})
+	PREFETCHT0(Mem{Base: ahead, Disp: 64})
+	ADDQ(step, ahead)
 	for i := range top {
 		m := Mem{Base: row, Disp: i * s.bytes()}
 		x := s.copyOf(m)

@@ -12,7 +12,7 @@ import (
 const (
 	gemmA, gemmARow, gemmACol, gemmB, gemmK        = 0, 8, 16, 24, 32
 	gemmC, gemmCRow, gemmInit, gemmInitRow, gemmBl = 40, 48, 56, 64, 72
-	gemmBPanel                                     = 80
+	gemmBPanel, gemmAhead, gemmAheadStep           = 80, 88, 96
 )
 
 // Gemm writes the kernel of rows x (panels*vecs) registers of sums. Rows of A are read by broadcasts, four rows an
@@ -39,6 +39,10 @@ func (s *ISA) Gemm(rows, panels, vecs int) {
 		bp, bp3 = field(g, gemmBPanel), GP64()
 		LEAQ(Mem{Base: bp, Index: bp, Scale: 2}, bp3)
 	}
+
+	ahead := field(g, gemmAhead)
+	TESTQ(ahead, ahead)
+	CMOVQEQ(g, ahead) // nothing to fetch: what is there already
 
 	Label("block")
 	acc := s.start(g, next(2), rows, panels*vecs)
@@ -73,7 +77,11 @@ func (s *ISA) Gemm(rows, panels, vecs int) {
 			ADDQ(col, a[i])
 		}
 	}
-	s.inner(k, b, vecs, step)
+	s.inner(k, b, vecs, step, func() {
+		PREFETCHT1(Mem{Base: ahead})
+		PREFETCHT1(Mem{Base: ahead, Disp: 64})
+		ADDQ(Mem{Base: g, Disp: gemmAheadStep}, ahead)
+	})
 	s.finish(g, next, row, row3, acc)
 	DECQ(next(3))
 	JNZ(LabelRef("block"))
@@ -140,12 +148,13 @@ func (s *ISA) start(g reg.GPVirtual, init Mem, rows, vecs int) [][]reg.VecVirtua
 	return acc
 }
 
-// inner walks k, four steps at a time.
-func (s *ISA) inner(k, b reg.GPVirtual, vecs int, step func(u int)) {
+// inner walks k, four steps and one fetch at a time.
+func (s *ISA) inner(k, b reg.GPVirtual, vecs int, step func(u int), fetch func()) {
 	const unroll = 4
 	SUBQ(Imm(unroll), k)
 	JL(LabelRef("tail"))
 	Label("loop")
+	fetch()
 	for u := range unroll {
 		step(u)
 	}
