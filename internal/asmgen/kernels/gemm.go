@@ -46,8 +46,7 @@ func (s *ISA) Gemm(rows, panels, vecs int) {
 
 	Label("block")
 	acc := s.start(g, next(2), rows, panels*vecs)
-	k := field(g, gemmK)
-	b := field(g, gemmB)
+	k, b := field(g, gemmK), field(g, gemmB)
 	a := addresses(next(0), row, (rows+3)/4)
 	step := func(u int) {
 		s.step(acc, vecs, u, func(j int) Mem {
