@@ -9,39 +9,39 @@ import (
 	"longtake/report/plot"
 )
 
-// mostPoints of a curve; longer ones are thinned by means.
-const mostPoints = 400
+// mostPoints of a curve, roughPoints of one that jumps from frame to frame; longer ones are thinned by means.
+const mostPoints, roughPoints = 400, 100
 
 // curves are drawn over the frames of the video.
 func curves(r *compare.Report) []Figure {
-	note := ""
-	if r.Setup.Frames > mostPoints {
-		note = fmt.Sprintf("Means over %d frames each.", (r.Setup.Frames+mostPoints-1)/mostPoints)
-	}
-	chart := func(title, unit string, log bool, value func(*compare.Run) []float64) Figure {
+	chart := func(title, unit string, log bool, points int, value func(*compare.Run) []float64) Figure {
 		c := plot.Chart{Title: title, X: "frame", Y: unit, LogY: log, XLimits: [2]float64{0, float64(r.Setup.Frames)}}
 		for i, run := range runs(r) {
 			y := value(run)
 			if len(y) == 0 {
 				continue
 			}
-			x, y := plot.Thin(frames(len(y), r.Setup), y, mostPoints)
+			x, y := plot.Thin(frames(len(y), r.Setup), y, points)
 			c.Series = append(c.Series, plot.Series{Name: run.Policy.Name, X: x, Y: y, Line: true, Colour: i + 1, Reference: run == r.Ceiling})
+		}
+		note := ""
+		if r.Setup.Frames > points {
+			note = fmt.Sprintf("Means over %d frames each.", (r.Setup.Frames+points-1)/points)
 		}
 		return Figure{SVG: c.SVG(), Caption: note}
 	}
-	psnr := chart("PSNR to the reference", "dB", false, func(run *compare.Run) []float64 { return decibels(run.PSNR) })
+	psnr := chart("PSNR to the reference", "dB", false, roughPoints, func(run *compare.Run) []float64 { return decibels(run.PSNR) })
 	if r.Ceiling != nil {
-		psnr.Caption += " The dashed ceiling is the reference with another order of summation."
+		psnr.Caption += " The black dashed ceiling is the reference with another order of summation."
 	}
 	return []Figure{
 		psnr,
-		chart("Cache", "MiB", true, func(run *compare.Run) []float64 {
+		chart("Cache", "MiB", true, mostPoints, func(run *compare.Run) []float64 {
 			return scaled(run.CacheBytes, 1.0/(1<<20))
 		}),
-		chart("Time per chunk", "ms", true, func(run *compare.Run) []float64 { return scaled(run.ChunkSeconds, 1000) }),
-		chart("Keys that a head sees", "tokens", true, func(run *compare.Run) []float64 { return scaled(run.Tokens, 1) }),
-		chart("SSIM to the reference", "", false, func(run *compare.Run) []float64 { return scaled(run.SSIM, 1) }),
+		chart("Time per chunk", "ms", true, mostPoints, func(run *compare.Run) []float64 { return scaled(run.ChunkSeconds, 1000) }),
+		chart("Keys that a head sees", "tokens", true, mostPoints, func(run *compare.Run) []float64 { return scaled(run.Tokens, 1) }),
+		chart("SSIM to the reference", "", false, roughPoints, func(run *compare.Run) []float64 { return scaled(run.SSIM, 1) }),
 	}
 }
 
@@ -58,11 +58,11 @@ func frames(values int, s compare.Setup) []float64 {
 	return x
 }
 
-// decibels leaves out what was not measured; equal frames have no place on the axis and are drawn at 100 dB.
+// decibels leaves out what was not measured; equal frames have no place on the axis and are drawn at 80 dB.
 func decibels(list []compare.Decibel) []float64 {
 	out := make([]float64, len(list))
 	for i, d := range list {
-		out[i] = min(float64(d), 100)
+		out[i] = min(float64(d), 80)
 	}
 	return out
 }

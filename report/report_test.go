@@ -127,7 +127,7 @@ func TestAComparisonIsOneWellFormedPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	count := checkPage(t, b.Bytes())
-	if count["svg"] != 8 || count["img"] != 18 || count["table"] != 12 {
+	if count["svg"] != 8 || count["img"] != 18 || count["table"] != 13 {
 		t.Errorf("elements %v", count)
 	}
 	for _, want := range []string{"longtake v0.0.1", strings.Repeat("ab", 32), "linux/amd64", "&lt;script&gt;", "tempcache 0.9", "ceiling", "later keys first", "31.5"} {

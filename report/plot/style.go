@@ -129,6 +129,8 @@ func Number(x float64) string {
 	switch a := math.Abs(x); {
 	case math.IsNaN(x):
 		return "–"
+	case x == 0:
+		return "0"
 	case math.IsInf(x, 0):
 		return strings.Replace(strconv.FormatFloat(x, 'f', 0, 64), "+Inf", "∞", 1)
 	case a >= 1e6 || a > 0 && a < 1e-3:
