@@ -34,6 +34,24 @@ type Matcher interface {
 	Match(best, score, query, keys, lengths Tensor)
 }
 
+// Sharer is a Queue whose threads do other work of the host, too.
+type Sharer interface {
+	// Share calls do for every number below n on the threads that the device uses, and returns when all is done. Calls may
+	// happen at the same time and in any order; none may use the queue.
+	Share(n int, do func(i int))
+}
+
+// Share calls do for every number below n, by the threads of queues that are Sharers.
+func Share(dq Queue, n int, do func(i int)) {
+	if s, ok := dq.(Sharer); ok {
+		s.Share(n, do)
+		return
+	}
+	for i := range n {
+		do(i)
+	}
+}
+
 // Scorer multiplies keys by queries.
 type Scorer interface {
 	// Score writes dot products: dst F32 [heads, keys, queries] with a dense last dimension, query [heads, queries, headDim],

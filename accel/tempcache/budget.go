@@ -22,13 +22,13 @@ func (l *layer) free(g, at, i, frame int) int {
 	floor := float32(c.p.Floor)
 	own := float32(-2)
 	// The entry found before may have gone since.
-	if h := &c.hits[i]; h.slot >= 0 {
-		own = dot(c.probe.f32(g, i), l.unit.f32(g, int(h.slot)))
+	if h := &l.desk.hits[i]; h.slot >= 0 {
+		own = dot(l.desk.probe.f32(g, i), l.unit.f32(g, int(h.slot)))
 	}
 	a, b, nearness := l.closest(g)
 	switch {
 	case own >= nearness && own >= floor:
-		entry := int(c.hits[i].slot)
+		entry := int(l.desk.hits[i].slot)
 		moved := 0.0
 		if c.asks() {
 			moved = l.movement(g, entry, at+i)
@@ -116,7 +116,7 @@ func (g *group) worth(slot, now int) float32 {
 
 // stale returns the entry of least worth.
 func (l *layer) stale(g, frame int) int {
-	s, r := &l.groups[g], &l.cache.olds
+	s, r := &l.groups[g], &l.desk.olds
 	if !r.made {
 		for i := range s.n {
 			r.offer(i, s.worth(i, frame))
@@ -142,7 +142,7 @@ func (l *layer) stale(g, frame int) int {
 
 // closest returns the nearest pair among those remembered, by their cosine now.
 func (l *layer) closest(g int) (a, b int, nearness float32) {
-	s, r := &l.groups[g], &l.cache.pairs
+	s, r := &l.groups[g], &l.desk.pairs
 	if !r.made {
 		for i, v := range s.nearness[:s.n] {
 			if s.near[i] >= 0 {
@@ -191,7 +191,7 @@ func (l *layer) unite(g, a, b, frame int) int {
 	if c.p.Keep == Mean {
 		l.rotate(g, a, int(s.time[a]), int(s.cell[a]))
 		l.redescribe(g, a, int(s.cell[a]))
-		c.turns.at(frame)
+		l.desk.turns.at(frame)
 	}
 	l.setCount(g, a)
 	if int(s.near[a]) == b {

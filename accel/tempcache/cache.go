@@ -1,7 +1,6 @@
 package tempcache
 
 import (
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -37,12 +36,21 @@ type cache struct {
 	dq     compute.Queue // of the last Begin, for Stats
 	remote remote
 
-	// The frame that is being merged.
+	// The frame that is being merged. Layers have a desk each, so that all can work at the same time, or share one.
+	frame  int
+	desks  []desk
+	settle func(layer int) // the layers' work on the host
+	tell   func(layer int)
+}
+
+// desk is what a layer needs while it merges a frame.
+type desk struct {
 	probe, query, best, score rows
 	known                     rows // what an index knows of one group's entries
 	hits                      []hit
 	row, other                []float32
 	olds, pairs               ranking // of the group in work
+	turns                     turns
 }
 
 func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
@@ -52,9 +60,19 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
 	}
 	c.remote.on = p.remotely(dev)
 	c.turns = newTurns(s)
-	c.hits = make([]hit, s.Tokens())
-	c.olds.list, c.pairs.list = make([]ranked, 0, s.Tokens()), make([]ranked, 0, s.Tokens())
-	c.row, c.other = make([]float32, s.HeadDim), make([]float32, s.HeadDim)
+	c.desks = make([]desk, s.Layers)
+	if p.Search == Approximate || c.remote.on { // indexes search by the queue, and devices need no desks
+		c.desks = c.desks[:1]
+	}
+	for i := range c.desks {
+		d := &c.desks[i]
+		d.hits, d.turns = make([]hit, s.Tokens()), c.turns
+		d.turns.time = make([]float32, len(c.turns.time))
+		d.olds.list, d.pairs.list = make([]ranked, 0, s.Tokens()), make([]ranked, 0, s.Tokens())
+		d.row, d.other = make([]float32, s.HeadDim), make([]float32, s.HeadDim)
+	}
+	c.tell = func(i int) { c.layers[i].describe(c.slot(c.frame)) }
+	c.settle = func(i int) { c.layers[i].settle(c.dq, c.frame) }
 	c.heads = make([]kvcache.HeadStats, s.Layers*s.Heads)
 	return c
 }
@@ -71,12 +89,15 @@ func (c *cache) asks() bool { return c.p.ByQuery || c.p.MaxError > 0 }
 // probes allocates the memory for the frame that is being merged.
 func (c *cache) probes(a compute.Arena) {
 	n := c.shape.Tokens()
-	c.probe.tensor = a.Tensor(compute.F32, c.groups, n, c.width())
-	if c.p.ByQuery {
-		c.query.tensor = a.Tensor(compute.F32, c.groups, n, c.width())
+	for i := range c.desks {
+		d := &c.desks[i]
+		d.probe.tensor = a.Tensor(compute.F32, c.groups, n, c.width())
+		if c.p.ByQuery {
+			d.query.tensor = a.Tensor(compute.F32, c.groups, n, c.width())
+		}
+		d.best.tensor = a.Tensor(compute.I32, c.groups, n)
+		d.score.tensor = a.Tensor(compute.F32, c.groups, n)
 	}
-	c.best.tensor = a.Tensor(compute.I32, c.groups, n)
-	c.score.tensor = a.Tensor(compute.F32, c.groups, n)
 	if c.remote.on {
 		c.remote.fixed(c, a)
 	}
@@ -112,7 +133,7 @@ func (c *cache) allocate(a compute.Arena, slots int) []layer {
 		widest = max(widest, slots)
 		all := c.dense() + slots
 		l := &layers[i]
-		l.cache, l.index, l.slots = c, i, slots
+		l.cache, l.desk, l.index, l.slots = c, &c.desks[i%len(c.desks)], i, slots
 		l.keys.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
 		l.values.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
 		rawType := s.DType
@@ -184,18 +205,20 @@ func (c *cache) resize(dq compute.Queue, slots int) error {
 		c.remote.tellCodes(c, dq)
 		return dq.Err()
 	}
-	for _, r := range c.scratch() {
-		r.open(dq)
+	for i := range c.desks {
+		for _, r := range c.desks[i].rows() {
+			r.open(dq)
+		}
 	}
 	return nil
 }
 
-func (c *cache) scratch() [5]*rows { return [5]*rows{&c.probe, &c.query, &c.best, &c.score, &c.known} }
+func (d *desk) rows() [5]*rows { return [5]*rows{&d.probe, &d.query, &d.best, &d.score, &d.known} }
 
 // probeIndex takes room for what an index knows of a group's entries.
 func (c *cache) probeIndex(a compute.Arena, slots int) {
 	if c.p.Search == Approximate && !c.remote.on {
-		c.known.tensor = a.Tensor(compute.F32, 1, c.most(slots), c.width())
+		c.desks[0].known.tensor = a.Tensor(compute.F32, 1, c.most(slots), c.width())
 	}
 }
 
@@ -244,9 +267,27 @@ func (c *cache) merge(dq compute.Queue, frame int) error {
 		c.mergeRemotely(dq, frame)
 		return nil
 	}
-	c.turns.at(frame)
+	c.frame = frame
+	if len(c.desks) < len(c.layers) {
+		for i := range c.layers {
+			c.layers[i].fetch(dq)
+			c.tell(i)
+			c.layers[i].match(dq, frame)
+			c.settle(i)
+			c.layers[i].flush(dq)
+		}
+		return nil
+	}
 	for i := range c.layers {
-		c.layers[i].merge(dq, frame)
+		c.layers[i].fetch(dq)
+	}
+	compute.Share(dq, len(c.layers), c.tell)
+	for i := range c.layers {
+		c.layers[i].match(dq, frame)
+	}
+	compute.Share(dq, len(c.layers), c.settle)
+	for i := range c.layers {
+		c.layers[i].flush(dq)
 	}
 	return nil
 }
@@ -404,9 +445,8 @@ func (r *rows) load(dst []float32, g, i int) {
 		copy(dst, floats(r.mem)[r.at(g, i):])
 		return
 	}
-	b := r.mem[2*r.at(g, i):]
-	for j := range dst {
-		dst[j] = compute.F32FromBF16(binary.LittleEndian.Uint16(b[2*j:]))
+	for j, v := range words(r.mem)[r.at(g, i):][:len(dst)] {
+		dst[j] = compute.F32FromBF16(v)
 	}
 }
 
@@ -416,9 +456,9 @@ func (r *rows) save(g, i int, src []float32) {
 		copy(floats(r.mem)[r.at(g, i):], src)
 		return
 	}
-	b := r.mem[2*r.at(g, i):]
+	to := words(r.mem)[r.at(g, i):][:len(src)]
 	for j, v := range src {
-		binary.LittleEndian.PutUint16(b[2*j:], compute.BF16FromF32(v))
+		to[j] = compute.BF16FromF32(v)
 	}
 }
 

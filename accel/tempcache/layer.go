@@ -10,6 +10,7 @@ import (
 // layer is one block's storage, by [heads, slots]. It implements kvcache.Layer and kvcache.Watcher.
 type layer struct {
 	cache *cache
+	desk  *desk
 	index int
 	slots int // entries a head has room for
 
@@ -225,6 +226,16 @@ func (l *layer) turn(dq compute.Queue) {
 		return
 	}
 	anchors := c.p.Anchor * c.shape.Tokens()
-	lo, hi := c.dense()-anchors, c.dense()+most
-	dq.Rope(l.keys.tensor.Slice(1, lo, hi), l.raw.tensor.Slice(1, lo, hi), l.places.tensor.Slice(1, 0, anchors+most), rope)
+	turn := func(first, end, n int) { // heads, entries
+		lo, hi := c.dense()-anchors, c.dense()+n
+		dq.Rope(l.keys.tensor.Slice(0, first, end).Slice(1, lo, hi), l.raw.tensor.Slice(0, first, end).Slice(1, lo, hi),
+			l.places.tensor.Slice(0, first, end).Slice(1, 0, anchors+n), rope)
+	}
+	if c.remote.on {
+		turn(0, c.shape.Heads, most)
+		return
+	}
+	for h := range c.shape.Heads {
+		turn(h, h+1, l.group(h).n)
+	}
 }

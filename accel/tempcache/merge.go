@@ -14,30 +14,46 @@ type hit struct {
 	moved  float64 // how far joining would move logits
 }
 
-// merge moves a frame from the ring into the entries: tokens near an entry join it, all against the entries as they were
-// before the frame; the others become entries in the order of tokens.
-func (l *layer) merge(dq compute.Queue, frame int) {
-	c := l.cache
+// A frame moves from the ring into the entries in these steps: fetch, describe, match, settle, flush. Describe and settle work on the
+// host and touch nothing but the layer and its desk.
+
+// fetch brings what the host reads.
+func (l *layer) fetch(dq compute.Queue) {
 	for _, r := range [4]*rows{&l.keys, &l.values, &l.raw, &l.queries} {
 		r.fetch(dq)
 	}
-	at := c.slot(frame)
-	l.describe(at)
+}
+
+// flush gives back what the host wrote.
+func (l *layer) flush(dq compute.Queue) {
+	for _, r := range l.all() {
+		r.flush(dq)
+	}
+}
+
+// match finds the nearest entries of the frame's tokens where that is the queue's work.
+func (l *layer) match(dq compute.Queue, frame int) {
 	for g := range l.groups {
 		ints(l.groupLengths.mem)[g] = int32(l.groups[g].n)
 	}
-	asked := c.p.ByQuery && l.asked >= frame
-	if c.p.Search == Exact {
-		l.matchAll(dq, at, asked)
+	if l.cache.p.Search == Exact {
+		l.matchAll(dq, l.cache.slot(frame), l.askedFor(frame))
 	}
+}
+
+// askedFor reports whether a frame's tokens are matched by their queries.
+func (l *layer) askedFor(frame int) bool { return l.cache.p.ByQuery && l.asked >= frame }
+
+// settle lets tokens near an entry join it, all against the entries as they were before the frame; the others become entries in
+// the order of tokens.
+func (l *layer) settle(dq compute.Queue, frame int) {
+	at := l.cache.slot(frame)
+	l.desk.turns.at(frame)
 	for g := range l.groups {
-		l.search(dq, g, at, asked)
+		l.search(dq, g, at, l.askedFor(frame))
 		l.accept(g, at)
 		l.join(g, at, frame)
 		l.found(g, at, frame)
-	}
-	for _, r := range l.all() {
-		r.flush(dq)
 	}
 }
 
@@ -48,7 +64,7 @@ func (l *layer) describe(at int) {
 	for g := range l.groups {
 		lo, hi := l.heads(g)
 		for i := range n {
-			row := c.probe.f32(g, i)
+			row := l.desk.probe.f32(g, i)
 			for h := lo; h < hi; h++ {
 				l.compared(row[(h-lo)*d:][:d], h, at+i, i)
 				unit(row[(h-lo)*d:][:d], hi-lo)
@@ -66,7 +82,7 @@ func (l *layer) compared(dst []float32, head, slot, token int) {
 	}
 	l.raw.load(dst, head, slot)
 	if c.p.Space == Spatial {
-		c.turns.spatial(dst, token)
+		l.desk.turns.spatial(dst, token)
 	}
 }
 
@@ -105,8 +121,8 @@ func (l *layer) accept(g, at int) {
 	if lossless {
 		threshold = 1 - 1e-5 // the cosine of equal vectors, rounded
 	}
-	for i := range c.hits {
-		h := &c.hits[i]
+	for i := range l.desk.hits {
+		h := &l.desk.hits[i]
 		if h.slot < 0 || h.cosine < threshold {
 			continue
 		}
@@ -115,7 +131,7 @@ func (l *layer) accept(g, at int) {
 			h.joins = l.same(g, int(h.slot), at+i)
 		}
 		if n := int32(c.p.Retest); n > 0 && (s.joined[h.slot]+1)%n == 0 {
-			h.joins = h.joins && dot(l.first.f32(g, int(h.slot)), c.probe.f32(g, i)) >= threshold
+			h.joins = h.joins && dot(l.first.f32(g, int(h.slot)), l.desk.probe.f32(g, i)) >= threshold
 		}
 		if h.joins && c.asks() {
 			h.moved = l.movement(g, int(h.slot), at+i)
@@ -125,10 +141,10 @@ func (l *layer) accept(g, at int) {
 	if !c.p.OnePerFrame {
 		return
 	}
-	for i := range c.hits {
-		h := &c.hits[i]
+	for i := range l.desk.hits {
+		h := &l.desk.hits[i]
 		for j := range i {
-			o := &c.hits[j]
+			o := &l.desk.hits[j]
 			if !h.joins || !o.joins || o.slot != h.slot {
 				continue
 			}
@@ -146,10 +162,10 @@ func (l *layer) same(g, entry, slot int) bool {
 	c := l.cache
 	lo, hi := l.heads(g)
 	for h := lo; h < hi; h++ {
-		l.keys.load(c.row, h, c.dense()+entry)
-		l.keys.load(c.other, h, slot)
-		for i, v := range c.row {
-			if v != c.other[i] {
+		l.keys.load(l.desk.row, h, c.dense()+entry)
+		l.keys.load(l.desk.other, h, slot)
+		for i, v := range l.desk.row {
+			if v != l.desk.other[i] {
 				return false
 			}
 		}
@@ -174,15 +190,15 @@ func (l *layer) movement(g, entry, slot int) float64 {
 	first := max(0, c.ring-(l.asked+1-c.p.Anchor)) * c.shape.Tokens()
 	var worst float64
 	for h := lo; h < hi; h++ {
-		l.keys.load(c.row, h, c.dense()+entry)
-		l.keys.load(c.other, h, slot)
-		for i := range c.row {
-			c.row[i] -= c.other[i]
+		l.keys.load(l.desk.row, h, c.dense()+entry)
+		l.keys.load(l.desk.other, h, slot)
+		for i := range l.desk.row {
+			l.desk.row[i] -= l.desk.other[i]
 		}
 		var sum float64
 		for s := range samples {
-			l.queries.load(c.other, h, first+(2*s+1)*(n-first)/(2*samples))
-			v := float64(dot(c.row, c.other))
+			l.queries.load(l.desk.other, h, first+(2*s+1)*(n-first)/(2*samples))
+			v := float64(dot(l.desk.row, l.desk.other))
 			sum += v * v
 		}
 		worst = max(worst, sum)
@@ -192,15 +208,15 @@ func (l *layer) movement(g, entry, slot int) float64 {
 
 // join lets tokens into their entries.
 func (l *layer) join(g, at, frame int) {
-	c, s := l.cache, &l.groups[g]
-	for i := range c.hits {
-		if h := &c.hits[i]; h.joins {
+	s := &l.groups[g]
+	for i := range l.desk.hits {
+		if h := &l.desk.hits[i]; h.joins {
 			l.add(g, int(h.slot), at+i, h.moved)
 			s.last[h.slot] = int32(i)
 		}
 	}
-	for i := range c.hits {
-		h := &c.hits[i]
+	for i := range l.desk.hits {
+		h := &l.desk.hits[i]
 		if h.joins && s.last[h.slot] == int32(i) {
 			l.renew(g, int(h.slot), at, i, frame)
 			s.last[h.slot] = -1
@@ -248,22 +264,23 @@ func (l *layer) blend(g, entry, slot int, share float32) {
 		if l.means.tensor.Elems() > 0 {
 			means, i = &l.means, entry
 		}
-		l.values.load(c.other, h, slot)
+		l.values.load(l.desk.other, h, slot)
 		if slot >= c.dense() {
-			means.load(c.other, h, slot-to+i)
+			means.load(l.desk.other, h, slot-to+i)
 		}
-		mix(means.f32(h, i), c.other, share)
+		mix(means.f32(h, i), l.desk.other, share)
 		if means != &l.values {
 			l.values.save(h, to, means.f32(h, i))
 		}
 		if c.p.Keep == Mean {
-			l.raw.load(c.other, h, slot)
-			mix(l.raw.f32(h, to), c.other, share)
+			l.raw.load(l.desk.other, h, slot)
+			mix(l.raw.f32(h, to), l.desk.other, share)
 		}
 	}
 }
 
 func mix(mean, x []float32, share float32) {
+	mean = mean[:len(x)]
 	for i, v := range x {
 		mean[i] += share * (v - mean[i])
 	}
@@ -297,12 +314,12 @@ func (l *layer) renew(g, entry, at, i, frame int) {
 // rotate writes the key of an entry at a position from its unrotated mean.
 func (l *layer) rotate(g, entry, frame, token int) {
 	c := l.cache
-	c.turns.at(frame)
+	l.desk.turns.at(frame)
 	lo, hi := l.heads(g)
 	for h := lo; h < hi; h++ {
-		l.raw.load(c.row, h, c.dense()+entry)
-		c.turns.whole(c.row, token)
-		l.keys.save(h, c.dense()+entry, c.row)
+		l.raw.load(l.desk.row, h, c.dense()+entry)
+		l.desk.turns.whole(l.desk.row, token)
+		l.keys.save(h, c.dense()+entry, l.desk.row)
 	}
 }
 
@@ -335,11 +352,11 @@ func (l *layer) setCount(g, entry int) {
 
 // found makes entries of the tokens that joined none.
 func (l *layer) found(g, at, frame int) {
-	c, s := l.cache, &l.groups[g]
-	c.olds.reset()
-	c.pairs.reset()
-	for i := range c.hits {
-		h := &c.hits[i]
+	s := &l.groups[g]
+	l.desk.olds.reset()
+	l.desk.pairs.reset()
+	for i := range l.desk.hits {
+		h := &l.desk.hits[i]
 		if h.joins {
 			continue
 		}
@@ -372,7 +389,7 @@ func (l *layer) put(g, entry, at, i, frame int) {
 		l.setPlace(h, c.p.Anchor*c.shape.Tokens()+entry, frame, i)
 	}
 	row := l.unit.f32(g, entry)
-	copy(row, c.probe.f32(g, i))
+	copy(row, l.desk.probe.f32(g, i))
 	if c.p.Retest > 0 {
 		copy(l.first.f32(g, entry), row)
 	}

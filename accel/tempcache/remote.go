@@ -159,12 +159,12 @@ func (l *layer) takeState(dq compute.Queue, old *layer) {
 
 // mergeRemotely has the device take a frame into the entries of all layers; a negative frame only tells the lengths.
 func (c *cache) mergeRemotely(dq compute.Queue, frame int) {
-	p, n := c.p, c.shape.Tokens()
+	p, n, d := c.p, c.shape.Tokens(), &c.desks[0]
 	m := compute.Merging{Frame: frame, Tokens: n, Columns: c.shape.Columns, Dense: c.dense(), Anchors: p.Anchor * n, HeadDim: c.shape.HeadDim,
 		Frequencies: c.remote.frequencies, Turns: c.remote.turns, Threshold: float32(p.Threshold), Floor: float32(p.Floor), Lossless: p.Threshold >= 1,
 		Space: int(p.Space), Mean: p.Keep == Mean, OnePerFrame: p.OnePerFrame, NoCount: p.NoLogCount, CountCap: p.CountCap, Decay: p.Decay,
 		Retest: p.Retest, Neighbours: p.Search == Neighbours, Radius: p.Radius, Depth: p.Depth, MaxError: p.MaxError, Asks: c.asks(),
-		Probe: c.probe.tensor, Query: c.query.tensor, Best: c.best.tensor, Score: c.score.tensor,
+		Probe: d.probe.tensor, Query: d.query.tensor, Best: d.best.tensor, Score: d.score.tensor,
 		Hits: c.remote.hits, Order: c.remote.order, Recent: c.remote.recent, Approximate: p.Search == Approximate}
 	if m.Approximate {
 		c.remote.code(p, &m)

@@ -9,10 +9,10 @@ func (l *layer) matchAll(dq compute.Queue, at int, asked bool) {
 	for g := range l.groups {
 		most = max(most, l.groups[g].n)
 	}
-	probe, keys, first := &c.probe, &l.unit, 0
+	probe, keys, first := &l.desk.probe, &l.unit, 0
 	if asked {
 		l.askAll(at)
-		probe = &c.query
+		probe = &l.desk.query
 		if c.p.Space == Rotated {
 			keys, first = &l.keys, c.dense() // what attention itself compares, lengths included
 		}
@@ -24,9 +24,9 @@ func (l *layer) matchAll(dq compute.Queue, at int, asked bool) {
 	}
 	probe.flush(dq)
 	l.groupLengths.flush(dq)
-	m.Match(c.best.tensor, c.score.tensor, probe.tensor, keys.tensor.Slice(1, first, first+most), l.groupLengths.tensor)
-	c.best.fetch(dq)
-	c.score.fetch(dq)
+	m.Match(l.desk.best.tensor, l.desk.score.tensor, probe.tensor, keys.tensor.Slice(1, first, first+most), l.groupLengths.tensor)
+	l.desk.best.fetch(dq)
+	l.desk.score.fetch(dq)
 }
 
 // askAll writes the queries of the frame at slot at in the space of comparison.
@@ -34,13 +34,13 @@ func (l *layer) askAll(at int) {
 	c := l.cache
 	for h := range c.shape.Heads {
 		for i := range c.shape.Tokens() {
-			row := c.query.f32(h, i)
+			row := l.desk.query.f32(h, i)
 			l.queries.load(row, h, at+i)
 			switch c.p.Space {
 			case Unrotated:
-				c.turns.unturn(row, i, true)
+				l.desk.turns.unturn(row, i, true)
 			case Spatial:
-				c.turns.unturn(row, i, false)
+				l.desk.turns.unturn(row, i, false)
 			}
 		}
 	}
@@ -52,7 +52,7 @@ func (l *layer) compare(probe, keys *rows, first int) {
 	row := make([]float32, c.width())
 	for g := range l.groups {
 		for i := range c.shape.Tokens() {
-			at := c.best.at(g, i)
+			at := l.desk.best.at(g, i)
 			best, top := int32(-1), float32(0)
 			for j := range l.groups[g].n {
 				keys.load(row, g, first+j)
@@ -60,7 +60,7 @@ func (l *layer) compare(probe, keys *rows, first int) {
 					best, top = int32(j), s
 				}
 			}
-			ints(c.best.mem)[at], floats(c.score.mem)[at] = best, top
+			ints(l.desk.best.mem)[at], floats(l.desk.score.mem)[at] = best, top
 		}
 	}
 }
@@ -68,9 +68,9 @@ func (l *layer) compare(probe, keys *rows, first int) {
 // search fills in the hits of group g.
 func (l *layer) search(dq compute.Queue, g, at int, asked bool) {
 	c := l.cache
-	ask := &c.probe
+	ask := &l.desk.probe
 	if asked {
-		ask = &c.query
+		ask = &l.desk.query
 		if c.p.Search != Exact && g == 0 {
 			l.askAll(at)
 		}
@@ -79,21 +79,21 @@ func (l *layer) search(dq compute.Queue, g, at int, asked bool) {
 	if search == Approximate && l.searchRows(dq, g, ask) {
 		search = Exact // the best are there
 	}
-	for i := range c.hits {
+	for i := range l.desk.hits {
 		h := hit{slot: -1}
 		switch search {
 		case Exact:
-			at := c.best.at(g, i)
-			h.slot, h.cosine = ints(c.best.mem)[at], floats(c.score.mem)[at]
+			at := l.desk.best.at(g, i)
+			h.slot, h.cosine = ints(l.desk.best.mem)[at], floats(l.desk.score.mem)[at]
 		case Neighbours:
 			h.slot, h.cosine = l.around(g, i, ask.f32(g, i))
 		case Approximate:
 			h.slot = int32(l.groups[g].index.Nearest(ask.f32(g, i), l.groups[g].n))
 		}
 		if h.slot >= 0 && (asked || c.p.Search == Approximate) {
-			h.cosine = dot(c.probe.f32(g, i), l.unit.f32(g, int(h.slot)))
+			h.cosine = dot(l.desk.probe.f32(g, i), l.unit.f32(g, int(h.slot)))
 		}
-		c.hits[i] = h
+		l.desk.hits[i] = h
 	}
 }
 
@@ -120,15 +120,15 @@ func (l *layer) around(g, token int, x []float32) (slot int32, top float32) {
 // searchRows finds the nearest entries of all tokens at once, where the index of group g can tell what it knows of its entries
 // and the queue finds nearest keys in host memory; it reports whether it did.
 func (l *layer) searchRows(dq compute.Queue, g int, ask *rows) bool {
-	c, s := l.cache, &l.groups[g]
+	s := &l.groups[g]
 	index, ok := s.index.(interface{ Row(dst []float32, slot int) })
 	matcher, ok2 := dq.(compute.Matcher)
-	if !ok || !ok2 || !c.known.mapped {
+	if !ok || !ok2 || !l.desk.known.mapped {
 		return false
 	}
 	for slot := range s.n {
-		index.Row(c.known.f32(0, slot), slot)
+		index.Row(l.desk.known.f32(0, slot), slot)
 	}
-	matcher.Match(c.best.tensor.Slice(0, g, g+1), c.score.tensor.Slice(0, g, g+1), ask.tensor.Slice(0, g, g+1), c.known.tensor.Slice(1, 0, s.n), compute.Tensor{})
+	matcher.Match(l.desk.best.tensor.Slice(0, g, g+1), l.desk.score.tensor.Slice(0, g, g+1), ask.tensor.Slice(0, g, g+1), l.desk.known.tensor.Slice(1, 0, s.n), compute.Tensor{})
 	return true
 }

@@ -75,12 +75,19 @@ func turn(x, by []float32, way float32) {
 	}
 }
 
-// floats views bytes as float32, ints as int32. The memory of tensors is aligned.
+// floats views bytes as float32, ints as int32, words as bfloat16. The memory of tensors is aligned.
 func floats(b []byte) []float32 {
 	if len(b) == 0 {
 		return nil
 	}
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
+}
+
+func words(b []byte) []uint16 {
+	if len(b) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/2)
 }
 
 func ints(b []byte) []int32 {

@@ -26,6 +26,7 @@ type Queue struct {
 	rope     ropeTask
 	noise    noiseTask
 	match    matchTask
+	share    shareTask
 	score    scoreTask
 	bias     biasTask
 	unfold   unfoldTask

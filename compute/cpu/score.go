@@ -30,7 +30,7 @@ func (q *Queue) Score(dst, query, keys compute.Tensor) {
 		return
 	}
 	t := &q.score
-	*t = scoreTask{matchTask: matchTask{class: q.class, query: lines3Of(query), keys: lines3Of(keys), headDim: query.Shape[2]}, dst: lines3Of(dst),
+	*t = scoreTask{matchTask: matchTask{class: q.class, query: lines3Of(query), keys: lines3Of(keys), headDim: query.Shape[2], width: 16}, dst: lines3Of(dst),
 		cut: (n + scoreKeys - 1) / scoreKeys}
 	q.run(t, heads*t.cut)
 }
