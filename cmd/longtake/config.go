@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -70,7 +71,8 @@ var configKeys = map[string]func(g *generateCommand, v configValue) error{
 		}
 		return err
 	},
-	"num_output_frames": func(g *generateCommand, v configValue) error { return g.latents(v) },
+	"num_frame_per_chunk": func(g *generateCommand, v configValue) error { return v.count(&g.ChunkFrames) }, // LightX2V
+	"num_output_frames":   func(g *generateCommand, v configValue) error { return g.latents(v) },
 	"generator_ckpt": func(g *generateCommand, v configValue) error {
 		if g.Model == "tinyworld" {
 			g.Model = v.text()
@@ -125,29 +127,50 @@ func (g *generateCommand) latents(v configValue) error {
 	return nil
 }
 
-// window sets the cache by local_attn_size and sink_size, which upstream counts with the chunk in work.
+// windowKeys are the names of a window's frames and of its anchors: Self-Forcing's and LightX2V's count the anchors and the chunk in work,
+// StreamDiffusionV2's the anchors, Krea's and SGLang's neither.
+var windowKeys = []struct {
+	size, anchors  string
+	anchored, work bool
+}{
+	{"local_attn_size", "sink_size", true, true}, {"num_kv_cache", "num_sink_tokens", true, false},
+	{"kv_cache_num_frames", "sink_size", false, false}, {"realtime_causal_kv_cache_num_frames", "realtime_causal_sink_size", false, false},
+}
+
+// window sets the cache by the first of windowKeys that is there.
 func (g *generateCommand) window(values map[string]configValue) error {
-	v, ok := values["local_attn_size"]
-	if !ok || g.given() {
-		return nil
-	}
-	size, err := strconv.Atoi(v.text())
-	if err != nil || size == 0 || size < -1 || size > maxFrames {
-		return usagef("--config %s: local_attn_size %q: latent frames, or -1 for all", g.Config, v.text())
-	}
-	kind := "window"
-	if size == -1 {
-		kind = "full"
-		g.Cache = &kind
-		return nil
-	}
-	anchor := 0 // upstream's default
-	if s, ok := values["sink_size"]; ok {
-		if anchor, err = strconv.Atoi(s.text()); err != nil || anchor < 0 || anchor > size {
-			return usagef("--config %s: sink_size %q: latent frames within local_attn_size", g.Config, s.text())
+	for _, k := range windowKeys {
+		v, ok := values[k.size]
+		if !ok || g.given() {
+			continue
+		}
+		size, err := strconv.Atoi(v.text())
+		if err != nil || size == 0 || size < -1 || size > maxFrames {
+			return usagef("--config %s: %s %q: latent frames, or -1 for all", g.Config, k.size, v.text())
+		}
+		kind := "window"
+		if size == -1 {
+			kind = "full"
+			g.Cache = &kind
+			return nil
+		}
+		anchor := 0 // upstream's default
+		if s, ok := values[k.anchors]; ok {
+			if anchor, err = strconv.Atoi(s.text()); err != nil || anchor < 0 || k.anchored && anchor > size {
+				return usagef("--config %s: %s %q: latent frames within %s", g.Config, k.anchors, s.text(), k.size)
+			}
+		}
+		g.Cache, g.Anchor = &kind, &anchor
+		switch {
+		case k.work:
+			g.LocalAttnSize = &size
+		case k.anchored:
+			size -= anchor
+			fallthrough
+		default:
+			g.Window = &size
 		}
 	}
-	g.Cache, g.LocalAttnSize, g.Anchor = &kind, &size, &anchor
 	return nil
 }
 
@@ -192,6 +215,12 @@ func (v configValue) count(to *int) error {
 // It is no YAML parser: anchors, tags, blocks of text and several documents are refused.
 func parseConfig(raw []byte) (map[string]configValue, error) {
 	p := configParser{out: map[string]configValue{}}
+	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) {
+		if err := p.object(raw); err != nil {
+			return nil, err
+		}
+		return p.shorten(), nil
+	}
 	lines := bufio.NewScanner(bytes.NewReader(raw))
 	lines.Buffer(nil, maxConfigBytes+1)
 	for n := 1; lines.Scan(); n++ {
@@ -206,6 +235,11 @@ func parseConfig(raw []byte) (map[string]configValue, error) {
 	if err := lines.Err(); err != nil {
 		return nil, err
 	}
+	return p.shorten(), nil
+}
+
+// shorten gives nested keys their last names, too, where these are new.
+func (p *configParser) shorten() map[string]configValue {
 	for _, full := range slices.Sorted(maps.Keys(p.out)) {
 		if _, short, nested := cutLast(full, "."); nested && len(p.out[full].items) > 0 {
 			if _, there := p.out[short]; !there {
@@ -213,7 +247,53 @@ func parseConfig(raw []byte) (map[string]configValue, error) {
 			}
 		}
 	}
-	return p.out, nil
+	return p.out
+}
+
+// object reads JSON (LightX2V).
+func (p *configParser) object(raw []byte) error {
+	var all map[string]any
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	if err := d.Decode(&all); err != nil {
+		return fmt.Errorf("no JSON: %w", err)
+	}
+	return p.flatten("", all, 0)
+}
+
+// flatten keeps scalars and lists of scalars.
+func (p *configParser) flatten(prefix string, all map[string]any, depth int) error {
+	if depth > 16 {
+		return errors.New("nested more than 16 deep")
+	}
+	for key, v := range all {
+		items, keep := []any{v}, true
+		switch v := v.(type) {
+		case map[string]any:
+			if err := p.flatten(prefix+key+".", v, depth+1); err != nil {
+				return err
+			}
+			continue
+		case []any:
+			items = v
+		}
+		var value configValue
+		for _, x := range items {
+			switch x.(type) {
+			case string, json.Number, bool, nil:
+				value.items = append(value.items, fmt.Sprint(x))
+			default:
+				keep = false
+			}
+		}
+		if keep {
+			p.out[prefix+key] = value
+		}
+		if len(p.out) > maxConfigKeys {
+			return fmt.Errorf("more than %d keys", maxConfigKeys)
+		}
+	}
+	return nil
 }
 
 type configParser struct {

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"slices"
+	"path/filepath"
 	"time"
 
 	"longtake/compute"
@@ -23,7 +23,7 @@ type generateCommand struct {
 	Frames *int   `short:"n" aliases:"num-frames,frame-num" placeholder:"N" help:"Frames of the video, the start frame included; models on Wan-2.1 make 1+4n. Default: 240, and 81 of models on Wan-2.1."`
 	Latent *int   `name:"latent-frames" aliases:"num-output-frames" placeholder:"N" help:"Length in latent frames instead: 21 are 81 frames of models on Wan-2.1."`
 	Seed   uint64 `default:"0" aliases:"base-seed" help:"Seed of the noise and, in its lower 32 bits, of the simulator. Default ${default}."`
-	Start  string `aliases:"image" placeholder:"WHAT" help:"First frame: sim (the simulator's view in the world of --seed), sim:SEED, none (from the text alone), or an image file (cut to the model's shape and resized). Default: sim, none of models without a simulator."`
+	Start  string `aliases:"image,video-path" placeholder:"WHAT" help:"First frame: sim (the simulator's view in the world of --seed), sim:SEED, none (from the text alone), an image file (cut to the model's shape and resized), or with models on Wan-2.1 a folder of images, which are the first frames. Default: sim, none of models without a simulator."`
 
 	Prompt     *string `placeholder:"TEXT" help:"Description of the video; @FILE reads it. Default: the simulator's own for the seed."`
 	PromptFile string  ` aliases:"data-path,prompt-path" placeholder:"FILE" help:"A video for each line: .txt, a prompt a line; .jsonl, {\"prompt\": \"...\"} or {\"prompts\": [\"...\", ...]}, whose prompts take turns. Outputs are numbered: a.mp4 becomes a-0001.mp4."`
@@ -48,6 +48,10 @@ type generateCommand struct {
 	Preview bool `help:"Show the frames in the terminal as they come."`
 	JSON    bool `name:"json" help:"Print the record of the run as one JSON object on standard output."`
 	Quiet   bool `short:"q" help:"Print errors only."`
+
+	OutputFolder    string `hidden:"" help:"The same as -o FOLDER/video.webm."`
+	NumSamples      int    `hidden:"" default:"1" help:"Accepted from other tools; 1 is what there is."`
+	PrintPeakMemory bool   `hidden:"" help:"Accepted from other tools; it always is."`
 }
 
 // Help is shown below the flags' summary.
@@ -92,6 +96,12 @@ func (g *generateCommand) check() (s settings, err error) {
 	}
 	if g.Noise != "native" && g.Noise != "torch-cpu" {
 		return s, usagef("--noise %q: known are native, torch-cpu", g.Noise)
+	}
+	if g.OutputFolder != "" && g.Output == "video.webm" {
+		g.Output = filepath.Join(g.OutputFolder, g.Output)
+	}
+	if g.NumSamples != 1 {
+		return s, usagef("--num-samples %d: a prompt makes one video; a file with a line for each (--prompt-file), or other seeds, make several", g.NumSamples)
 	}
 	if g.Scale < 0 {
 		return s, usagef("--scale %d: must not be negative", g.Scale)
@@ -183,9 +193,7 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 	if err != nil {
 		return err
 	}
-	if plan.begin.kind == startImage && kept.rolls(engine) { // which starts from whole chunks: the image stands still for one
-		plan.request.Start = slices.Repeat(plan.request.Start, engine.Frames(engine.Network.ChunkFrames))
-	}
+	plan.fitStart(engine, kept.rolls(engine))
 	plan.request = kept.Request(plan.request)
 	plan.setRefresh(set.refresh)
 	if !g.Quiet {

@@ -176,6 +176,7 @@ func (f *sceneFlags) open(out *streams, l *lab) (*scene, error) {
 	}
 	s := &scene{plan: p}
 	p.setStart(l.engine.Width, l.engine.Height)
+	p.fitStart(l.engine, false)
 	if p.begin.kind != startSim {
 		if f.Given > 1 {
 			return nil, usagef("--given %d: only the simulator gives more than one frame, --start is %s", f.Given, p.begin.name)

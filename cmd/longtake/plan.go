@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"longtake/attention"
@@ -104,6 +105,9 @@ func (g *generateCommand) makePlan(stdin io.Reader, m catalogued) (*plan, error)
 	if !m.world {
 		return p, p.withoutWorld(g)
 	}
+	if len(p.begin.pictures) > 1 {
+		return nil, usagef("--start %s: only models on Wan-2.1 go on from several frames: name one image", p.begin.name)
+	}
 	if p.episode, err = world.NewEpisode(p.begin.seed, p.frames, world.Mixed, 0); err != nil {
 		return nil, usageError{err}
 	}
@@ -145,6 +149,26 @@ func (p *plan) setRefresh(asked rollout.Refresh) {
 	case p.request.Self != nil && p.request.Self != attention.Maker(attention.Dense{}):
 		p.request.Refresh = rollout.RefreshChunks
 	}
+}
+
+// fitStart cuts start frames to what the model takes: 1 and a multiple of its stride; whole chunks in the rolling loop, for which an
+// image stands still; the first where the network makes videos from an image.
+func (p *plan) fitStart(e *rollout.Engine, rolls bool) {
+	frames, stride := p.request.Start, max(e.Stride, 1)
+	if p.begin.kind != startImage {
+		return
+	}
+	n := 1 + (len(frames)-1)/stride*stride
+	switch chunk := e.Network.ChunkFrames; {
+	case e.FromImage():
+		n = 1
+	case rolls && n == 1:
+		frames = slices.Repeat(frames[:1], e.Frames(chunk))
+		n = len(frames)
+	case rolls && e.LatentFrames(n) >= chunk:
+		n = e.Frames(e.LatentFrames(n) / chunk * chunk)
+	}
+	p.request.Start = frames[:n]
 }
 
 // noteRefresh tells when a model that writes its history again under a new prompt cannot do so with the chosen cache.
@@ -191,7 +215,10 @@ func (p *plan) setStart(width, height int) {
 	case startNone:
 		p.request.Heading = pose.Heading
 	case startImage:
-		p.request.Start = []video.Frame{crop(p.begin.picture, width, height)}
+		p.request.Start = p.request.Start[:0]
+		for _, picture := range p.begin.pictures {
+			p.request.Start = append(p.request.Start, crop(picture, width, height))
+		}
 	}
 }
 

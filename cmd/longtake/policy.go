@@ -22,7 +22,7 @@ type policyFlags struct {
 	Preset *string `group:"policy" placeholder:"NAME" help:"What to keep and look at, as a whole: ${presets}. The flags below change parts of it."`
 
 	Cache         *string `group:"policy" placeholder:"KIND" help:"History that the model sees: ${policies} (full is unlimited: memory and time grow; tempcache merges what repeats; pose also reads frames made where the walker stands). Default: pose for a model whose actions give one, else the model's window; window where --window or --anchor are given."`
-	Window        *int    `group:"policy" placeholder:"N" with:"cache=window,tempcache,pose" help:"Latest frames kept as they are. Default: the model's own; 2 of tempcache, 16 of pose."`
+	Window        *int    `group:"policy" aliases:"kv-cache-num-frames" placeholder:"N" with:"cache=window,tempcache,pose" help:"Latest frames kept as they are. Default: the model's own; 2 of tempcache, 16 of pose."`
 	Anchor        *int    `group:"policy" aliases:"sink-size" placeholder:"N" with:"cache=window,tempcache" help:"First frames kept for ever. Default: the model's own, 0 of tempcache."`
 	LocalAttnSize *int    `group:"policy" placeholder:"N" with:"cache=window" help:"--window as Self-Forcing and LongLive count it: anchors and the chunk in work are part of it; -1 keeps everything."`
 	CacheBudget   *string `group:"policy" aliases:"budget" placeholder:"SIZE" with:"cache=tempcache,pose" help:"Most that the cache may hold, in latent frames (12f) or bytes (64MiB); none. Default: no bound for tempcache, 28f with models on Wan-2.1; 64MiB for pose."`

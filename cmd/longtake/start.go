@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"image"
 	_ "image/gif" // decoders of start images
@@ -10,6 +11,8 @@ import (
 	_ "image/png"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -23,6 +26,8 @@ import (
 const (
 	maxImageBytes  = 64 << 20
 	maxImagePixels = 50_000_000
+	// maxFolderPixels are 500 frames of 832x480.
+	maxFolderPixels = 200_000_000
 )
 
 // What a video begins with.
@@ -37,11 +42,11 @@ type start struct {
 	name string // as --start takes it: "sim:7", "none", a path
 	seed uint32 // of the simulator's world; it writes the default prompt and walks, whatever the start is
 
-	picture image.Image // the image, and the SHA-256 of its file
-	sum     string
+	pictures []image.Image // the image, or those of a folder in the order of their names; and the SHA-256 of the files behind each other
+	sum      string
 }
 
-// parseStart reads "sim", "sim:SEED", "none" or the path of an image, and the image.
+// parseStart reads "sim", "sim:SEED", "none" or the path of an image or of a folder of images, and the images.
 func parseStart(s string, seed uint32) (start, error) {
 	number, isSeed := strings.CutPrefix(s, "sim:")
 	switch {
@@ -54,31 +59,63 @@ func parseStart(s string, seed uint32) (start, error) {
 		}
 		seed = uint32(n)
 	case s != "sim" && s != "":
-		picture, sum, err := readImage(s)
+		pictures, sum, err := readImages(s)
 		if err != nil {
 			return start{}, usagef("--start %s: %w", s, err)
 		}
-		return start{startImage, s, seed, picture, sum}, nil
+		return start{startImage, s, seed, pictures, sum}, nil
 	}
 	return start{kind: startSim, name: fmt.Sprintf("sim:%d", seed), seed: seed}, nil
 }
 
-// readImage decodes an image file and returns the SHA-256 of its bytes, too.
-func readImage(path string) (image.Image, string, error) {
+// readImages decodes an image file, or those of a folder, and returns the SHA-256 of their bytes, too.
+func readImages(path string) (pictures []image.Image, sum string, err error) {
+	files, hash, pixels := []string{path}, sha256.New(), 0
+	if entries, err := os.ReadDir(path); err == nil {
+		files = files[:0]
+		for _, e := range entries {
+			if ext := strings.ToLower(filepath.Ext(e.Name())); slices.Contains([]string{".png", ".jpg", ".jpeg", ".webp", ".gif"}, ext) {
+				files = append(files, filepath.Join(path, e.Name()))
+			}
+		}
+		if len(files) == 0 {
+			return nil, "", errors.New("no image in the folder")
+		}
+	}
+	for _, file := range files {
+		picture, err := readImage(file, hash)
+		if err == nil {
+			if pixels += picture.Bounds().Dx() * picture.Bounds().Dy(); pixels > maxFolderPixels && len(files) > 1 {
+				err = fmt.Errorf("more than %d megapixels in the folder", maxFolderPixels/1_000_000)
+			}
+		}
+		if err != nil {
+			if len(files) > 1 {
+				err = fmt.Errorf("%s: %w", filepath.Base(file), err)
+			}
+			return nil, "", err
+		}
+		pictures = append(pictures, picture)
+	}
+	return pictures, fmt.Sprintf("%x", hash.Sum(nil)), nil
+}
+
+// readImage decodes an image file and tells its bytes to hash.
+func readImage(path string, hash io.Writer) (image.Image, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, "", fmt.Errorf("%w (other than an image file: sim, sim:SEED or none)", cause(err))
+		return nil, fmt.Errorf("%w (other than an image file or a folder of images: sim, sim:SEED or none)", cause(err))
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxImageBytes+1))
 	if err != nil {
-		return nil, "", cause(err)
+		return nil, cause(err)
 	}
 	if len(data) > maxImageBytes {
-		return nil, "", fmt.Errorf("larger than %d MiB", maxImageBytes>>20)
+		return nil, fmt.Errorf("larger than %d MiB", maxImageBytes>>20)
 	}
-	picture, err := decode(data)
-	return picture, fmt.Sprintf("%x", sha256.Sum256(data)), err
+	_, _ = hash.Write(data) // hashes take everything
+	return decode(data)
 }
 
 // crop cuts the largest piece of the shape width:height out of the middle of a picture and resizes it to width x height.

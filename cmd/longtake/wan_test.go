@@ -246,6 +246,18 @@ func TestAStartImageIsTheFirstFrame(t *testing.T) {
 	if r.Request.Start.Frames != 1 || r.Request.Start.Image == "" {
 		t.Errorf("start %+v", r.Request.Start)
 	}
+	// A folder of images is a video that goes on: 13 frames of 14 are 1 and a multiple of 4, of which the rolling loop takes a chunk.
+	folder := filepath.Join(t.TempDir(), "v")
+	wanRun(t, "--model", dir, "--frames", "14", "--vae", "tiny", "-o", folder)
+	for family, want := range map[string]int{"self-forcing": 13, "rolling-forcing": 9} {
+		r := wanRun(t, "--model", dir, "--family", family, "--frames", "37", "--start", folder, "-o", filepath.Join(t.TempDir(), "c.y4m"))
+		if r.Request.Start.Frames != want || r.Request.Start.Image == "" {
+			t.Errorf("%s: start %+v, want %d frames", family, r.Request.Start, want)
+		}
+	}
+	if r := longtake(t, "generate", "--frames", "2", "--start", folder, "-o", filepath.Join(t.TempDir(), "d.y4m")); r.code != exitUsage || !strings.Contains(r.err, "name one image") {
+		t.Errorf("a folder for a world model: %d %s", r.code, r.err)
+	}
 	// The rolling loop starts from whole chunks: the image stands still for one.
 	rolling := tinySet(t, "rolling-forcing", nil)
 	r = wanRun(t, "--model", rolling, "--frames", "33", "--image", from, "-o", filepath.Join(t.TempDir(), "b.y4m"))
@@ -465,8 +477,17 @@ use_ema: true
 	if q.Frames != 21 || q.Steps != 2 || q.Window != 2 || q.Anchor != 1 || q.Seed != 5 || r.Video.Width != 48 || r.Video.Height != 32 {
 		t.Errorf("request %+v, video %+v", q, r.Video)
 	}
+	for text, window := range map[string][2]int{
+		`{"ar_config": {"local_attn_size": 6, "num_frame_per_chunk": 3, "sink_size": 1}, "list": [1, {"a": 2}], "none": null}`: {2, 1},
+		"num_kv_cache: 6\nnum_sink_tokens: 3": {3, 3}, "realtime_causal_kv_cache_num_frames: 4\nrealtime_causal_sink_size: 2": {4, 2}, "kv_cache_num_frames: 3": {3, 0},
+	} {
+		write(text)
+		if q := parse[record](t, succeed(t, append(args, "--model", dir, "--size", "48x32", "--frames", "1", "--task", "t2v-1.3B", "--print_peak_memory")...).out).Request; q.Window != window[0] || q.Anchor != window[1] {
+			t.Errorf("%s: window %d, anchor %d, want %v", text, q.Window, q.Anchor, window)
+		}
+	}
 	for text, want := range map[string]string{
-		"\tseed: 1": "tabs", "seed 1": "not \"key: value\"", "seed: 1\nseed: 2": "there twice", "- a": "without a key",
+		"{\"a\": ": "no JSON", "num_kv_cache: 2\nnum_sink_tokens: 3": "within num_kv_cache", "\tseed: 1": "tabs", "seed 1": "not \"key: value\"", "seed: 1\nseed: 2": "there twice", "- a": "without a key",
 		"seed: x": "seed", "a: [1, 2": "does not end", "a: &x 1": "plain values", "context_noise: 0.1": "only 0", "local_attn_size: 0": "local_attn_size",
 	} {
 		write(text)

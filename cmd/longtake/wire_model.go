@@ -39,6 +39,8 @@ type modelFlags struct {
 	Shift         float64  `group:"model" aliases:"timestep-shift,sample-shift" placeholder:"X" help:"Shift of the noise levels. Default: the model's own."`
 	NoCheck       bool     `group:"model" help:"Load weights without looking for numbers that are not finite."`
 
+	Task           *string  `hidden:"" help:"Accepted from other tools; the files say what a network does."`
+	I2V            bool     `name:"i2v" hidden:"" help:"Accepted from other tools; --start says it."`
 	GuidanceScale  *float64 `hidden:"" aliases:"sample-guide-scale" help:"Accepted from other tools; these models are distilled and use none."`
 	NegativePrompt *string  `hidden:"" help:"Accepted from other tools; these models are distilled and use none."`
 	ContextNoise   *float64 `hidden:"" help:"Accepted from other tools; 0 is what all models use."`
