@@ -41,7 +41,7 @@ func (x *imaged) allocate(e *Engine, a compute.Arena) (err error) {
 		return nil
 	}
 	if e.NewEncoder == nil {
-		return fmt.Errorf("%w: model %s makes videos from an image: its encoder is not loaded", ErrRequest, e.Name)
+		return fmt.Errorf("%w: model %s makes videos from an image: it needs a start frame, and its encoder, which is not loaded", ErrRequest, e.Name)
 	}
 	if x.encoder, err = e.NewEncoder(a, 2); err != nil {
 		return err

@@ -193,6 +193,9 @@ func (g *generateCommand) make(ctx context.Context, out *streams, dev processor,
 	if err != nil {
 		return err
 	}
+	if engine.FromImage() && plan.begin.kind != startImage {
+		return usagef("model %s makes videos from an image: give one by --image FILE", engine.Name)
+	}
 	plan.fitStart(engine, kept.rolls(engine))
 	plan.request = kept.Request(plan.request)
 	plan.setRefresh(set.refresh)

@@ -139,7 +139,7 @@ var badInput = []struct {
 	{"generate --cache full --frames 1000000", "the session needs"},
 	{"generate --start DIR/none.png", "none.png: no such file or directory"},
 	{"generate --start DIR/no.png", "not a PNG, JPEG, GIF or WebP image"},
-	{"generate --start DIR", "is a directory"},
+	{"generate --start DIR", "not a PNG, JPEG"},
 	{"generate --start sim:x", "--start sim:x: the simulator's seed must be a number"},
 	{"generate --start sim:-3", "--start sim:-3"},
 	{"generate --actions w2y", "--actions: line 1, column 3: expected an action"},

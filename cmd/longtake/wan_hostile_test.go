@@ -88,7 +88,7 @@ var hostile = []struct {
 		swap := map[string]string{"blocks.1.ffn.0.weight": "blocks.1.ffn.2.weight", "blocks.1.ffn.2.weight": "blocks.1.ffn.0.weight"}
 		s.Rename = func(n string) string { return "model." + cmp.Or(swap[n], n) }
 	}, nil, nil, "is f32[96 160] at byte "},
-	{"an image-to-video network", func(s *synth.Set) { s.Net.In = 36 }, nil, nil, "image-to-video network"},
+	{"an image-to-video network", func(s *synth.Set) { s.Net.In = 36 }, nil, nil, "makes videos from an image: give one by --image"},
 	{"a network of Wan-2.2", func(s *synth.Set) { s.Net.In = 48 }, nil, nil, "Wan-2.2"},
 	{"a VAE as the network", nil, nil, []string{"--model", "DIR/" + vaeWeight}, "is a Wan-2.1 VAE; wanted is the network"},
 	{"umT5 as the network", nil, nil, []string{"--model", "DIR/" + textWeight}, "is a umT5 text encoder"},

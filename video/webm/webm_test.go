@@ -355,24 +355,29 @@ func TestSizesAvoidTheUnknownSize(t *testing.T) {
 }
 
 func BenchmarkWriteFrame(b *testing.B) {
-	for _, c := range []video.Options{{Width: 64, Height: 64, Scale: 4}, {Width: 832, Height: 480}} {
-		b.Run(fmt.Sprintf("size=%dx%d/scale=%d", c.Width, c.Height, max(c.Scale, 1)), func(b *testing.B) {
-			c.FPS = video.Rate{Num: 16, Den: 1}
-			w, err := New(filepath.Join(b.TempDir(), "a.webm"), c)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer w.Abort()
-			frames := []video.Frame{scene(c.Width, c.Height, 0), scene(c.Width, c.Height, 1)}
-			i := 0
-			for b.Loop() {
-				if err := w.WriteFrame(ctx, frames[i%2]); err != nil {
+	for _, c := range []video.Options{{Width: 64, Height: 64, Scale: 4, FPS: video.Rate{Num: 16, Den: 1}}, {Width: 832, Height: 480, FPS: video.Rate{Num: 16, Den: 1}}} {
+		for _, n := range []int{1, atOnce(c)} {
+			b.Run(fmt.Sprintf("size=%dx%d/scale=%d/encoders=%d", c.Width, c.Height, max(c.Scale, 1), n), func(b *testing.B) {
+				var encoders []KeyFrameEncoder
+				for range n {
+					encoders = append(encoders, NewVP8(0))
+				}
+				w, err := NewWith(filepath.Join(b.TempDir(), "a.webm"), c, encoders...)
+				if err != nil {
 					b.Fatal(err)
 				}
-				i++
-			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/frame")
-		})
+				defer w.Abort()
+				frames := []video.Frame{scene(c.Width, c.Height, 0), scene(c.Width, c.Height, 1)}
+				i := 0
+				for b.Loop() {
+					if err := w.WriteFrame(ctx, frames[i%2]); err != nil {
+						b.Fatal(err)
+					}
+					i++
+				}
+				b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/frame")
+			})
+		}
 	}
 }
 
