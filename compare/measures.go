@@ -257,18 +257,22 @@ func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found,
 	return f, nil
 }
 
-// astray is the mean sharpness of what the scene's actions show in another world, whose walls they do not know, as they do not know
+// astray is the mean sharpness of what the scene's actions show in other worlds, whose walls they do not know, as they do not know
 // those of a dream: such walks look at walls from nearby more often than those for which the actions were chosen.
 func (o *PlayOptions) astray(s scene) (float64, error) {
-	other, err := o.scene(s.seed + 1_000_000)
-	if err != nil {
-		return 0, err
-	}
-	at, m := other.poses[0], mean{}
-	for i, a := range s.actions {
-		at = other.world.Step(at, world.Action(a))
-		if i%4 == 0 {
-			m.add(edges(other.truth(at)))
+	const worlds, looks = 8, 48
+	m := mean{}
+	for n := range uint32(worlds) {
+		other, err := o.scene(s.seed + (n+1)*1_000_000)
+		if err != nil {
+			return 0, err
+		}
+		at := other.poses[0]
+		for i, a := range s.actions {
+			at = other.world.Step(at, world.Action(a))
+			if i%max(1, len(s.actions)/looks) == 0 {
+				m.add(edges(other.truth(at)))
+			}
 		}
 	}
 	return m.value(), nil
