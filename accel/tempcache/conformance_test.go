@@ -33,7 +33,7 @@ func all() map[string]tempcache.Policy {
 		"no recent frames": with(func(p *tempcache.Policy) { p.Recent = 0 }),
 		"shared":           with(func(p *tempcache.Policy) { p.Shared = true }),
 		"neighbours": with(func(p *tempcache.Policy) {
-			p.Search, p.Radius, p.Depth, p.Keep = tempcache.Neighbours, 1, 3, tempcache.Newest
+			p.Search, p.Radius, p.Depth, p.Keep = tempcache.Neighbours, 1, 9, tempcache.Newest
 		}),
 		"index": with(func(p *tempcache.Policy) {
 			p.Search, p.Matcher = tempcache.Approximate, scanner{}

@@ -141,3 +141,39 @@ func BenchmarkSelect(b *testing.B) {
 		b.Run(fmt.Sprintf("tokens=%d exact", tokens), func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Select(s) }) })
 	}
 }
+
+// BenchmarkSplit times the order of three frames at Wan's size, and its copies; BenchmarkHash codes of queries and of entries.
+func BenchmarkSplit(b *testing.B) {
+	r := newBench(b)
+	const tokens, frames, tile = 1560, 3, 128
+	padded := (tokens + tile - 1) / tile * tile
+	s := compute.Splitting{Keys: r.normal(1, compute.BF16, wanHeads, frames*tokens, 128), Values: r.normal(1, compute.BF16, wanHeads, frames*tokens, 128), Tokens: tokens, Tile: tile,
+		Order: r.Tensor(compute.I32, wanHeads, frames*tokens), ToKeys: r.Tensor(compute.BF16, wanHeads, frames*padded, 128), ToValues: r.Tensor(compute.BF16, wanHeads, frames*padded, 128)}
+	order, copies := s, s
+	order.Fresh, copies.Moved = r.ints(0, 2, 4), r.ints(0, 1, 2)
+	b.Run("order", func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Split(order) }) })
+	b.Run("copies", func(b *testing.B) {
+		measure(b, r, 2*4*wanHeads*frames*tokens*128, 0, func(int) { r.Split(copies) })
+	})
+}
+
+func BenchmarkHash(b *testing.B) {
+	r := newBench(b)
+	const entries = 12 * 1560
+	x, planes := r.normal(0.09, compute.F32, wanHeads, entries, 128), r.normal(1, compute.F32, 64, 128)
+	codes, lengths := r.Tensor(compute.I64, wanHeads, entries, 1), r.Tensor(compute.F32, wanHeads, entries)
+	known := r.Tensor(compute.F32, wanHeads, entries, 128)
+	best, score := r.Tensor(compute.I32, wanHeads, 1560), r.Tensor(compute.F32, wanHeads, 1560)
+	query := r.Tensor(compute.I64, wanHeads, 1560, 1)
+	b.Run("signs of 64 bits", func(b *testing.B) {
+		measure(b, r, 4*float64(x.Elems()), 2*64*float64(x.Elems()), func(int) { r.Hash(codes, lengths, x, planes, compute.Tensor{}) })
+	})
+	b.Run("levels of 8 bits", func(b *testing.B) {
+		measure(b, r, 8*float64(x.Elems()), 0, func(int) {
+			r.Quantise(compute.Tensor{}, compute.Tensor{}, known, x, compute.Tensor{}, 8, 0.0308)
+		})
+	})
+	b.Run("nearest of 18,720 by 64 bits", func(b *testing.B) {
+		measure(b, r, 0, 0, func(int) { r.MatchCodes(best, score, query, codes, lengths, compute.Tensor{}, 64) })
+	})
+}

@@ -59,7 +59,7 @@ for what in ${*:-tests modules bench plans gemm attend racecheck memcheck host b
       tests annca 60 accel/annca GPU ;;
     bench) benches bench 120 compute/cuda 'Kernels|Linear$|FP8|Attend|Tiles|Forward|Convolve|Decode' ;;
     plans)
-      benches plans 60 compute/cuda 'Plan|Select|Merge'
+      benches plans 60 compute/cuda 'Plan|Select|Merge|Split|Hash'
       benches begin 60 accel/tempcache OnAGPU ;;
     host) limited host 60 compute/cuda "$bin/cuda.test" -test.run '^$' -test.bench Host -test.benchtime 0.3s && cat "$OUT/host.log" ;;
     gemm)

@@ -17,6 +17,8 @@ extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_co
   }
 }
 
+#define GENERATIONS 8  // of a place at a time
+
 // merge_cells lists the newest entries of each place of the picture. A block has a group; shared memory has a number a place.
 extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_constant__ MergeArgs a) {
   extern __shared__ float4 shared[];
@@ -49,16 +51,35 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   __syncthreads();
   for (u32 e = t; e < n; e += 1024) list[atomicAdd(&count[cell[e]], 1u)] = e;
   __syncthreads();
+  // The newest come first. Entries of a place differ in time: a token is the newest member of one.
   for (u32 i = t; i < a.tokens; i += 1024) {
-    int before = 0x7fffffff;
-    for (u32 k = 0; k < a.depth; k++) {
-      int newest = -1, at = -1;
-      for (u32 j = i == 0 ? 0 : count[i - 1]; j < count[i]; j++) {
-        int e = (int)list[j];
-        if (time[e] > newest && time[e] < before) newest = time[e], at = e;
+    u32 from = i == 0 ? 0 : count[i - 1], end = count[i];
+    int* recent = a.recent + ((i64)g * a.tokens + i) * a.depth;
+    for (u32 done = 0, before = 0x7fffffff; done < a.depth; done += GENERATIONS) {  // once, if not many are asked for
+      int newest[GENERATIONS], at[GENERATIONS];
+#pragma unroll
+      for (u32 k = 0; k < GENERATIONS; k++) newest[k] = at[k] = -1;
+      for (u32 j = from; j < end; j += 4) {
+        int e[4], w[4];
+#pragma unroll
+        for (u32 m = 0; m < 4; m++) e[m] = j + m < end ? (int)list[j + m] : -1;
+#pragma unroll
+        for (u32 m = 0; m < 4; m++) w[m] = e[m] >= 0 ? time[e[m]] : -1;
+#pragma unroll
+        for (u32 m = 0; m < 4; m++) {
+          if (w[m] >= (int)before) continue;
+#pragma unroll
+          for (u32 k = 0; k < GENERATIONS; k++) {
+            if (w[m] <= newest[k]) continue;
+            int x = newest[k], y = at[k];
+            newest[k] = w[m], at[k] = e[m], w[m] = x, e[m] = y;
+          }
+        }
       }
-      a.recent[((i64)g * a.tokens + i) * a.depth + k] = at;
-      before = at < 0 ? -1 : newest;
+#pragma unroll
+      for (u32 k = 0; k < GENERATIONS; k++)
+        if (done + k < a.depth) recent[done + k] = at[k];
+      before = (u32)max(newest[GENERATIONS - 1], 0);
     }
   }
 }

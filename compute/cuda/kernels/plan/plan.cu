@@ -436,15 +436,22 @@ __device__ __forceinline__ u32 sumBlock(u32 x, u32& all) {
   return before + up - x;
 }
 
+#define HELD 2048  // tiles whose scores fit into shared memory
+
 // plan_pick lists kept tiles and the best of the others: a search for the score at which the budget of tokens is spent, 8 bits of
 // it at a time (scores above 0 sort like their bits). Of equal scores the first tiles are taken. A block has a tile of queries.
 extern "C" __global__ void __launch_bounds__(PICK) plan_pick(const __grid_constant__ PlanArgs a) {
-  __shared__ u32 bins[256];
+  __shared__ u32 bins[256], held[2][HELD];
   __shared__ u32 chosen, spent;
   u32 tile = blockIdx.x, h = blockIdx.y, t = threadIdx.x, row = h * a.queryTiles + tile;
   const u32* scores = (const u32*)(a.scores + (i64)row * a.tiles);
   const int* tokens = a.tokens + (i64)h * a.room;
   int* list = a.lists + (i64)row * a.tiles;
+  if (a.tiles <= HELD) {  // they are read six times
+    for (u32 i = t; i < a.tiles; i += PICK) held[0][i] = scores[i], held[1][i] = (u32)tokens[i];
+    __syncthreads();
+    scores = held[0], tokens = (const int*)held[1];
+  }
   u32 each = (a.tiles + PICK - 1) / PICK, lo = min(a.tiles, t * each), hi = min(a.tiles, lo + each);
   bool dense = a.dense != nullptr && a.dense[h] != 0;
   u32 mine = 0, all;
