@@ -67,13 +67,13 @@ func (k *kernels) files() []kernelFile {
 		{"pixels", nil, []string{"pixels"}, k.pixels[:], true},
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:], true},
 		{"linear", nil, []string{"linear"}, k.linear[:], false},
-		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], false},
-		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], false},
+		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], true},
+		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], true},
 		{"join", nil, []string{"join"}, k.join[:], true},
-		{"split", nil, []string{"split_order", "split_copy"}, k.split[:], false},
-		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},
-		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], false},
-		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found", "merge_near"}, k.merge[:], false},
+		{"split", nil, []string{"split_order", "split_copy"}, k.split[:], true},
+		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], true},
+		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], true},
+		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found", "merge_near"}, k.merge[:], true},
 	}
 }
 

@@ -1,6 +1,7 @@
 // The kernels of compute.Merger, see README.md.
 // merge_describe writes the unit vectors of the frame, and its queries in the space of comparison. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_constant__ MergeArgs a) {
+  begin();
   const MergeStore& s = a.stores[a.first];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y, n = a.heads / a.groups;
   u32 *firsts = claimsOf(a, a.first, g, 0), *joiners = claimsOf(a, a.first, g, 1);
@@ -21,6 +22,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_co
 
 // merge_cells lists the newest entries of each place of the picture. A block has a group; shared memory has a number a place.
 extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_constant__ MergeArgs a) {
+  begin();
   extern __shared__ float4 shared[];
   u32* count = (u32*)shared;  // [tokens], then where the place's list ends
   u32* part = count + a.tokens;  // [1024]
@@ -86,6 +88,7 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
 
 // merge_around finds the nearest of the newest entries around each token. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_constant__ MergeArgs a) {
+  begin();
   const MergeStore& s = a.stores[a.first];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
@@ -145,6 +148,7 @@ __device__ __forceinline__ float sumFour(const float (&d)[4]) {
 // merge_near is merge_around for vectors of up to 128 elements: a block has NEAR_ROWS by NEAR_COLUMNS tokens and brings what lies around them
 // to shared memory once, generation by generation. A warp has four tokens.
 extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_constant__ MergeArgs a) {
+  begin();
   extern __shared__ float4 shared[];  // [places][width / 4], then the entries [places]
   const MergeStore& s = a.stores[a.first];
   u32 g = blockIdx.z, warp = threadIdx.x / 32, quads = a.heads / a.groups * a.headDim / 4;
@@ -210,6 +214,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_consta
 
 // merge_accept decides which tokens may join the entry that was found. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_constant__ MergeArgs a) {
+  begin();
   const MergeStore& s = a.stores[a.first];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
@@ -240,6 +245,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_cons
 
 // merge_join lets tokens into their entries. The warp of the first token of an entry takes all of them, in order.
 extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_constant__ MergeArgs a) {
+  begin();
   const MergeStore& s = a.stores[a.first];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
@@ -279,6 +285,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_consta
 // merge_found makes entries of the tokens that joined none, and finds room for them where it is lacking. A block has a group of a layer.
 // Dynamic shared memory has a bit for each entry.
 extern "C" __global__ void __launch_bounds__(FOUND, 3) merge_found(const __grid_constant__ MergeArgs a) {
+  begin();
   extern __shared__ float4 shared[];
   __shared__ u32 count[16 * FOUND];
   __shared__ u32 total;
