@@ -12,6 +12,8 @@ OUT=$(realpath "$OUT")
 chmod +x "$bin"/*.test
 export LONGTAKE_REQUIRE_GPU=1 XDG_CACHE_HOME=${XDG_CACHE_HOME:-/tmp/longtake-cache} PYTHONUNBUFFERED=1 OUT
 LIMIT=${LIMIT:-1500}
+MODULES=${MODULES:-GPU}                                                     # tests; GPUs are those that compare with the host
+BENCH=${BENCH:-Kernels|Linear$|FP8|Attend|Tiles|Forward|Convolve|Decode} # ATTEND are arguments of attend/bench.py
 status=0
 
 # limited NAME SECONDS FOLDER COMMAND...: runs a command in a folder for at most so long, its log in $OUT/NAME.log.
@@ -53,11 +55,11 @@ for what in ${*:-tests modules bench plans gemm attend racecheck memcheck host b
   case $what in
     tests) tests tests 200 compute/cuda . ;;
     modules)
-      tests hashes 30 accel/ann GPU
-      tests merges 90 accel/tempcache GPU
-      tests annsa 60 accel/annsa GPU
-      tests annca 60 accel/annca GPU ;;
-    bench) benches bench 120 compute/cuda 'Kernels|Linear$|FP8|Attend|Tiles|Forward|Convolve|Decode' ;;
+      tests hashes 30 accel/ann "$MODULES"
+      tests annsa 60 accel/annsa "$MODULES"
+      tests annca 60 accel/annca "$MODULES"
+      tests merges 90 accel/tempcache "$MODULES" ;;
+    bench) benches bench 120 compute/cuda "$BENCH" ;;
     plans)
       benches plans 60 compute/cuda 'Plan|Select|Merge|Split|Hash'
       benches begin 60 accel/tempcache OnAGPU ;;

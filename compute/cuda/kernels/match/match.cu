@@ -68,6 +68,18 @@ __device__ __forceinline__ u32 keysOf(const MatchArgs& a, u32 head) {
 // quarters are the pairs of 16 elements that a lane multiplies in two steps: one access of 16 bytes.
 __device__ __forceinline__ uint4 quarters(const u32 (&rows)[TILE][LONG], u32 row, u32 c, u32 k) { return *(const uint4*)&rows[row][c * LANE + 2 * k]; }
 
+// bringKeys reads the pairs of elements of TILE keys, those of a thread; what is not there is 0.
+__device__ __forceinline__ void bringKeys(const MatchArgs& a, u32 head, u32 k0, u32 end, u32 pairs, float2 (&v)[TILE * MOST / 512]) {
+#pragma unroll
+  for (u32 m = 0; m < TILE * MOST / 512; m++) {
+    u32 i = threadIdx.x + 256 * m, y = i / pairs, x = i % pairs;
+    v[m] = make_float2(0.0f, 0.0f);
+    if (y >= TILE || k0 + y >= end || 2 * x >= a.width) continue;
+    i64 from = head * a.keyHead + (i64)(k0 + y) * a.keyRow + 2 * x;
+    v[m] = make_float2(element(a.keys, from, a.keyHalf), element(a.keys, from + 1, a.keyHalf));
+  }
+}
+
 // match_fast takes widths up to 128. A block has 256 queries, a warp 32 of them in registers, and walks a piece of the keys. Rows lie in
 // shared memory so that what a lane multiplies is together: word j of step k of lane c is at c*LANE + 2k + j.
 extern "C" __global__ void __launch_bounds__(256, 1) match_fast(const __grid_constant__ MatchArgs a) {
@@ -94,21 +106,20 @@ extern "C" __global__ void __launch_bounds__(256, 1) match_fast(const __grid_con
   u32 at[4];
 #pragma unroll
   for (u32 j = 0; j < 4; j++) top[j] = __int_as_float(0xff800000), at[j] = 0xffffffffu;
+  // All 16 pairs of elements of a step, also where the width ends before: an even number of steps is multiplied. The next keys are on their
+  // way while these are multiplied.
+  u32 pairs = (steps + 1) / 2 * 16;
+  float2 next[TILE * MOST / 512];
+  bringKeys(a, head, first, end, pairs, next);
   for (u32 k0 = first; k0 < end; k0 += TILE) {
     __syncthreads();
-    // All 16 pairs of elements of a step, also where the width ends before: an even number of steps is multiplied.
-    u32 pairs = (steps + 1) / 2 * 16;
-    for (u32 i = t; i < TILE * pairs; i += 256) {
-      u32 y = i / pairs, x = i % pairs;
-      float v = 0.0f, w = 0.0f;
-      if (k0 + y < end && 2 * x < a.width) {
-        i64 from = head * a.keyHead + (i64)(k0 + y) * a.keyRow + 2 * x;
-        v = element(a.keys, from, a.keyHalf), w = element(a.keys, from + 1, a.keyHalf);
-      }
-      u32 to = x % 4 * LANE + x / 8 * 2 + x / 4 % 2;
-      split(v, w, hi[y][to], lo[y][to]);
+#pragma unroll
+    for (u32 m = 0; m < TILE * MOST / 512; m++) {
+      u32 i = t + 256 * m, y = i / pairs, x = i % pairs, to = x % 4 * LANE + x / 8 * 2 + x / 4 % 2;
+      if (y < TILE) split(next[m].x, next[m].y, hi[y][to], lo[y][to]);
     }
     __syncthreads();
+    if (k0 + TILE < end) bringKeys(a, head, k0 + TILE, end, pairs, next);
 #pragma unroll 1
     for (u32 n = 0; n < TILE; n += 16) {  // two columns of eight keys at a time: four sums that do not wait for each other
       float s[2][2][4] = {};

@@ -146,7 +146,8 @@ __device__ __forceinline__ float sumFour(const float (&d)[4]) {
 }
 
 // merge_near is merge_around for vectors of up to 128 elements: a block has NEAR_ROWS by NEAR_COLUMNS tokens and brings what lies around them
-// to shared memory once, generation by generation. A warp has four tokens.
+// to shared memory once, generation by generation. A warp has four neighbours of a row; it reads each vector once for all of them, and eight lanes
+// keep the best of a token.
 extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_constant__ MergeArgs a) {
   begin();
   extern __shared__ float4 shared[];  // [places][width / 4], then the entries [places]
@@ -158,16 +159,17 @@ extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_consta
   int across = right - left + 1, places = (bottom - top + 1) * across;
   int* entries = (int*)(shared + (NEAR_ROWS + 2 * a.radius) * (NEAR_COLUMNS + 2 * a.radius) * quads);
   const float4 *ask = (const float4*)(a.asked ? a.query : a.probe), *unit = (const float4*)s.unit + (i64)g * s.slots * quads;
-  int row = r0 + (int)warp / 2, column = c0 + (int)warp % 2 * 4;
+  int row = r0 + (int)warp / 2, column = c0 + (int)warp % 2 * 4, own = column + (int)lane() / 8;
+  bool mine = row < (int)a.rows && own < (int)a.columns;
   float4 query[4];
-  float best[4];
-  int found[4], order[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     query[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    best[i] = 0.0f, found[i] = -1, order[i] = 0;
     if (row < (int)a.rows && column + i < (int)a.columns && lane() < quads) query[i] = ask[((i64)g * a.tokens + row * (int)a.columns + column + i) * quads + lane()];
   }
+  float best = 0.0f;
+  int found = -1, order = 0;
+  int y0 = max(top, row - radius), y1 = min(bottom, row + radius), x0 = max(left, column - radius), x1 = min(right, column + 3 + radius);
   for (int k = 0; k < (int)a.depth; k++) {
     __syncthreads();
     bool any = false;
@@ -179,37 +181,20 @@ extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_consta
     }
     if (!__syncthreads_or(any)) break;  // nor is there anything older
     if (row >= (int)a.rows) continue;
-    for (int i = 0; i < 4; i++) {
-      int y0 = max(0, row - radius), y1 = min((int)a.rows - 1, row + radius), x0 = max(0, column + i - radius), x1 = min((int)a.columns - 1, column + i + radius);
-      int wide = x1 - x0 + 1, many = column + i < (int)a.columns ? (y1 - y0 + 1) * wide : 0;
-      for (int j = 0; j < many; j += 4) {
-        float d[4] = {};
-        int own = -1;  // the entry whose product this lane gets
+    for (int y = y0; y <= y1; y++)
+      for (int x = x0, p = (y - top) * across + x0 - left; x <= x1; x++, p++) {
+        int e = entries[p];
+        if (e < 0) continue;
+        float4 u = lane() < quads ? shared[(u32)p * quads + lane()] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        float d[4];
 #pragma unroll
-        for (int m = 0; m < 4; m++) {
-          if (j + m >= many) break;
-          int p = (y0 + (j + m) / wide - top) * across + x0 + (j + m) % wide - left, e = entries[p];
-          if (m == (int)lane() / 8) own = e;
-          if (e < 0 || lane() >= quads) continue;
-          float4 u = shared[(u32)p * quads + lane()];
-          d[m] = fmaf(query[i].x, u.x, fmaf(query[i].y, u.y, fmaf(query[i].z, u.z, query[i].w * u.w)));
-        }
+        for (int i = 0; i < 4; i++) d[i] = fmaf(query[i].x, u.x, fmaf(query[i].y, u.y, fmaf(query[i].z, u.z, query[i].w * u.w)));
         float v = sumFour(d);
-        int at = (j + (int)lane() / 8) * (int)a.depth + k;  // of equal ones the first wins, place by place
-        if (own >= 0 && (found[i] < 0 || v > best[i] || (v == best[i] && at < order[i]))) found[i] = own, best[i] = v, order[i] = at;
+        int at = (y * (int)a.columns + x) * (int)a.depth + k;  // of equal ones the first wins, place by place
+        if (mine && x >= own - radius && x <= own + radius && (found < 0 || v > best || (v == best && at < order))) found = e, best = v, order = at;
       }
-    }
   }
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-#pragma unroll
-    for (int w = 8; w < 32; w <<= 1) {
-      int e = __shfl_xor_sync(FULL, found[i], w), at = __shfl_xor_sync(FULL, order[i], w);
-      float v = __shfl_xor_sync(FULL, best[i], w);
-      if (e >= 0 && (found[i] < 0 || v > best[i] || (v == best[i] && at < order[i]))) found[i] = e, best[i] = v, order[i] = at;
-    }
-    if (lane() == 0 && row < (int)a.rows && column + i < (int)a.columns) a.best[g * a.tokens + row * (int)a.columns + column + i] = found[i];
-  }
+  if (mine && lane() % 8 == 0) a.best[g * a.tokens + row * (int)a.columns + own] = found;
 }
 
 // merge_accept decides which tokens may join the entry that was found. A warp has a token.

@@ -320,9 +320,10 @@ struct Decider {
 
 // rankOf is what pairs or evictions go by, the least first; it reports false for an entry that is not among them.
 __device__ __forceinline__ bool rankOf(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32 e, u32& key) {
-  if (e >= s.slots || (pairs && stateOf(a, s, NEAR, g)[e] < 0)) return false;
-  key = ordered(pairs ? -__int_as_float(stateOf(a, s, NEARNESS, g)[e]) : worth(a, s, g, e));
-  return true;
+  u32 at = min(e, s.slots - 1);  // without a branch, so that several can be read at a time
+  int x = stateOf(a, s, pairs ? NEAR : MEMBERS, g)[at], y = stateOf(a, s, pairs ? NEARNESS : TIME, g)[at];
+  key = ordered(pairs ? -__int_as_float(y) : (float)x / (float)(a.frame - y + 1));
+  return e < s.slots && (!pairs || x >= 0);
 }
 
 // least finds which key is the last of as many as a frame has tokens, 8 bits of it at a time. It returns how many there are at most; take
@@ -334,9 +335,14 @@ __device__ u32 least(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs,
   for (int shift = 24; shift >= 0; shift -= 8) {
     bins[t] = 0;
     __syncthreads();
-    for (u32 e = t; e < s.slots; e += FOUND) {
-      u32 key;
-      if (rankOf(a, s, g, pairs, e, key) && (shift == 24 || key >> (shift + 8) == last)) atomicAdd(&bins[key >> shift & 255], 1u);
+    for (u32 e = t; e < s.slots; e += 8 * FOUND) {
+      u32 key[8];
+      bool some[8];
+#pragma unroll
+      for (u32 m = 0; m < 8; m++) some[m] = rankOf(a, s, g, pairs, e + m * FOUND, key[m]);
+#pragma unroll
+      for (u32 m = 0; m < 8; m++)
+        if (some[m] && (shift == 24 || key[m] >> (shift + 8) == last)) atomicAdd(&bins[key[m] >> shift & 255], 1u);
     }
     __syncthreads();
     u32 own = bins[t];

@@ -257,6 +257,7 @@ __device__ __forceinline__ void hashed(const PlanArgs& a, u32 h, u32 kind, i64 r
 // estimates computes 16 rows of groups against 8 tiles from t0 on: logits of the tiles of a kind, -Inf for others.
 __device__ __forceinline__ void estimates(const PlanArgs& a, u32 h, u32 kind, const u32 (&qh)[STEPS][4], const u32 (&ql)[STEPS][4], u32 t0, float (&s)[4]) {
   u32 lane = threadIdx.x % 32, r = lane / 4, c = lane % 4;
+  float high[4] = {}, low[4] = {};  // sums of their own, which do not wait for each other
   const float* mean = (a.known != nullptr && kind < 4 ? a.known : a.means) + ((i64)h * a.room + min(t0 + r, a.tiles - 1)) * a.headDim;
   s[0] = s[1] = s[2] = s[3] = 0.0f;
 #pragma unroll
@@ -266,12 +267,13 @@ __device__ __forceinline__ void estimates(const PlanArgs& a, u32 h, u32 kind, co
     u32 h0, h1, l0, l1;
     split(x.x, x.y, h0, l0);
     split(x.z, x.w, h1, l1);
-    multiply(s, ql[k], h0, h1);
+    multiply(low, ql[k], h0, h1);
     multiply(s, qh[k], l0, l1);
-    multiply(s, qh[k], h0, h1);
+    multiply(high, qh[k], h0, h1);
   }
 #pragma unroll
   for (u32 j = 0; j < 4; j++) {
+    s[j] = high[j] + (low[j] + s[j]);
     u32 t = t0 + c * 2 + j % 2;
     s[j] = t < a.tiles && (u32)a.kinds[t] == kind ? s[j] * a.scale + a.logs[(i64)h * a.room + t] : -INF;
   }
