@@ -3,14 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"longtake/compute"
 	"longtake/compute/cpu"
-	"longtake/compute/cuda"
 )
 
 // processor is an open device and what a record says about it. The device is not embedded: what is handed to a model must be the
@@ -37,11 +35,11 @@ var devices = map[string]func(deviceFlags) (processor, error){
 	"cuda": openCUDA,
 }
 
-// precisions are how a GPU multiplies.
-var precisions = map[string]cuda.FP8{"": cuda.NoFP8, "bf16": cuda.NoFP8, "fp8": cuda.FP8Best}
+// precisions are how a GPU multiplies; all but the first two need one.
+var precisions = []string{"", "bf16", "fp8"}
 
 func openCPU(f deviceFlags) (processor, error) {
-	if precisions[f.precision] != cuda.NoFP8 {
+	if slices.Index(precisions, f.precision) > 1 {
 		return processor{}, fmt.Errorf("--precision %s needs --device cuda", f.precision)
 	}
 	d, err := cpu.New(f.Options)
@@ -52,17 +50,6 @@ func openCPU(f deviceFlags) (processor, error) {
 		f.Kernel = cpu.Kernels()[0]
 	}
 	return processor{Device: d, kind: "cpu", kernel: f.Kernel}, nil
-}
-
-func openCUDA(f deviceFlags) (processor, error) {
-	if f.Kernel != "" || f.Threads != 0 {
-		return processor{}, errors.New("--cpu-kernel and --threads belong to --device cpu")
-	}
-	d, err := cuda.New(cuda.Options{GPU: f.gpu, Weights: compute.BF16, FP8: precisions[f.precision], Progress: f.progress})
-	if err != nil {
-		return processor{}, err
-	}
-	return processor{Device: d, kind: "cuda", kernel: "cuda"}, nil
 }
 
 // openBest takes the first GPU, and where there is none the CPU, saying why. Flags of the CPU choose the CPU.
@@ -77,7 +64,7 @@ func openBest(f deviceFlags) (processor, error) {
 	if !errors.Is(err, compute.ErrUnsupported) {
 		return processor{}, fmt.Errorf("%w (--device cpu does without)", err)
 	}
-	if precisions[f.precision] != cuda.NoFP8 {
+	if slices.Index(precisions, f.precision) > 1 {
 		return processor{}, fmt.Errorf("--precision %s needs a GPU: %s", f.precision, firstClause(err))
 	}
 	p, cpuErr := openCPU(f)
@@ -98,7 +85,7 @@ func openDevice(name string, f deviceFlags) (processor, error) {
 	if err != nil {
 		return processor{}, err
 	}
-	if _, ok := precisions[f.precision]; !ok {
+	if !slices.Contains(precisions, f.precision) {
 		return processor{}, usagef("--precision %q: known are bf16, fp8", f.precision)
 	}
 	if f.Threads < 0 || f.Threads > 1024 {
@@ -116,36 +103,4 @@ func firstClause(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	line, _, _ = strings.Cut(line, ";")
 	return line
-}
-
-// checkGPU runs the self-test of a GPU's kernels; a line for each part.
-func checkGPU(number int, progress func(string)) (lines []string, err error) {
-	d, err := cuda.New(cuda.Options{GPU: number, Weights: compute.BF16, Progress: progress})
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	for _, c := range d.SelfTest() {
-		if c.Error != "" {
-			return lines, fmt.Errorf("%s: %s", c.Name, c.Error)
-		}
-		lines = append(lines, c.Name+": "+c.Detail)
-	}
-	return lines, nil
-}
-
-// gpus describes what CUDA finds, a line each; where it finds nothing, why.
-func gpus() (lines []string, found int) {
-	info, err := cuda.Probe()
-	if err != nil {
-		return []string{firstClause(err)}, 0
-	}
-	for _, g := range info.GPUs {
-		lines = append(lines, g.String())
-	}
-	lines = append(lines, fmt.Sprintf("driver for CUDA %s, NVRTC %s, kernels kept in %s", info.Driver, info.Compiler, info.CacheDir))
-	for _, name := range slices.Sorted(maps.Keys(info.Libraries)) {
-		lines = append(lines, name+" from "+info.Libraries[name])
-	}
-	return lines, len(info.GPUs)
 }
