@@ -19,7 +19,6 @@ type exact struct {
 	frames        int // latent frames that the copy has room for
 	on            bool
 
-	inner kvcache.Cache
 	copy  kvcache.Cache // a layer for each of layers, with one head
 	arena compute.Arena
 	out   compute.Tensor // F32 [1, queries, headDim]
