@@ -31,8 +31,8 @@ type Device interface {
 
 // Types are the element types a device prefers: Activation for hidden states between operations, Operand for those that only
 // a Linear reads (a device that rounds them anyway gets them rounded), Cache for cached keys and values, Bias for that of a
-// Linear with a result of type Activation (a Linear takes an F32 bias too).
-type Types struct{ Activation, Operand, Cache, Bias DType }
+// Linear with a result of type Activation (a Linear takes an F32 bias too), Residual for the sum that runs through a network.
+type Types struct{ Activation, Operand, Cache, Bias, Residual DType }
 
 // Memory is a device's memory in bytes; zero means unknown.
 type Memory struct{ Total, Free, Used, Peak int64 }

@@ -23,7 +23,7 @@ type Work struct {
 	places      *places   // of networks that are told them
 
 	// Between operations, for up to that many frames of tokens.
-	residual     compute.Tensor // F32 [tokens, dim]
+	residual     compute.Tensor // [tokens, dim]
 	normed, attn compute.Tensor // Operand [tokens, dim]: what Linear reads
 	mixed        compute.Tensor // [tokens, dim]: what it writes
 	qkv          compute.Tensor // [tokens, 3*dim]
@@ -73,7 +73,7 @@ func (m *Model) NewWork(a compute.Arena, types compute.Types, s Size) *Work {
 	rows := passes * frames
 	w := &Work{
 		m: m, size: s, frames: frames, skip: skip, self: attention.Dense{}, cross: attention.Dense{},
-		residual: a.Tensor(compute.F32, n, d), normed: a.Tensor(types.Operand, n, d), attn: a.Tensor(types.Operand, n, d),
+		residual: a.Tensor(types.Residual, n, d), normed: a.Tensor(types.Operand, n, d), attn: a.Tensor(types.Operand, n, d),
 		mixed: a.Tensor(act, n, d), qkv: a.Tensor(act, n, 3*d), hidden: a.Tensor(types.Operand, n, m.FFN),
 		timesteps: a.Tensor(compute.F32, rows), sinusoids: a.Tensor(compute.F32, rows, m.FreqDim),
 		timeHidden: a.Tensor(compute.F32, rows, d), timeSiLU: a.Tensor(compute.F32, rows, d),

@@ -172,3 +172,50 @@ func TestFP8FeedForwardIsTheTwoProducts(t *testing.T) {
 		}
 	}
 }
+
+// TestAddNormOfABFloat16SumIsTheTwoOperations: as networks with e4m3 products have it.
+func TestAddNormOfABFloat16SumIsTheTwoOperations(t *testing.T) {
+	b := newFP8Bench(t, FP8Best)
+	if got := b.Types().Residual; got != compute.BF16 {
+		t.Fatalf("the sum of a network is %v", got)
+	}
+	for _, shape := range [][2]int{{4680, 1536}, {77, 1536}, {3, 96}, {6, 20}} {
+		rows, width := shape[0], shape[1]
+		groups := 1
+		if rows%3 == 0 {
+			groups = 3
+		}
+		x, y := b.normal(4, compute.BF16, rows, width), b.normal(1, compute.BF16, rows, width)
+		gate, scale, shift := b.normal(1, compute.F32, groups, width), b.normal(0.3, compute.F32, groups, width), b.normal(0.3, compute.F32, groups, width)
+		n := compute.Norm{Eps: 1e-6, Scale: scale, Shift: shift}
+		sums, dst := [2]compute.Tensor{b.Tensor(compute.BF16, rows, width), b.Tensor(compute.BF16, rows, width)}, [2]compute.Tensor{b.Tensor(compute.BF16, rows, width), b.Tensor(compute.BF16, rows, width)}
+		b.AddNorm(dst[0], sums[0], x, y, gate, n)
+		b.AddGated(sums[1], x, y, gate)
+		b.Norm(dst[1], sums[1], n)
+		if d := distance(b.floats(sums[0]), b.floats(sums[1])); d > 1e-4 {
+			t.Errorf("%v: sums differ by %.2g", shape, d)
+		}
+		if d := distance(b.floats(dst[0]), b.floats(dst[1])); d > 1e-3 {
+			t.Errorf("%v: norms differ by %.2g", shape, d)
+		}
+	}
+}
+
+// BenchmarkAddNorm times the sum of a network in float32 and bfloat16.
+func BenchmarkAddNorm(b *testing.B) {
+	r := newFP8Bench(b, FP8Best)
+	gate, scale, shift := r.normal(1, compute.F32, 3, 1536), r.normal(1, compute.F32, 3, 1536), r.normal(1, compute.F32, 3, 1536)
+	for _, dt := range []compute.DType{compute.F32, compute.BF16} {
+		b.Run(dt.String(), func(b *testing.B) {
+			var h, y, dst []compute.Tensor
+			for range 6 {
+				h, y, dst = append(h, r.normal(1, dt, wanTokens, 1536)), append(y, r.normal(1, compute.BF16, wanTokens, 1536)), append(dst, r.Tensor(compute.BF16, wanTokens, 1536))
+			}
+			bytes := float64(wanTokens) * 1536 * float64(2*dt.Size()+4)
+			measure(b, r, bytes, 0, func(i int) {
+				i %= 6
+				r.AddNorm(dst[i], h[i], h[i], y[i], gate, compute.Norm{Eps: 1e-6, Scale: scale, Shift: shift})
+			})
+		})
+	}
+}

@@ -106,7 +106,8 @@ func (d *Device) normGrid(rows, chunks, held, most int) (grid, threads [3]uint32
 	return [3]uint32{uint32((rows + together - 1) / together), 1, 1}, [3]uint32{uint32(x), uint32(together), 1}, true
 }
 
-// AddNorm adds and normalises, see compute.AddNormer. In one pass where x and sum are F32 and rows no wider than 8192.
+// AddNorm adds and normalises, see compute.AddNormer. In one pass where x and sum are F32, or everything is BF16, and rows are no
+// wider than 8192.
 func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 	if q.err != nil {
 		return
@@ -121,6 +122,10 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 		b.gate, b.gateStride = address(gate), int64(gate.Stride[0])
 	}
 	kernel := half("add norm", dst)<<1 | half("add norm", y)
+	one := x.DType == compute.F32 && sum.DType == compute.F32
+	if x.DType == compute.BF16 && sum.DType == compute.BF16 && kernel == 3 {
+		one, kernel = true, 4
+	}
 	if dst.Elems() == 0 {
 		return
 	}
@@ -132,7 +137,7 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 		a.together = 2
 	}
 	grid, threads, fits := q.device.normGrid(x.Shape[0]/int(q.normArgs.together), x.Shape[1]/chunk, normHeld, normWideThreads)
-	if !ok || !fits || x.DType != compute.F32 || sum.DType != compute.F32 {
+	if !ok || !fits || !one {
 		q.AddGated(sum, x, y, gate)
 		q.Norm(dst, sum, n)
 		return

@@ -69,7 +69,7 @@ __device__ __forceinline__ void total(float (&s)[R]) {
 struct AddArgs {
   const void* y;
   const float* gate;
-  float* sum;
+  void* sum;
   i64 yStride, gateStride, sumStride;
   u32 rowsPerGate, pad;
 };
@@ -87,6 +87,10 @@ __device__ __forceinline__ void close(Raw<8, float>& r, const float (&v)[8]) {
   r.a = make_float4(v[0], v[1], v[2], v[3]), r.b = make_float4(v[4], v[5], v[6], v[7]);
 }
 __device__ __forceinline__ void close(Raw<1, float>& r, const float (&v)[1]) { r.v[0] = v[0]; }
+__device__ __forceinline__ void close(Raw<8, bf16>& r, const float (&v)[8]) {
+  r.a = make_uint4(pack2(v[0], v[1]), pack2(v[2], v[3]), pack2(v[4], v[5]), pack2(v[6], v[7]));
+}
+__device__ __forceinline__ void close(Raw<1, bf16>& r, const float (&v)[1]) { put(&r.v[0], v[0]); }
 
 // Rows are what a thread has of R rows, which share their parameters: chunk i of row r is raw[r][i].
 template <int V, int R, typename X>
@@ -109,8 +113,8 @@ __device__ __forceinline__ void fetchRows(Rows<V, R, X>& t, const NormArgs& a, c
 }
 
 // addRows makes the rows the sums and stores them.
-template <int V, int R, typename Y>
-__device__ __forceinline__ void addRows(Rows<V, R, float>& t, const NormArgs& n, const AddArgs& a) {
+template <int V, int R, typename X, typename Y>
+__device__ __forceinline__ void addRows(Rows<V, R, X>& t, const NormArgs& n, const AddArgs& a) {
   Rows<V, R, Y> other;
   fetchRows<V, R, Y>(other, n, a.y, a.yStride);
   const float* gate = a.gate + (t.first / a.rowsPerGate) * a.gateStride;
@@ -126,7 +130,7 @@ __device__ __forceinline__ void addRows(Rows<V, R, float>& t, const NormArgs& n,
       open(y, other.raw[r][i]);
 #pragma unroll
       for (int j = 0; j < V; j++) v[j] = a.gate != nullptr ? v[j] + y[j] * g[j] : v[j] + y[j];
-      store<V>(a.sum + (t.first + r) * a.sumStride + col, v);
+      store<V>((X*)a.sum + (t.first + r) * a.sumStride + col, v);
       close(t.raw[r][i], v);
     }
   }
@@ -236,12 +240,12 @@ __device__ __forceinline__ void norm(const NormArgs& a) {
   finish<V, R, D, X>(a, t);
 }
 
-template <int V, int R, typename D, typename Y>
+template <int V, int R, typename D, typename X, typename Y>
 __device__ __forceinline__ void addnorm(const NormArgs& a, const AddArgs& add) {
-  Rows<V, R, float> t;
-  fetchRows<V, R, float>(t, a, a.x, a.xStride);
-  addRows<V, R, Y>(t, a, add);
-  finish<V, R, D, float>(a, t);
+  Rows<V, R, X> t;
+  fetchRows<V, R, X>(t, a, a.x, a.xStride);
+  addRows<V, R, X, Y>(t, a, add);
+  finish<V, R, D, X>(a, t);
 }
 
 template <int R, typename D, typename X>
@@ -277,12 +281,12 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
     else norm<1, 1, D, X>(a);                                                                      \
   }
 
-#define ADDNORM(name, D, Y)                                                                                     \
+#define ADDNORM(name, D, X, Y)                                                                                     \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) { \
     begin(); \
-    if (a.together == 2) addnorm<8, 2, D, Y>(a, add);                                                        \
-    else if (a.vec) addnorm<8, 1, D, Y>(a, add);                                                                \
-    else addnorm<1, 1, D, Y>(a, add);                                                                             \
+    if (a.together == 2) addnorm<8, 2, D, X, Y>(a, add);                                                        \
+    else if (a.vec) addnorm<8, 1, D, X, Y>(a, add);                                                                \
+    else addnorm<1, 1, D, X, Y>(a, add);                                                                             \
   }
 #define NORMROPE(name, D, X)                                                                                    \
   extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
@@ -291,10 +295,11 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
   }
 
 #if HELD < 8
-ADDNORM(addnorm_ff, float, float)
-ADDNORM(addnorm_fb, float, bf16)
-ADDNORM(addnorm_bf, bf16, float)
-ADDNORM(addnorm_bb, bf16, bf16)
+ADDNORM(addnorm_ff, float, float, float)
+ADDNORM(addnorm_fb, float, float, bf16)
+ADDNORM(addnorm_bf, bf16, float, float)
+ADDNORM(addnorm_bb, bf16, float, bf16)
+ADDNORM(addnorm_half, bf16, bf16, bf16)
 NORMROPE(normrope_ff, float, float)
 NORMROPE(normrope_fb, float, bf16)
 NORMROPE(normrope_bf, bf16, float)
