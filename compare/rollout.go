@@ -30,7 +30,9 @@ type RolloutOptions struct {
 	// timed is whole, and a long dense run ends in this life.
 	Fill bool
 	// Exact makes the history again under each entry and compares attention at the frontiers with that over the whole past.
-	Exact    bool
+	Exact bool
+	// Found, if not nil, hears of every measure when it is taken.
+	Found    func(policy string, m RolloutMeasure)
 	Progress func(what string, done, total int)
 }
 
@@ -365,6 +367,9 @@ func (a *long) measure(ctx context.Context, frontier int) error {
 // last adds a measure, also where memory ended before all of it was taken.
 func (a *long) last(m RolloutMeasure, err error) error {
 	a.run.Frontiers = append(a.run.Frontiers, m)
+	if f := a.options.Found; f != nil {
+		f(a.entry.Name, m)
+	}
 	return err
 }
 

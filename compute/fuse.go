@@ -32,20 +32,3 @@ func NormRope(dq Queue, dst, x Tensor, n Norm, pos Tensor, r Rope) {
 	dq.Norm(x, x, n)
 	dq.Rope(dst, x.Heads(dst.Shape[0]), pos, r)
 }
-
-// FeedForwarder is a Queue that has a cheaper way through two products.
-type FeedForwarder interface {
-	// FeedForward is Linear(hidden, x, w1, bias1, act), then Linear(dst, hidden, w2, bias2, None). Afterwards hidden may hold
-	// anything; dst may be x.
-	FeedForward(dst, hidden, x Tensor, w1 Matrix, bias1 Tensor, act Activation, w2 Matrix, bias2 Tensor)
-}
-
-// FeedForward runs dq's FeedForward, or the two operations that it stands for.
-func FeedForward(dq Queue, dst, hidden, x Tensor, w1 Matrix, bias1 Tensor, act Activation, w2 Matrix, bias2 Tensor) {
-	if f, ok := dq.(FeedForwarder); ok {
-		f.FeedForward(dst, hidden, x, w1, bias1, act, w2, bias2)
-		return
-	}
-	dq.Linear(hidden, x, w1, bias1, act)
-	dq.Linear(dst, hidden, w2, bias2, None)
-}

@@ -76,7 +76,7 @@ func (c *rolloutBenchCommand) Run(ctx context.Context, out *streams) error {
 	}
 	describe(out.err, l, entries)
 	r, err := compare.Rollout(ctx, compare.RolloutOptions{Engine: l.engine, Request: s.request, Actions: s.steps(), Frames: s.frames,
-		Entries: entries, Frontiers: c.Frontiers, Span: c.Span, Clip: clip, Fill: c.Fill, Exact: c.Exact, Progress: l.screen.hear})
+		Entries: entries, Frontiers: c.Frontiers, Span: c.Span, Clip: clip, Fill: c.Fill, Exact: c.Exact, Progress: l.screen.hear, Found: l.found(out)})
 	l.screen.end()
 	if err != nil {
 		return err
@@ -93,6 +93,17 @@ func (c *rolloutBenchCommand) Run(ctx context.Context, out *streams) error {
 		return jsonForm(r)(out.out)
 	}
 	return r.Table(out.out)
+}
+
+// found tells the user of a measure when it is taken.
+func (l *lab) found(out *streams) func(string, compare.RolloutMeasure) {
+	if l.screen.quiet {
+		return nil
+	}
+	return func(policy string, m compare.RolloutMeasure) {
+		l.screen.end()
+		fmt.Fprintf(out.err, "%s, frame %d: %.2f fps, %.2f ms a chunk (p50 %.2f, p95 %.2f), device %d MiB\n", policy, m.Frame, m.FPS, 1e3*m.Mean, 1e3*m.P50, 1e3*m.P95, m.DeviceBytes>>20)
+	}
 }
 
 // products says how the device multiplies.

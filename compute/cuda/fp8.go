@@ -29,7 +29,8 @@ func (f FP8) String() string {
 type quantArgs struct {
 	dst, x, scale, top, found uint64
 	xStride, dstStride        int64
-	rows, width, vec, act     uint32
+	rows, width, vec          uint32
+	_                         uint32
 }
 
 const (
@@ -78,8 +79,8 @@ func quantPlan(dst, x, scale compute.Tensor, top uint64) (a quantArgs, threads i
 	return a, wholeWarps(x.Shape[1]/8, quantHeld)
 }
 
-// quantised rounds act(x) to work space, and returns it with its scales. With one scale for all there must be no activation.
-func (q *queue) quantised(x compute.Tensor, act compute.Activation) (to, scale compute.Tensor) {
+// quantised rounds x to work space, and returns it with its scales.
+func (q *queue) quantised(x compute.Tensor) (to, scale compute.Tensor) {
 	to, scale = q.scratch(scratchQuant, compute.F8E4M3, x.Shape[0], x.Shape[1]), q.scratch(scratchScales, compute.F32, 1, x.Shape[0]+1)
 	if q.err != nil {
 		return to, scale
@@ -100,7 +101,6 @@ func (q *queue) quantised(x compute.Tensor, act compute.Activation) (to, scale c
 		q.Mix(scale.Slice(0, x.Shape[0], x.Shape[0]+1), 0, scale.Slice(0, x.Shape[0], x.Shape[0]+1), 0, compute.Tensor{})
 	}
 	a, threads := quantPlan(to, x, scale, top)
-	a.act = uint32(act)
 	q.quantArgs = a
 	if top != 0 {
 		q.launch("quantise", q.device.kernels.quant[2+kind], [3]uint32{uint32(min(x.Shape[0], 4*q.device.limit.multiprocessors)), 1, 1}, [3]uint32{256, 1, 1}, 0, argument(&q.quantArgs))
@@ -108,21 +108,6 @@ func (q *queue) quantised(x compute.Tensor, act compute.Activation) (to, scale c
 	}
 	q.launch("quantise", q.device.kernels.quant[kind], [3]uint32{uint32(x.Shape[0]), 1, 1}, [3]uint32{uint32(threads), 1, 1}, 0, argument(&q.quantArgs))
 	return to, scale
-}
-
-// FeedForward leaves the activation to the rounding of the second product's operand, where both weights are e4m3 with scales for rows:
-// the first product is then written without it, which costs cuBLASLt less than it costs here. See compute.FeedForwarder.
-func (q *queue) FeedForward(dst, hidden, x compute.Tensor, w1 compute.Matrix, bias1 compute.Tensor, act compute.Activation, w2 compute.Matrix, bias2 compute.Tensor) {
-	m, ok := w2.(*matrix)
-	if !ok || m.scale.IsZero() || q.device.fp8 != FP8Rows || hidden.DType != compute.BF16 || !aligned(hidden) || hidden.Elems() == 0 || hidden.Rank != 2 || m.Shape[1] != hidden.Shape[1] {
-		q.Linear(hidden, x, w1, bias1, act)
-		q.Linear(dst, hidden, w2, bias2, compute.None)
-		return
-	}
-	q.Linear(hidden, x, w1, bias1, compute.None)
-	if q.err == nil {
-		q.linear(dst, hidden, act, m, bias2, compute.None)
-	}
 }
 
 // coarseMatrix brings a weight in and rounds it. The device is locked.

@@ -116,59 +116,8 @@ func BenchmarkFP8(b *testing.B) {
 				})
 			}
 			b.Run(fmt.Sprintf("%v rounding %d wide", f, in), func(b *testing.B) {
-				measure(b, r, 3*float64(wanTokens)*float64(in), 0, func(int) { r.quantised(x, compute.None) })
+				measure(b, r, 3*float64(wanTokens)*float64(in), 0, func(int) { r.quantised(x) })
 			})
-		}
-	}
-}
-
-// BenchmarkFeedForward times both products of a block's feed-forward, in bfloat16 and e4m3, as one call and as two.
-func BenchmarkFeedForward(b *testing.B) {
-	r := newFP8Bench(b, FP8Rows)
-	plain1, up := r.pair(8960, 1536, 1)
-	plain2, down := r.pair(1536, 8960, 1)
-	x, bias1, bias2 := r.normal(1, compute.BF16, wanTokens, 1536), r.normal(1, compute.BF16, 8960), r.normal(1, compute.BF16, 1536)
-	hidden, dst := r.Tensor(compute.BF16, wanTokens, 8960), r.Tensor(compute.BF16, wanTokens, 1536)
-	for _, c := range []struct {
-		name     string
-		up, down *matrix
-	}{{"bf16", plain1, plain2}, {"e4m3", up, down}} {
-		flops := 4 * float64(wanTokens) * 1536 * 8960
-		b.Run(c.name+" two", func(b *testing.B) {
-			measure(b, r, 0, flops, func(int) {
-				r.Linear(hidden, x, c.up, bias1, compute.GELU)
-				r.Linear(dst, hidden, c.down, bias2, compute.None)
-			})
-		})
-		b.Run(c.name+" one", func(b *testing.B) {
-			measure(b, r, 0, flops, func(int) { r.FeedForward(dst, hidden, x, c.up, bias1, compute.GELU, c.down, bias2) })
-		})
-	}
-}
-
-// TestFP8FeedForwardIsTheTwoProducts: the activation is taken before the rounding to bfloat16 in one way and after it in the other.
-func TestFP8FeedForwardIsTheTwoProducts(t *testing.T) {
-	for _, f := range []FP8{FP8Rows, FP8Tensors} {
-		b := newFP8Bench(t, f)
-		for _, rows := range []int{1, 77, 4680} {
-			plain1, up := b.pair(8960, 1536, 1)
-			plain2, down := b.pair(1536, 8960, 1)
-			x, bias1, bias2 := b.normal(1, compute.BF16, rows, 1536), b.normal(0.1, compute.F32, 8960), b.normal(0.1, compute.F32, 1536)
-			wide, want, hidden := b.Tensor(compute.F32, rows, 8960), b.Tensor(compute.F32, rows, 1536), b.Tensor(compute.BF16, rows, 8960)
-			one, two := b.Tensor(compute.BF16, rows, 1536), b.Tensor(compute.BF16, rows, 1536)
-			b.plainLinear(wide, x, plain1, bias1, compute.GELU)
-			b.Copy(hidden, wide)
-			b.plainLinear(want, hidden, plain2, bias2, compute.None)
-			b.FeedForward(one, hidden, x, up, bias1, compute.GELU, down, bias2)
-			b.Linear(hidden, x, up, bias1, compute.GELU)
-			b.Linear(two, hidden, down, bias2, compute.None)
-			fused, apart := distance(b.floats(one), b.floats(want)), distance(b.floats(two), b.floats(want))
-			t.Logf("%v, %d rows: off by %.4f, by two products %.4f", f, rows, fused, apart)
-			if !(fused < 0.08) || !(fused < 1.1*apart) {
-				t.Errorf("%v, %d rows: off by %.4f, by two products %.4f", f, rows, fused, apart)
-			}
-			b.Arena.Free()
-			b.Arena, _ = b.NewArena(0)
 		}
 	}
 }

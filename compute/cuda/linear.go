@@ -26,11 +26,6 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 	if !ok {
 		mismatch("linear", dst, x, matrixText(w))
 	}
-	q.linear(dst, x, compute.None, m, bias, act)
-}
-
-// linear is Linear of before(x), which is asked of coarse matrices only.
-func (q *queue) linear(dst, x compute.Tensor, before compute.Activation, m *matrix, bias compute.Tensor, act compute.Activation) {
 	if !(dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1]) {
 		mismatch("linear", dst, x, matrixText(m))
 	}
@@ -43,7 +38,7 @@ func (q *queue) linear(dst, x compute.Tensor, before compute.Activation, m *matr
 	if m.scale.IsZero() {
 		x = q.operand(x, m)
 	} else {
-		x, xScale = q.quantised(x, before)
+		x, xScale = q.quantised(x)
 	}
 	to := dst
 	if !m.half && dst.DType == compute.BF16 { // cuBLASLt does not round float32 products

@@ -6,7 +6,7 @@ struct QuantArgs {
   const u32* top;    // bits of the largest magnitude of all; null: of the row
   u32* found;        // amax: where it is raised
   i64 xStride, dstStride;
-  u32 rows, width, vec, act;  // act is applied to x first
+  u32 rows, width, vec, pad;
 };
 static_assert(sizeof(QuantArgs) == 72, "QuantArgs is mirrored by quantArgs in fp8.go");
 
@@ -50,12 +50,6 @@ __device__ __forceinline__ void quant(const QuantArgs& a) {
   for (int i = 0; i < HELD; i++) {
     u32 col = (threadIdx.x + i * blockDim.x) * 8;
     if (col < a.width) load8(v[i], x + col);
-  }
-  if (a.act != 0) {
-#pragma unroll
-    for (int i = 0; i < HELD; i++)
-#pragma unroll
-      for (int j = 0; j < 8; j++) v[i][j] = activate(v[i][j], a.act);
   }
 #pragma unroll
   for (int i = 0; i < HELD; i++) {
