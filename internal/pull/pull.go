@@ -36,10 +36,17 @@ func (f File) most() int64 {
 
 // Source has the files of models.
 type Source interface {
-	// Open returns a model's file from byte `from` on, or from its beginning where the source cannot do that: at says from where.
-	Open(ctx context.Context, model, name string, from int64) (body io.ReadCloser, at int64, err error)
+	// Open returns a model's file from byte `from` on, or from its beginning where the source cannot do that.
+	Open(ctx context.Context, model, name string, from int64) (*Body, error)
 	// String names the source for people, without secrets.
 	String() string
+}
+
+// Body is a file, or the end of one.
+type Body struct {
+	io.ReadCloser
+	At    int64 // its first byte's place in the file
+	Total int64 // the length that the source tells of the whole file; 0: none. For progress alone
 }
 
 // ErrHere is returned when the store has the model already, every file as it must be.
@@ -137,7 +144,7 @@ func (p *puller) file(ctx context.Context, f File) (err error) {
 		return err
 	}
 	if there > 0 && digest(sum) == f.SHA256 {
-		p.told(f, there)
+		p.told(f, there, there)
 		return nil
 	}
 	if there >= f.most() { // as long as it must be, and not it
@@ -161,11 +168,12 @@ type target interface {
 
 // take writes what the source has behind the bytes that are there, and returns how many are there then.
 func (p *puller) take(ctx context.Context, dst target, sum hash.Hash, f File, there int64) (int64, error) {
-	body, at, err := p.from.Open(ctx, p.model, f.Name, there)
+	body, err := p.from.Open(ctx, p.model, f.Name, there)
 	if err != nil {
 		return there, err
 	}
 	defer body.Close()
+	at, total := body.At, max(f.Bytes, body.Total)
 	if at != there || there == 0 {
 		at = 0
 		sum.Reset()
@@ -188,7 +196,7 @@ func (p *puller) take(ctx context.Context, dst target, sum hash.Hash, f File, th
 			}
 			sum.Write(buf[:n])
 			at += int64(n)
-			p.told(f, at)
+			p.told(f, at, total)
 		}
 		switch {
 		case err == io.EOF && f.Bytes > 0 && at < f.Bytes:
@@ -203,9 +211,9 @@ func (p *puller) take(ctx context.Context, dst target, sum hash.Hash, f File, th
 	}
 }
 
-func (p *puller) told(f File, there int64) {
+func (p *puller) told(f File, there, total int64) {
 	if p.tell != nil {
-		p.tell(f.Name, there, f.Bytes)
+		p.tell(f.Name, there, total)
 	}
 }
 

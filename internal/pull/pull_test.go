@@ -242,13 +242,13 @@ func TestSourcesThatAreRefused(t *testing.T) {
 	}
 	away := httptest.NewServer(http.RedirectHandler("http://192.0.2.1/other", http.StatusFound))
 	defer away.Close()
-	_, _, err := source(t, away.URL).Open(t.Context(), "hd", "x", 0)
+	_, err := source(t, away.URL).Open(t.Context(), "hd", "x", 0)
 	if err == nil || !strings.Contains(err.Error(), "only https") {
 		t.Errorf("a redirect away from https: %v", err)
 	}
 	gone := httptest.NewServer(http.NotFoundHandler())
 	defer gone.Close()
-	if _, _, err = source(t, gone.URL).Open(t.Context(), "hd", "x", 0); err == nil || !strings.Contains(err.Error(), "404") {
+	if _, err = source(t, gone.URL).Open(t.Context(), "hd", "x", 0); err == nil || !strings.Contains(err.Error(), "404") {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }

@@ -66,17 +66,21 @@ type folder string
 func (f folder) String() string { return string(f) }
 
 // Open implements Source.
-func (f folder) Open(_ context.Context, model, name string, from int64) (io.ReadCloser, int64, error) {
+func (f folder) Open(_ context.Context, model, name string, from int64) (*Body, error) {
 	file, err := os.Open(filepath.Join(string(f), model, name))
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
 		file.Close()
-		return nil, 0, fmt.Errorf("%s is no file", file.Name())
+		return nil, fmt.Errorf("%s is no file", file.Name())
 	}
-	_, err = file.Seek(from, io.SeekStart)
-	return file, from, err
+	if _, err = file.Seek(from, io.SeekStart); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return &Body{file, from, info.Size()}, nil
 }
 
 // site is a web server.
@@ -89,13 +93,13 @@ type site struct {
 func (s *site) String() string { return s.top.Redacted() }
 
 // Open implements Source.
-func (s *site) Open(ctx context.Context, model, name string, from int64) (io.ReadCloser, int64, error) {
+func (s *site) Open(ctx context.Context, model, name string, from int64) (*Body, error) {
 	whole := ctx
 	ctx, cancel := context.WithCancelCause(whole)
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.top.JoinPath(model, name).String(), nil)
 	if err != nil {
 		cancel(nil)
-		return nil, 0, err
+		return nil, err
 	}
 	r.Header.Set("User-Agent", "longtake")
 	r.Header.Set("Accept-Encoding", "identity") // ranges are of the file itself
@@ -109,22 +113,22 @@ func (s *site) Open(ctx context.Context, model, name string, from int64) (io.Rea
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err // without the URL, which may hold a password
 		}
-		return nil, 0, fmt.Errorf("%s: %w", s, err)
+		return nil, fmt.Errorf("%s: %w", s, err)
 	}
 	body := &watched{body: a.Body, cancel: cancel, ctx: ctx}
 	body.timer = time.AfterFunc(stall, func() { cancel(fmt.Errorf("%s said nothing for %v", s, stall)) })
 	var first int64
 	switch _, err := fmt.Sscanf(a.Header.Get("Content-Range"), "bytes %d-", &first); {
 	case a.StatusCode == http.StatusOK:
-		return body, 0, nil
+		return &Body{body, 0, max(a.ContentLength, 0)}, nil
 	case a.StatusCode == http.StatusPartialContent && err == nil && first == from:
-		return body, from, nil
+		return &Body{body, from, from + max(a.ContentLength, 0)}, nil
 	}
 	body.Close()
 	if from > 0 && (a.StatusCode == http.StatusPartialContent || a.StatusCode == http.StatusRequestedRangeNotSatisfiable) {
 		return s.Open(whole, model, name, 0)
 	}
-	return nil, 0, fmt.Errorf("%s answered %s for %s/%s", s, a.Status, model, name)
+	return nil, fmt.Errorf("%s answered %s for %s/%s", s, a.Status, model, name)
 }
 
 // watched ends a body that stays silent.
