@@ -98,7 +98,7 @@ type Policy struct {
 
 // Default returns the policy that the embedded model is best served with, without a budget.
 func Default() Policy {
-	return Policy{Recent: 2, Threshold: 0.9, Keep: Mean, Radius: 2, Depth: 6, Floor: 0.7}
+	return Policy{Recent: 2, Threshold: 0.92, Keep: Mean, Radius: 2, Depth: 6, Floor: 0.7}
 }
 
 // Paper returns the reading of the paper's section 4.1: keys compared as they are stored, rotated; the entry found by the query;

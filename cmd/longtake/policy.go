@@ -27,7 +27,7 @@ type policyFlags struct {
 	LocalAttnSize *int    `group:"policy" placeholder:"N" with:"cache=window" help:"--window as Self-Forcing and LongLive count it: anchors and the chunk in work are part of it; -1 keeps everything."`
 	CacheBudget   *string `group:"policy" aliases:"budget" placeholder:"SIZE" with:"cache=tempcache,pose" help:"Most that the cache may hold, in latent frames (12f) or bytes (64MiB); none. Default: no bound for tempcache, 28f with models on Wan-2.1; 64MiB for pose."`
 
-	Threshold    *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine of two keys that are merged; 1 merges only equal ones. Default: 0.9."`
+	Threshold    *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine of two keys that are merged; 1 merges only equal ones. Default: 0.92 (paper mode: 0.9)."`
 	Search       *string  `group:"policy" placeholder:"HOW" with:"cache=tempcache" help:"How the nearest entry is found: exact, neighbours (near places of the picture), lsh, quant, or a matcher by name (lsh64, lsh10x4+1, quant8, pq8). Default: exact."`
 	Radius       *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Rows and columns that neighbours looks around. Default: 2."`
 	Depth        *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Entries of each place that neighbours looks at. Default: 6."`
