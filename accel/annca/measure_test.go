@@ -129,6 +129,9 @@ func TestTheEmbeddedModelFollowsFewerWords(t *testing.T) {
 		t.Errorf("with all tokens %.1f dB, want the same bits", d)
 	}
 	o := annca.Default()
+	if held, _ := lookBack(t, e, 61000, 6, 8, o); !math.IsInf(psnr(t, held, dense), 1) {
+		t.Error("a prompt that is too short to gain from is not attended to whole")
+	}
 	o.From = 0 // the prompt is short
 	got, _ := lookBack(t, e, 61000, 6, 8, o)
 	if d := psnr(t, got, dense); !(d > 35) {

@@ -1,6 +1,7 @@
 package annsa_test
 
 import (
+	"math"
 	"testing"
 
 	"longtake/accel/ann"
@@ -17,6 +18,9 @@ func TestTheEmbeddedModelHardlyNoticesTheDefault(t *testing.T) {
 	c := newClip(t, 61000, 15, world.Mixed, 0)
 	full := kvcache.Window{Recent: kvcache.Full}
 	dense, _ := c.roll(t, e, 12, rollout.Request{Cache: full})
+	if held, _ := c.roll(t, e, 12, rollout.Request{Cache: full, Self: annsa.Default()}); !math.IsInf(psnr(t, held, dense), 1) {
+		t.Error("a history that is too short to gain from is not attended to as it is")
+	}
 	for name, least := range map[string]float64{"own": 33, "cross": 25} {
 		r := rollout.Request{Cache: full}
 		o := annsa.Default()
