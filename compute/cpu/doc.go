@@ -7,13 +7,15 @@
 //
 // A class is a set of kernels that round alike. Best first:
 //
-//	amx      linux/amd64 with AMX-BF16: Linear and Attend round their operands to bfloat16 and accumulate in float32
+//	amx      linux/amd64 with AMX-BF16 (and AVX-512 BF16, VBMI): Linear and Attend round their operands, probabilities too,
+//	         to bfloat16 and accumulate in float32
 //	avx512   amd64 with AVX-512 F, BW, DQ, VL: float32
 //	avx2     amd64 with AVX2 and FMA: float32
 //	generic  plain Go, float32
 //
 // Results depend on inputs and class alone. Work is cut into tiles, each computed by one goroutine in a fixed order, so the
-// number of threads never changes a bit; classes differ from each other in the last bits.
+// number of threads never changes a bit; classes differ from each other in the last bits. A thread takes the same share of the
+// tiles in operation after operation, so that it finds in its cache what it wrote, and then helps the others.
 //
 // # Memory
 //

@@ -32,10 +32,11 @@ def measure(threads):
     sys.dont_write_bytecode = True
     sys.path.insert(0, os.path.join(ROOT, "train"))
     from infer import Roller
-    from tw import TinyWorld, load
+    from tw import CFG, PLACED, TinyWorld, load
     torch.set_num_threads(threads)
-    m = TinyWorld()
-    m.load_state_dict(load(os.path.join(ROOT, "model", "tinyworld", "tinyworld.safetensors")))
+    sd = load(os.path.join(ROOT, "model", "tinyworld", "tinyworld.safetensors"))
+    m = TinyWorld(PLACED if "place_in" in sd else CFG)
+    m.load_state_dict(sd)
     tok = torch.zeros(1, 128, dtype=torch.long)
     tok[0, :105] = torch.randint(1, 95, (105,))
     act, head, eps = torch.ones(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), torch.randn(1, 64, 192)
