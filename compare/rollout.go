@@ -159,7 +159,8 @@ type long struct {
 	look     *probes
 	most     int // latent frames that an unbounded cache may hold, 0 without a limit
 	filler   []float32
-	attended bool // attention is on the clock
+	made     []int // frames of every whole chunk
+	attended bool  // attention is on the clock
 }
 
 // run makes a whole video, or as much of it as the memory allows.
@@ -303,6 +304,7 @@ func (a *long) chunk(ctx context.Context, frontier int) error {
 		}
 		a.n += len(frames)
 		a.run.ChunkSeconds, a.run.ChunkFrames = append(a.run.ChunkSeconds, time.Since(began).Seconds()), append(a.run.ChunkFrames, a.n)
+		a.made = append(a.made, len(frames))
 		a.run.Total += time.Since(began).Seconds()
 		if a.run.FirstFrame == 0 {
 			a.run.FirstFrame = a.run.Start + time.Since(began).Seconds()
@@ -389,14 +391,12 @@ func (a *long) pooled(frontier int) RolloutMeasure {
 	nothing := Fraction(math.NaN())
 	m, run := RolloutMeasure{Frame: frontier, Density: 1, Recall: 1, Error: nothing, Mass: nothing}, a.run
 	var all []float64
-	sum, frames, before := 0.0, 0, len(a.options.Request.Start)
+	sum, frames := 0.0, 0
 	for i, seconds := range run.ChunkSeconds {
 		at := run.ChunkFrames[i]
-		if i > 0 {
-			before = run.ChunkFrames[i-1]
-		}
+		before := at - a.made[i]
 		if at > frontier-a.options.Span && before < frontier {
-			all, sum, frames = append(all, seconds), sum+seconds, frames+a.framesOf(i)
+			all, sum, frames = append(all, seconds), sum+seconds, frames+a.made[i]
 		}
 	}
 	if slices.Sort(all); len(all) > 0 {
@@ -414,14 +414,4 @@ func (a *long) pooled(frontier int) RolloutMeasure {
 	}
 	m.Merged, m.Evicted = Fraction(merged/entered), Fraction(evicted/entered)
 	return m
-}
-
-// framesOf is how many frames whole chunk i gave.
-func (a *long) framesOf(i int) int {
-	e := a.engine
-	per := e.Network.ChunkFrames * max(e.Stride, 1)
-	if i == 0 && len(a.options.Request.Start) == 0 {
-		return a.run.ChunkFrames[0]
-	}
-	return per
 }

@@ -3,6 +3,7 @@ package compare_test
 import (
 	"bytes"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -81,6 +82,9 @@ func TestARolloutThatKeepsEverythingSaysWhereMemoryEnds(t *testing.T) {
 	run := r.Runs[0]
 	if run.Stopped != 10 || !strings.Contains(run.Why, "10 latent frames") || len(run.Frontiers) != 1 || !run.Filled || len(run.ChunkFrames) != 2 {
 		t.Errorf("%+v", run)
+	}
+	if m := run.Frontiers[0]; math.Abs(m.FPS*m.Mean-1) > 1e-6 {
+		t.Errorf("chunks of a frame take %v s at %v frames/s", m.Mean, m.FPS)
 	}
 	if _, err := compare.Rollout(t.Context(), compare.RolloutOptions{Engine: e, Request: o.Request, Frames: 1}); !errors.Is(err, rollout.ErrRequest) {
 		t.Errorf("no entries: %v", err)
