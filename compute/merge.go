@@ -65,5 +65,9 @@ type Merging struct {
 
 	// Work space: Probe and, with Asked, Query F32 [groups, tokens, width]; Best I32 and Score F32 [groups, tokens]; Hits I32
 	// [layers, 4, groups, tokens]; Order I32 [layers, groups, 4*entries+5*tokens]; Recent I32 [groups, tokens, Depth] with Neighbours.
+	// With Neighbours, Probe, Best and Recent may have [layers] in front: then all layers go on at once.
 	Probe, Query, Best, Score, Hits, Order, Recent Tensor
 }
+
+// AtOnce reports whether there is work space for all layers to go on at once.
+func (m Merging) AtOnce() bool { return m.Neighbours && !m.Asked && m.Probe.Rank == MaxRank }

@@ -15,6 +15,7 @@ type remote struct {
 	on                 bool
 	frequencies, turns compute.Tensor // of compute.Merging
 	hits, recent       compute.Tensor
+	probe, best        compute.Tensor // of all layers, if they go on at once; else the desk's
 	codes              codes
 	order              compute.Tensor
 	entries            compute.Tensor // I32 [layers, groups]
@@ -97,12 +98,20 @@ func (r *remote) fixed(c *cache, a compute.Arena) {
 	r.frequencies, r.turns = a.Tensor(compute.F64, s.Pairs[0]), a.Tensor(compute.F32, n, spatial, 2)
 	r.hits = a.Tensor(compute.I32, s.Layers, 4, c.groups, n)
 	r.entries, r.totals = a.Tensor(compute.I32, s.Layers, c.groups), a.Tensor(compute.F64, s.Layers, c.groups, 3)
-	if c.p.Search == Neighbours {
+	switch {
+	case r.atOnce(c):
+		r.recent, r.best = a.Tensor(compute.I32, s.Layers, c.groups, n, c.p.Depth), a.Tensor(compute.I32, s.Layers, c.groups, n)
+		r.probe = a.Tensor(compute.F32, s.Layers, c.groups, n, c.width())
+	case c.p.Search == Neighbours:
 		r.recent = a.Tensor(compute.I32, c.groups, n, c.p.Depth)
 	}
 	r.known, r.sums = make([]int32, s.Layers*c.groups), make([]float64, 3*s.Layers*c.groups)
 	r.host = make([]byte, r.totals.Bytes())
 }
+
+// atOnce reports whether all layers are merged at once. That takes the vectors of a frame for every layer (288 MB of Wan 1.3B) and keeps a
+// GPU busy; a search of all entries does so by itself.
+func (r *remote) atOnce(c *cache) bool { return c.p.Search == Neighbours && !c.p.ByQuery }
 
 // tell uploads the tables of rotations.
 func (r *remote) tell(c *cache, dq compute.Queue) {
@@ -166,6 +175,9 @@ func (c *cache) mergeRemotely(dq compute.Queue, frame int) {
 		Retest: p.Retest, Neighbours: p.Search == Neighbours, Radius: p.Radius, Depth: p.Depth, MaxError: p.MaxError, Asks: c.asks(),
 		Probe: d.probe.tensor, Query: d.query.tensor, Best: d.best.tensor, Score: d.score.tensor,
 		Hits: c.remote.hits, Order: c.remote.order, Recent: c.remote.recent, Approximate: p.Search == Approximate}
+	if c.remote.atOnce(c) {
+		m.Probe, m.Best = c.remote.probe, c.remote.best
+	}
 	if m.Approximate {
 		c.remote.code(p, &m)
 	}

@@ -23,6 +23,7 @@ type mergeArgs struct {
 	heads, groups, orderWords, radius, depth, queryLow, queryHigh              uint32
 	half, rawHalf, space, first                                                uint32
 	lossless, mean, onePerFrame, noCount, neighbours, asked, asks              uint32
+	batch, _                                                                   uint32
 }
 
 var _ compute.Merger = (*queue)(nil)
@@ -56,7 +57,17 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 	*a = q.mergeCall(m, first)
 	a.stores, a.heads, a.groups = address(table), uint32(heads), uint32(groups)
 	threads, k := [3]uint32{256, 1, 1}, &q.device.kernels.merge
-	if m.Frame >= 0 {
+	switch layers := uint32(len(stores)); {
+	case m.Frame >= 0 && m.AtOnce():
+		// One layer leaves most of the GPU idle: its lists of cells are 12 thread blocks of 1.3B.
+		a.batch = 1
+		each := [3]uint32{uint32((m.Tokens + 7) / 8), uint32(groups), layers}
+		q.launch("merge", k[0], each, threads, 0, argument(a))
+		q.launch("merge", k[1], [3]uint32{a.groups, layers, 1}, [3]uint32{1024, 1, 1}, 4*(m.Tokens+1024), argument(a))
+		q.launch("merge", k[2], each, threads, 0, argument(a))
+		q.launch("merge", k[3], each, threads, 0, argument(a))
+		q.launch("merge", k[4], each, threads, 0, argument(a))
+	case m.Frame >= 0:
 		each := [3]uint32{uint32((m.Tokens + 7) / 8), uint32(groups), 1}
 		for i := range stores {
 			s := &stores[i]

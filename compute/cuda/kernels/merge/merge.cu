@@ -2,14 +2,15 @@
 // merge_describe writes the unit vectors of the frame, and its queries in the space of comparison. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_constant__ MergeArgs a) {
   begin();
-  const MergeStore& s = a.stores[a.first];
+  u32 layer = layerOf(a, blockIdx.z);
+  const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y, n = a.heads / a.groups;
-  u32 *firsts = claimsOf(a, a.first, g, 0), *joiners = claimsOf(a, a.first, g, 1);
+  u32 *firsts = claimsOf(a, layer, g, 0), *joiners = claimsOf(a, layer, g, 1);
   for (u32 e = blockIdx.x * 256 + threadIdx.x; e < s.slots; e += gridDim.x * 256) firsts[e] = 0xffffffffu, joiners[e] = 0;
   if (i >= a.tokens) return;
   for (u32 h = 0; h < n; h++) {
     i64 to = ((i64)g * a.tokens + i) * n + h;
-    save((char*)a.probe, to, 0, a.headDim, compared(a, s, g * n + h, a.at + i, i));
+    save((char*)probeOf(a, layer), to, 0, a.headDim, compared(a, s, g * n + h, a.at + i, i));
     if (!a.asked) continue;
     Pairs q = row(s.queries, (i64)(g * n + h) * a.ring + a.at + i, a.half, a.headDim);
     if (a.space == 1) turn(a, q, a.frame, i, -1.0f, -1.0f);
@@ -26,10 +27,11 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   extern __shared__ float4 shared[];
   u32* count = (u32*)shared;  // [tokens], then where the place's list ends
   u32* part = count + a.tokens;  // [1024]
-  const MergeStore& s = a.stores[a.first];
+  u32 layer = layerOf(a, blockIdx.y);
+  const MergeStore& s = a.stores[layer];
   u32 g = blockIdx.x, t = threadIdx.x, n = (u32)s.entries[g];
   const int *cell = stateOf(a, s, CELL, g), *time = stateOf(a, s, TIME, g);
-  u32* list = listsOf(a, a.first, g);
+  u32* list = listsOf(a, layer, g);
   for (u32 i = t; i < a.tokens; i += 1024) count[i] = 0;
   __syncthreads();
   for (u32 e = t; e < n; e += 1024) atomicAdd(&count[cell[e]], 1u);
@@ -56,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   // The newest come first. Entries of a place differ in time: a token is the newest member of one.
   for (u32 i = t; i < a.tokens; i += 1024) {
     u32 from = i == 0 ? 0 : count[i - 1], end = count[i];
-    int* recent = a.recent + ((i64)g * a.tokens + i) * a.depth;
+    int* recent = recentOf(a, layer) + ((i64)g * a.tokens + i) * a.depth;
     for (u32 done = 0, before = 0x7fffffff; done < a.depth; done += GENERATIONS) {  // once, if not many are asked for
       int newest[GENERATIONS], at[GENERATIONS];
 #pragma unroll
@@ -89,10 +91,11 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
 // merge_around finds the nearest of the newest entries around each token. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_constant__ MergeArgs a) {
   begin();
-  const MergeStore& s = a.stores[a.first];
+  u32 layer = layerOf(a, blockIdx.z);
+  const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
-  const float* ask = a.asked ? a.query : a.probe;
+  const float* ask = a.asked ? a.query : probeOf(a, layer);
   u32 width = a.heads / a.groups * a.headDim;
   const float* unit = s.unit + (i64)g * s.slots * width;
   int r = (int)(i / a.columns), c = (int)(i % a.columns), slot = -1;
@@ -106,7 +109,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
     if (lane() + 32 < width / 2) q1 = q[lane() + 32];
     for (int y = r0; y <= r1; y++)
       for (int x = c0; x <= c1; x++) {
-        const int* recent = a.recent + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
+        const int* recent = recentOf(a, layer) + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
         for (u32 k = 0; k < a.depth; k++) {
           int e = recent[k];
           if (e < 0) break;
@@ -121,14 +124,14 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
   } else {
     for (int y = r0; y <= r1; y++)
       for (int x = c0; x <= c1; x++) {
-        const int* recent = a.recent + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
+        const int* recent = recentOf(a, layer) + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
         for (u32 k = 0; k < a.depth && recent[k] >= 0; k++) {
           float v = dotRows(a, ask, (i64)g * a.tokens + i, unit, recent[k]);
           if (slot < 0 || v > top) slot = recent[k], top = v;
         }
       }
   }
-  if (lane() == 0) a.best[g * a.tokens + i] = slot;
+  if (lane() == 0) bestOf(a, layer)[g * a.tokens + i] = slot;
 }
 
 #define NEAR_ROWS 4  // tokens of a block of merge_near
@@ -200,44 +203,46 @@ extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_consta
 // merge_accept decides which tokens may join the entry that was found. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_constant__ MergeArgs a) {
   begin();
-  const MergeStore& s = a.stores[a.first];
+  u32 layer = layerOf(a, blockIdx.z);
+  const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
-  int slot = a.best[g * a.tokens + i];
+  int slot = bestOf(a, layer)[g * a.tokens + i];
   float cosine = 0.0f, moved = 0.0f;
   bool joins = false;
   if (slot >= 0) {
-    cosine = dotRows(a, a.probe, (i64)g * a.tokens + i, s.unit, (i64)g * s.slots + slot);
+    cosine = dotRows(a, probeOf(a, layer), (i64)g * a.tokens + i, s.unit, (i64)g * s.slots + slot);
     joins = cosine >= a.threshold;
   }
   if (joins && a.lossless) joins = same(a, s, g, (u32)slot, a.at + i);
   if (joins && a.retest > 0 && (stateOf(a, s, JOINED, g)[slot] + 1) % a.retest == 0)
-    joins = dotRows(a, s.first, (i64)g * s.slots + slot, a.probe, (i64)g * a.tokens + i) >= a.threshold;
+    joins = dotRows(a, s.first, (i64)g * s.slots + slot, probeOf(a, layer), (i64)g * a.tokens + i) >= a.threshold;
   if (joins && a.asks) {
     moved = movement(a, s, g, (u32)slot, a.at + i);
     joins = a.maxError == 0.0 || (double)moved <= a.maxError;
   }
   if (lane() != 0) return;
   if (joins) {
-    atomicMin(&claimsOf(a, a.first, g, 0)[slot], i);
-    atomicAdd(&claimsOf(a, a.first, g, 1)[slot], 1u);
+    atomicMin(&claimsOf(a, layer, g, 0)[slot], i);
+    atomicAdd(&claimsOf(a, layer, g, 1)[slot], 1u);
   }
-  hitsOf(a, a.first, SLOT, g)[i] = slot;
-  hitsOf(a, a.first, COSINE, g)[i] = __float_as_int(cosine);
-  hitsOf(a, a.first, JOINS, g)[i] = joins;
-  hitsOf(a, a.first, MOVED, g)[i] = __float_as_int(moved);
+  hitsOf(a, layer, SLOT, g)[i] = slot;
+  hitsOf(a, layer, COSINE, g)[i] = __float_as_int(cosine);
+  hitsOf(a, layer, JOINS, g)[i] = joins;
+  hitsOf(a, layer, MOVED, g)[i] = __float_as_int(moved);
 }
 
 // merge_join lets tokens into their entries. The warp of the first token of an entry takes all of them, in order.
 extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_constant__ MergeArgs a) {
   begin();
-  const MergeStore& s = a.stores[a.first];
+  u32 layer = layerOf(a, blockIdx.z);
+  const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
-  const int *slots = hitsOf(a, a.first, SLOT, g), *joins = hitsOf(a, a.first, JOINS, g), *cosines = hitsOf(a, a.first, COSINE, g);
+  const int *slots = hitsOf(a, layer, SLOT, g), *joins = hitsOf(a, layer, JOINS, g), *cosines = hitsOf(a, layer, COSINE, g);
   int slot = slots[i];
   if (!(joins[i] & 1)) return;
-  u32 left = claimsOf(a, a.first, g, 1)[slot] - 1;
+  u32 left = claimsOf(a, layer, g, 1)[slot] - 1;
   if (a.onePerFrame && left > 0) {
     float own = __int_as_float(cosines[i]);
     for (u32 j0 = 0; j0 < a.tokens; j0 += 32) {
@@ -245,12 +250,12 @@ extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_consta
       bool rival = j < a.tokens && j != i && (joins[j] & 1) && slots[j] == slot;
       float c = rival ? __int_as_float(cosines[j]) : 0.0f;
       if (__any_sync(FULL, rival && (c > own || (c == own && j < i)))) {
-        if (lane() == 0) hitsOf(a, a.first, JOINS, g)[i] = 3;  // refused: read as bit 0 by rivals, as 3 later
+        if (lane() == 0) hitsOf(a, layer, JOINS, g)[i] = 3;  // refused: read as bit 0 by rivals, as 3 later
         return;
       }
     }
     left = 0;
-  } else if (claimsOf(a, a.first, g, 0)[slot] != i) {
+  } else if (claimsOf(a, layer, g, 0)[slot] != i) {
     return;
   }
   u32 last = i;

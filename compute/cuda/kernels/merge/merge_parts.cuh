@@ -24,9 +24,10 @@ struct MergeArgs {
   u32 heads, groups, orderWords, radius, depth, queryLow, queryHigh;
   u32 half, rawHalf, space, first;
   u32 lossless, mean, onePerFrame, noCount, neighbours, asked, asks;
+  u32 batch, pad;  // not 0: all layers go on at once, each with probe, best and recent of its own behind each other
 };
 static_assert(sizeof(MergeStore) == 120, "MergeStore is mirrored by mergeStore in merge.go");
-static_assert(sizeof(MergeArgs) == 224, "MergeArgs is mirrored by mergeArgs in merge.go");
+static_assert(sizeof(MergeArgs) == 232, "MergeArgs is mirrored by mergeArgs in merge.go");
 
 #define FULL 0xffffffffu
 #define PAIRS 4  // of a lane: heads of up to 256
@@ -34,6 +35,13 @@ static_assert(sizeof(MergeArgs) == 224, "MergeArgs is mirrored by mergeArgs in m
 struct Pairs {
   float2 v[PAIRS];
 };
+
+// The layer of a thread block, and its work space.
+__device__ __forceinline__ u32 layerOf(const MergeArgs& a, u32 block) { return a.batch ? block : a.first; }
+__device__ __forceinline__ i64 spaceOf(const MergeArgs& a, u32 layer) { return a.batch ? (i64)layer * a.groups * a.tokens : 0; }
+__device__ __forceinline__ float* probeOf(const MergeArgs& a, u32 layer) { return a.probe + spaceOf(a, layer) * (a.heads / a.groups * a.headDim); }
+__device__ __forceinline__ int* bestOf(const MergeArgs& a, u32 layer) { return a.best + spaceOf(a, layer); }
+__device__ __forceinline__ int* recentOf(const MergeArgs& a, u32 layer) { return a.recent + spaceOf(a, layer) * a.depth; }
 
 __device__ __forceinline__ u32 lane() { return threadIdx.x % 32; }
 
