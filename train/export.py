@@ -27,7 +27,7 @@ def configuration(c):
     out.update(place_waves=c["place_waves"], view_tan=0.7265, image=[*image(c), 3], tokens_per_frame=rows * columns,
                **{k: c[k] for k in ("d", "layers", "heads", "ffn", "patch")})
     if "rope_unit" in c:
-        out["rope"]["unit_hw"] = c["rope_unit"]
+        out["rope"]["unit_hw"], out["trained_frames"] = c["rope_unit"], c["trained_frames"]
     return out
 
 

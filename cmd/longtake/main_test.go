@@ -236,7 +236,7 @@ func TestModelsAreListed(t *testing.T) {
 		t.Errorf("said %q", r.out)
 	}
 	list := parse[struct{ Models []modelInfo }](t, succeed(t, "models", "list", "--json").out).Models
-	if len(list) != 6 || list[1].Name != "self-forcing" || list[0].Width != 64 || list[0].Parameters != 7669696 || len(list[0].Hash) != 64 {
+	if len(list) != 7 || list[1].Name != "world-hd" || list[2].Name != "self-forcing" || list[0].Width != 64 || list[0].Parameters != 7669696 || len(list[0].Hash) != 64 {
 		t.Errorf("found %+v", list)
 	}
 }

@@ -99,21 +99,25 @@ func TestWhatPullRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no source":        {[]string{"finer", "--sums", sums}, "no source is configured: --from or LONGTAKE_PULL_FROM"},
-		"unknown model":    {[]string{"mine", "--from", dir}, "not released by this project"},
-		"the embedded one": {[]string{"tinyworld", "--from", dir}, "part of the program"},
-		"a family":         {[]string{"self-forcing", "--from", dir}, "had from its authors"},
-		"a path":           {[]string{"../x", "--from", dir}, "a model's name has"},
-		"no folder":        {[]string{"finer", "--sums", sums, "--from", filepath.Join(dir, "none")}, "is no folder"},
-		"plain http":       {[]string{"finer", "--sums", sums, "--from", "http://example.com"}, "only https"},
-		"a bad file":       {[]string{"finer", "--sums", bad, "--from", dir}, "is not a SHA-256 and a plain file name"},
-		"sums not there":   {[]string{"finer", "--sums", dir + "/none", "--from", dir}, "no such file"},
-		"no model of sums": {[]string{"other", "--sums", sums, "--from", dir}, "no such file"},
+		"no source":                           {[]string{"finer", "--sums", sums}, "no source is configured: --from or LONGTAKE_PULL_FROM"},
+		"a release that is not at its source": {[]string{"world-hd", "--from", dir}, "no such file"},
+		"unknown model":                       {[]string{"mine", "--from", dir}, "not released by this project"},
+		"the embedded one":                    {[]string{"tinyworld", "--from", dir}, "part of the program"},
+		"a family":                            {[]string{"self-forcing", "--from", dir}, "had from its authors"},
+		"a path":                              {[]string{"../x", "--from", dir}, "a model's name has"},
+		"no folder":                           {[]string{"finer", "--sums", sums, "--from", filepath.Join(dir, "none")}, "is no folder"},
+		"plain http":                          {[]string{"finer", "--sums", sums, "--from", "http://example.com"}, "only https"},
+		"a bad file":                          {[]string{"finer", "--sums", bad, "--from", dir}, "is not a SHA-256 and a plain file name"},
+		"sums not there":                      {[]string{"finer", "--sums", dir + "/none", "--from", dir}, "no such file"},
+		"no model of sums":                    {[]string{"other", "--sums", sums, "--from", dir}, "no such file"},
 	} {
 		r := longtake(t, append([]string{"models", "pull"}, c.args...)...)
 		if r.code == exitDone || !strings.Contains(r.err, c.want) || strings.Count(r.err, "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q", what, r.code, r.err)
 		}
+	}
+	if r := longtake(t, "generate", "--model", "world-hd", "-q"); r.code != exitUsage || !strings.Contains(r.err, "longtake models pull world-hd brings it") {
+		t.Errorf("a release that was not pulled: exit code %d, %q", r.code, r.err)
 	}
 	damaged := filepath.Join(dir, "finer", "weights.safetensors")
 	raw, err := os.ReadFile(damaged)
