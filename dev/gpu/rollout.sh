@@ -13,7 +13,7 @@ roll() { # NAME ARGS
   echo "== $name: $*"
   "$LONGTAKE" bench rollout --model "$SET" --vae tiny --prompt 'a cat walks along a beach' --device cuda --quiet --latents "$CLIP" "$@" -o "$OUT/$name.json" -o "$OUT/$name.html"
 }
-MERGED='tempcache:budget=8f,window=0,search=neighbours,radius=1,depth=3 as merged'
+MERGED="tempcache:budget=5f,window=0,threshold=0.85,search=neighbours,radius=1,depth=3 as merged"
 FRONTIERS=100,300,500,1000,2000,3000
 roll bf16 --frames 3000 --frontiers $FRONTIERS --exact --policies "$MERGED"
 roll fp8 --frames 3000 --frontiers $FRONTIERS --exact --precision fp8 --policies "$MERGED"
