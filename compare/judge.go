@@ -220,7 +220,7 @@ func (o *PlayOptions) prompted(ctx context.Context, entry Entry, s scene) (*foun
 		}
 		truth = append(truth, s.truth(at))
 	}
-	frames, last, err := o.free(ctx, entry, s, 0)
+	frames, _, last, err := o.free(ctx, entry, s, 0)
 	if err != nil {
 		return nil, err
 	}

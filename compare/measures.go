@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"longtake/compute"
+	"longtake/kvcache"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/video/metric"
@@ -162,7 +163,7 @@ func (o *PlayOptions) walls(ctx context.Context, entry Entry, s scene) (*found, 
 			s.actions[i] = int(world.Back)
 		}
 	}
-	frames, last, err := o.free(ctx, entry, s, 1)
+	frames, _, last, err := o.free(ctx, entry, s, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -183,23 +184,27 @@ func (o *PlayOptions) walls(ctx context.Context, entry Entry, s scene) (*found, 
 // lockedChange is what a step changes a picture by, of 255, below which nobody would call it a step: 2.2 is the least of true ones.
 const lockedChange = 2.2
 
-// free makes the rest of a scene after its first given frames.
-func (o *PlayOptions) free(ctx context.Context, entry Entry, s scene, given int) ([]video.Frame, tick, error) {
+// free makes the rest of a scene after its first given frames, and tells where each frame was made, as the session reckons.
+func (o *PlayOptions) free(ctx context.Context, entry Entry, s scene, given int) ([]video.Frame, []kvcache.Pose, tick, error) {
 	s.given(given)
 	frames := append([]video.Frame(nil), s.request.Start...)
 	t, err := newTake(ctx, o.Engine, entry.Request(s.request), s.actions)
 	if err != nil {
-		return nil, tick{}, err
+		return nil, nil, tick{}, err
 	}
 	defer t.Close()
+	poses := make([]kvcache.Pose, given)
+	for i := range given {
+		poses[i].X, poses[i].Y = math.NaN(), math.NaN() // given frames are no part of the dream
+	}
 	for i := given; i < o.Frames; i++ {
 		more, err := t.Next(ctx, s.actions[i])
 		if err != nil {
-			return nil, tick{}, err
+			return nil, nil, tick{}, err
 		}
-		frames = append(frames, more...)
+		frames, poses = append(frames, more...), append(poses, t.Pose())
 	}
-	return frames, sizes(t), nil
+	return frames, poses, sizes(t), nil
 }
 
 func sizes(t *take) tick {
@@ -210,7 +215,7 @@ func sizes(t *take) tick {
 // stroll walks on after the given frames: places of given frames against the truth, places of the dream against what was dreamt
 // there before, sharpness against the truth of the same walk, and how colours drift.
 func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found, error) {
-	frames, last, err := o.free(ctx, entry, s, o.Given)
+	frames, poses, last, err := o.free(ctx, entry, s, o.Given)
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +234,7 @@ func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found,
 	}
 	f.note("places of given frames, dB to the truth", known.value())
 	f.note("other places, dB to the truth", other.value())
-	again, err := returns(frames, s)
+	again, err := returns(frames, poses)
 	if err != nil {
 		return nil, err
 	}
@@ -278,18 +283,20 @@ func (o *PlayOptions) astray(s scene) (float64, error) {
 	return m.value(), nil
 }
 
-// returns compares a dream's frames with the newest one at least 30 frames older that dead reckoning puts at the same place.
-func returns(frames []video.Frame, s scene) (float64, error) {
-	const apart = 30
-	actions := make([]world.Action, len(s.actions))
-	for i, a := range s.actions {
-		actions[i] = world.Action(a)
-	}
-	poses, m := world.DeadReckon(s.poses[0], actions), mean{}
+// returns compares a dream's frames with the newest one that was made at the same place at least 30 steps or turns earlier.
+func returns(frames []video.Frame, poses []kvcache.Pose) (float64, error) {
+	const apart, near = 30, 0.05
+	m, moved := mean{}, make([]int, len(poses)) // steps and turns up to each frame
 	for i := range frames {
+		if i > 0 {
+			moved[i] = moved[i-1]
+			if poses[i] != poses[i-1] {
+				moved[i]++
+			}
+		}
 		for j := i - apart; j >= 0; j-- {
-			dx, dy := poses[i].X-poses[j].X, poses[i].Y-poses[j].Y
-			if poses[i].Heading != poses[j].Heading || dx*dx+dy*dy > 0.05*0.05 {
+			away := math.Hypot(poses[i].X-poses[j].X, poses[i].Y-poses[j].Y)
+			if moved[i]-moved[j] < apart || poses[i].Heading != poses[j].Heading || !(away <= near) {
 				continue
 			}
 			db, err := metric.PSNR(frames[i], frames[j])

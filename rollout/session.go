@@ -359,6 +359,10 @@ func (s *Session) Times() Times { return s.times }
 // Heading returns the direction after the last frame.
 func (s *Session) Heading() int { return s.place.heading }
 
+// Pose returns where the actions have led, by dead reckoning without the steps that failed: cells from the first frame. It is zero for
+// models whose actions give no pose.
+func (s *Session) Pose() kvcache.Pose { return s.place.pose }
+
 // Bytes returns the memory of the session.
 func (s *Session) Bytes() int64 {
 	if s.arena == nil {
