@@ -41,6 +41,33 @@ func TestGPUsMergeLikeTheHost(t *testing.T) {
 	mergesLikeTheHost(t, dev, "")
 }
 
+// TestQueriesAreTurnedBackByTheTimeOfTheirFrame: where queries equal keys, an entry found by the query is the one found by the key.
+func TestQueriesAreTurnedBackByTheTimeOfTheirFrame(t *testing.T) {
+	host, err := cpu.New(cpu.Options{Threads: 2, Kernel: "generic"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	shape := kvcache.Shape{Layers: 2, Heads: 3, HeadDim: 32, Rows: 5, Columns: 7, ChunkFrames: 2, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Clamp: 14}
+	for _, space := range []tempcache.Space{tempcache.Unrotated, tempcache.Spatial} {
+		p := tempcache.Prototype()
+		p.Space = space
+		byKey := newFed(t, host, p, shape)
+		p.ByQuery = true
+		byQuery := newFed(t, host, p, shape)
+		byKey.hands, byQuery.hands = true, true
+		for range 8 {
+			byKey.chunk()
+			byQuery.chunk()
+		}
+		for i, x := range byQuery.cache.Stats().Heads {
+			if y := byKey.cache.Stats().Heads[i]; x.Kept != y.Kept || x.Merged != y.Merged {
+				t.Errorf("%v, head %d: %d kept and %d merged by query, %d and %d by key", space, i, x.Kept, x.Merged, y.Kept, y.Merged)
+			}
+		}
+	}
+}
+
 // keepsTheLaws runs a policy without a budget on one shape and with one on the other.
 func keepsTheLaws(t *testing.T, dev compute.Device, name string, p tempcache.Policy) {
 	for i, s := range kvcachetest.Shapes {
@@ -123,6 +150,7 @@ type fed struct {
 	x, y, q      compute.Tensor
 	video, other scenery
 	frames       int
+	hands        bool // keys are hands of a clock, and queries equal them
 }
 
 func newFed(t *testing.T, dev compute.Device, p tempcache.Policy, s kvcache.Shape) *fed {
@@ -160,6 +188,14 @@ func (f *fed) chunk() {
 			v = append(v, f.other.frame(n, s.Heads*s.HeadDim, f.frames+j)...)
 		}
 		for j, x := range k {
+			if f.hands {
+				at, token := j%s.HeadDim, j/(s.Heads*s.HeadDim)%n
+				if k[j] = 0; at < 2 { // at hours that one frame's turn takes for each other
+					k[j] = float32([2]float64{math.Cos(float64(token % 6)), math.Sin(float64(token % 6))}[at])
+				}
+				q = append(q, k[j])
+				continue
+			}
 			q = append(q, 0.8*x+0.2*v[j])
 		}
 		for t, values := range map[*compute.Tensor][]float32{&f.x: k, &f.y: v, &f.q: q} {

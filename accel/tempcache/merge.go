@@ -37,6 +37,7 @@ func (l *layer) match(dq compute.Queue, frame int) {
 		ints(l.groupLengths.mem)[g] = int32(l.groups[g].n)
 	}
 	if l.cache.p.Search == Exact {
+		l.desk.turns.at(frame) // queries are turned back from there
 		l.matchAll(dq, l.cache.slot(frame), l.askedFor(frame))
 	}
 }

@@ -64,9 +64,6 @@ func BenchmarkMerge(b *testing.B) {
 				r.launch("merge", k[1], [3]uint32{wanHeads, 1, 1}, [3]uint32{1024, 1, 1}, 4*(1560+1024), argument(a))
 			}},
 			{"around", func() { r.launch("merge", k[2], each, threads, 0, argument(a)) }},
-			{"near", func() {
-				r.launch("merge", k[6], [3]uint32{7, 8, wanHeads}, threads, mergeNear(g.m, 128), argument(a))
-			}},
 			{"accept", func() { r.launch("merge", k[3], each, threads, 0, argument(a)) }},
 			{"join", func() { r.launch("merge", k[4], each, threads, 0, argument(a)) }},
 			{"found, room lacking", func() {

@@ -12,7 +12,7 @@ import (
 )
 
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
-//go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/noise/noise_table.cuh kernels/linear/linear.cu kernels/attendany/attendany.cu
+//go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
 //go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu
 //go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu kernels/join/join.cu kernels/split/split.cu
 var kernelSources embed.FS
@@ -39,7 +39,7 @@ type kernels struct {
 	join      [1]uintptr
 	split     [2]uintptr // order, copy
 	match     [5]uintptr // begin, fast, any, end, codes
-	merge     [7]uintptr // describe, cells, around, accept, join, found, near
+	merge     [6]uintptr // describe, cells, around, accept, join, found
 }
 
 // kernelFile is one .cu file, the options it is compiled with, and where its functions go.
@@ -67,13 +67,13 @@ func (k *kernels) files() []kernelFile {
 		{"pixels", nil, []string{"pixels"}, k.pixels[:], true},
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:], true},
 		{"linear", nil, []string{"linear"}, k.linear[:], false},
-		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], true},
-		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], true},
+		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], false},
+		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], false},
 		{"join", nil, []string{"join"}, k.join[:], true},
-		{"split", nil, []string{"split_order", "split_copy"}, k.split[:], true},
-		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], true},
-		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], true},
-		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found", "merge_near"}, k.merge[:], true},
+		{"split", nil, []string{"split_order", "split_copy"}, k.split[:], false},
+		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},
+		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], false},
+		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:], false},
 	}
 }
 

@@ -34,7 +34,7 @@ func (d *Device) Merges() {}
 // mergeThreads are the threads of a block of merge_found, FOUND there.
 const mergeThreads = 256
 
-// mergeShared is the most shared memory that kernels of merges are given: marks of half a million entries.
+// mergeShared is the most shared memory that merge_found is given: marks of half a million entries.
 const mergeShared = 64 << 10
 
 // Merge takes a frame into the entries of every store, see compute.Merger. Heads have at most 256 elements.
@@ -95,12 +95,6 @@ func (q *queue) mergeSearch(m compute.Merging, s *compute.MergeStore, each [3]ui
 	a, k := &q.mergeArgs, &q.device.kernels.merge
 	if m.Neighbours {
 		q.launch("merge", k[1], [3]uint32{a.groups, 1, 1}, [3]uint32{1024, 1, 1}, 4*(m.Tokens+1024), argument(a))
-		if shared := mergeNear(m, int(a.heads/a.groups)*m.HeadDim); shared > 0 {
-			const rows, columns = 4, 8
-			grid := [3]uint32{(a.columns + columns - 1) / columns, (a.rows + rows - 1) / rows, a.groups}
-			q.launch("merge", k[6], grid, [3]uint32{256, 1, 1}, shared, argument(a))
-			return
-		}
 		q.launch("merge", k[2], each, [3]uint32{256, 1, 1}, 0, argument(a))
 		return
 	}
@@ -122,15 +116,6 @@ func (q *queue) mergeSearch(m compute.Merging, s *compute.MergeStore, each [3]ui
 	default:
 		q.Match(m.Best, m.Score, probe, keys, s.Entries)
 	}
-}
-
-// mergeNear is the shared memory of merge_near, 0 where merge_around has to do: what lies around 4 by 8 tokens.
-func mergeNear(m compute.Merging, width int) int {
-	bytes := 4 * (4 + 2*m.Radius) * (8 + 2*m.Radius) * (width + 1)
-	if width > 128 || width%4 != 0 || bytes > mergeShared {
-		return 0
-	}
-	return bytes
 }
 
 // mergeTable fills in q.mergeStores.

@@ -24,6 +24,6 @@ func (q *queue) Noise(dst compute.Tensor, key compute.NoiseKey) {
 	a := &q.noiseArgs
 	*a = noiseArgs{dst: address(dst), count: uint64(dst.Elems()), seed: key.Seed, chunk: key.Chunk, step: key.Step}
 	const perBlock = 4 * 256
-	blocks := min((dst.Elems()+perBlock-1)/perBlock, 8*q.device.limit.multiprocessors) // they bring a table first
+	blocks := (dst.Elems() + perBlock - 1) / perBlock
 	q.launch("noise", q.device.kernels.noise[half("noise", dst)], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{256, 1, 1}, 0, argument(a))
 }

@@ -23,7 +23,6 @@ __device__ __forceinline__ u32 rowsOf(const HashArgs& a, u32 h) { return a.count
 // hash_signs writes the signs of the products of rows with planes, and the rows' lengths. A block has 64 rows and 64 planes, a thread 4 by 4 of
 // them; it walks their elements 16 at a time.
 extern "C" __global__ void __launch_bounds__(256) hash_signs(const __grid_constant__ HashArgs a) {
-  begin();
   __shared__ float xs[16][ROW], ps[16][ROW];
   u32 t = threadIdx.x, tx = t % 16, ty = t / 16, h = blockIdx.z, r0 = blockIdx.x * 64, p0 = blockIdx.y * 64, rows = rowsOf(a, h);
   if (r0 >= rows) return;
@@ -67,7 +66,6 @@ extern "C" __global__ void __launch_bounds__(256) hash_signs(const __grid_consta
 
 // hash_levels rounds every number of a row to a level, with one scale a row: to bytes, or to what they mean, or both. A warp has a row.
 extern "C" __global__ void __launch_bounds__(256) hash_levels(const __grid_constant__ HashArgs a) {
-  begin();
   u32 lane = threadIdx.x % 32, h = blockIdx.y, row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= rowsOf(a, h)) return;
   i64 from = h * a.xHead + (i64)row * a.xRow, to = (i64)h * a.room + row;

@@ -40,13 +40,11 @@ __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b
 
 // match_begin forgets what was found, match_end writes the result.
 extern "C" __global__ void __launch_bounds__(256) match_begin(const __grid_constant__ MatchArgs a) {
-  begin();
   u32 i = blockIdx.x * 256 + threadIdx.x;
   if (i < a.heads * a.queries) a.found[i] = 0;
 }
 
 extern "C" __global__ void __launch_bounds__(256) match_end(const __grid_constant__ MatchArgs a) {
-  begin();
   u32 i = blockIdx.x * 256 + threadIdx.x;
   if (i >= a.heads * a.queries) return;
   u64 f = a.found[i];
@@ -83,7 +81,6 @@ __device__ __forceinline__ void bringKeys(const MatchArgs& a, u32 head, u32 k0, 
 // match_fast takes widths up to 128. A block has 256 queries, a warp 32 of them in registers, and walks a piece of the keys. Rows lie in
 // shared memory so that what a lane multiplies is together: word j of step k of lane c is at c*LANE + 2k + j.
 extern "C" __global__ void __launch_bounds__(256, 1) match_fast(const __grid_constant__ MatchArgs a) {
-  begin();
   __shared__ __align__(16) u32 hi[TILE][LONG], lo[TILE][LONG];
   u32 t = threadIdx.x, lane = t % 32, head = blockIdx.y, steps = a.width / 16;
   u32 q0 = blockIdx.x * 256 + t / 32 * 32, r = lane / 4, c = lane % 4;
@@ -163,7 +160,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) match_fast(const __grid_con
 // match_codes ranks keys by the number of bits in which their codes differ from the query's. A block has 128 queries, one a thread, and
 // walks a piece of the keys.
 extern "C" __global__ void __launch_bounds__(128) match_codes(const __grid_constant__ MatchArgs a) {
-  begin();
   extern __shared__ float4 shared[];
   u64 *keys = (u64*)shared, *own = keys + CODES * a.width + threadIdx.x * (a.width + 1);  // [CODES][width], [128][width + 1]
   float *lengths = (float*)(keys + CODES * a.width + 128 * (a.width + 1)), *cosines = lengths + CODES;  // [CODES], [bits + 1]
@@ -195,7 +191,6 @@ extern "C" __global__ void __launch_bounds__(128) match_codes(const __grid_const
 
 // match_any takes every width, in float. A block has 64 queries and walks a piece of the keys, 64 at a time, 16 elements at a time.
 extern "C" __global__ void __launch_bounds__(256) match_any(const __grid_constant__ MatchArgs a) {
-  begin();
   __shared__ float qs[16][ROW], ks[16][ROW];
   u32 t = threadIdx.x, tx = t % 16, ty = t / 16, head = blockIdx.y, q0 = blockIdx.x * 64;
   u32 first = blockIdx.z * a.pieceKeys, end = min(keysOf(a, head), first + a.pieceKeys);

@@ -1,9 +1,13 @@
 // The kernels of compute.Merger, see README.md.
 // merge_describe writes the unit vectors of the frame, and its queries in the space of comparison. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_constant__ MergeArgs a) {
+<<<<<<< HEAD
   begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
+=======
+  const MergeStore& s = a.stores[a.first];
+>>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y, n = a.heads / a.groups;
   u32 *firsts = claimsOf(a, layer, g, 0), *joiners = claimsOf(a, layer, g, 1);
   for (u32 e = blockIdx.x * 256 + threadIdx.x; e < s.slots; e += gridDim.x * 256) firsts[e] = 0xffffffffu, joiners[e] = 0;
@@ -23,7 +27,6 @@ extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_co
 
 // merge_cells lists the newest entries of each place of the picture. A block has a group; shared memory has a number a place.
 extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_constant__ MergeArgs a) {
-  begin();
   extern __shared__ float4 shared[];
   u32* count = (u32*)shared;  // [tokens], then where the place's list ends
   u32* part = count + a.tokens;  // [1024]
@@ -90,9 +93,13 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
 
 // merge_around finds the nearest of the newest entries around each token. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_constant__ MergeArgs a) {
+<<<<<<< HEAD
   begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
+=======
+  const MergeStore& s = a.stores[a.first];
+>>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
   const float* ask = a.asked ? a.query : probeOf(a, layer);
@@ -134,77 +141,15 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
   if (lane() == 0) bestOf(a, layer)[g * a.tokens + i] = slot;
 }
 
-#define NEAR_ROWS 4  // tokens of a block of merge_near
-#define NEAR_COLUMNS 8
-
-// sumFour adds up four numbers over the lanes: lane i gets the sum of number i / 8.
-__device__ __forceinline__ float sumFour(const float (&d)[4]) {
-  bool high = lane() & 16, odd = lane() & 8;
-  float x = (high ? d[2] : d[0]) + __shfl_xor_sync(FULL, high ? d[0] : d[2], 16);
-  float y = (high ? d[3] : d[1]) + __shfl_xor_sync(FULL, high ? d[1] : d[3], 16);
-  x = (odd ? y : x) + __shfl_xor_sync(FULL, odd ? x : y, 8);
-#pragma unroll
-  for (int w = 4; w > 0; w >>= 1) x += __shfl_xor_sync(FULL, x, w);
-  return x;
-}
-
-// merge_near is merge_around for vectors of up to 128 elements: a block has NEAR_ROWS by NEAR_COLUMNS tokens and brings what lies around them
-// to shared memory once, generation by generation. A warp has four neighbours of a row; it reads each vector once for all of them, and eight lanes
-// keep the best of a token.
-extern "C" __global__ void __launch_bounds__(256) merge_near(const __grid_constant__ MergeArgs a) {
-  begin();
-  extern __shared__ float4 shared[];  // [places][width / 4], then the entries [places]
-  const MergeStore& s = a.stores[a.first];
-  u32 g = blockIdx.z, warp = threadIdx.x / 32, quads = a.heads / a.groups * a.headDim / 4;
-  int radius = (int)a.radius, r0 = (int)blockIdx.y * NEAR_ROWS, c0 = (int)blockIdx.x * NEAR_COLUMNS;
-  int top = max(0, r0 - radius), bottom = min((int)a.rows - 1, r0 + NEAR_ROWS - 1 + radius);
-  int left = max(0, c0 - radius), right = min((int)a.columns - 1, c0 + NEAR_COLUMNS - 1 + radius);
-  int across = right - left + 1, places = (bottom - top + 1) * across;
-  int* entries = (int*)(shared + (NEAR_ROWS + 2 * a.radius) * (NEAR_COLUMNS + 2 * a.radius) * quads);
-  const float4 *ask = (const float4*)(a.asked ? a.query : a.probe), *unit = (const float4*)s.unit + (i64)g * s.slots * quads;
-  int row = r0 + (int)warp / 2, column = c0 + (int)warp % 2 * 4, own = column + (int)lane() / 8;
-  bool mine = row < (int)a.rows && own < (int)a.columns;
-  float4 query[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    query[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    if (row < (int)a.rows && column + i < (int)a.columns && lane() < quads) query[i] = ask[((i64)g * a.tokens + row * (int)a.columns + column + i) * quads + lane()];
-  }
-  float best = 0.0f;
-  int found = -1, order = 0;
-  int y0 = max(top, row - radius), y1 = min(bottom, row + radius), x0 = max(left, column - radius), x1 = min(right, column + 3 + radius);
-  for (int k = 0; k < (int)a.depth; k++) {
-    __syncthreads();
-    bool any = false;
-    for (int p = (int)warp; p < places; p += 8) {
-      int e = a.recent[((i64)g * a.tokens + (top + p / across) * (int)a.columns + left + p % across) * a.depth + k];
-      if (lane() == 0) entries[p] = e;
-      if (e >= 0 && lane() < quads) shared[(u32)p * quads + lane()] = unit[(i64)e * quads + lane()];
-      any = any || e >= 0;
-    }
-    if (!__syncthreads_or(any)) break;  // nor is there anything older
-    if (row >= (int)a.rows) continue;
-    for (int y = y0; y <= y1; y++)
-      for (int x = x0, p = (y - top) * across + x0 - left; x <= x1; x++, p++) {
-        int e = entries[p];
-        if (e < 0) continue;
-        float4 u = lane() < quads ? shared[(u32)p * quads + lane()] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        float d[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) d[i] = fmaf(query[i].x, u.x, fmaf(query[i].y, u.y, fmaf(query[i].z, u.z, query[i].w * u.w)));
-        float v = sumFour(d);
-        int at = (y * (int)a.columns + x) * (int)a.depth + k;  // of equal ones the first wins, place by place
-        if (mine && x >= own - radius && x <= own + radius && (found < 0 || v > best || (v == best && at < order))) found = e, best = v, order = at;
-      }
-  }
-  if (mine && lane() % 8 == 0) a.best[g * a.tokens + row * (int)a.columns + own] = found;
-}
-
 // merge_accept decides which tokens may join the entry that was found. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_constant__ MergeArgs a) {
+<<<<<<< HEAD
   begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
+=======
+  const MergeStore& s = a.stores[a.first];
+>>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
   int slot = bestOf(a, layer)[g * a.tokens + i];
@@ -234,9 +179,13 @@ extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_cons
 
 // merge_join lets tokens into their entries. The warp of the first token of an entry takes all of them, in order.
 extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_constant__ MergeArgs a) {
+<<<<<<< HEAD
   begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
+=======
+  const MergeStore& s = a.stores[a.first];
+>>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
   const int *slots = hitsOf(a, layer, SLOT, g), *joins = hitsOf(a, layer, JOINS, g), *cosines = hitsOf(a, layer, COSINE, g);
@@ -275,7 +224,6 @@ extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_consta
 // merge_found makes entries of the tokens that joined none, and finds room for them where it is lacking. A block has a group of a layer.
 // Dynamic shared memory has a bit for each entry.
 extern "C" __global__ void __launch_bounds__(FOUND, 3) merge_found(const __grid_constant__ MergeArgs a) {
-  begin();
   extern __shared__ float4 shared[];
   __shared__ u32 count[16 * FOUND];
   __shared__ u32 total;

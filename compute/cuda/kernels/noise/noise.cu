@@ -1,6 +1,5 @@
-// Standard normal numbers, bit for bit those of compute.FillNoise, see README.md. Pairs are computed in two ways: quickly, within 2^-41 of
-// FillNoise's doubles; and where such a double is so near to the border between two floats that it might round to the other, again as FillNoise
-// does, every operation by its rounding intrinsic in that order: the compiler may neither fuse nor reorder these.
+// Standard normal numbers, bit for bit those of compute.FillNoise, see README.md. Every double operation is written with its
+// rounding intrinsic in FillNoise's order: the compiler may neither fuse nor reorder these.
 struct NoiseArgs {
   void* dst;
   u64 count;
@@ -56,76 +55,24 @@ __device__ __forceinline__ void boxMuller(u32 u, u32 v, float* a, float* b) {
   *b = __double2float_rn(MUL(r, s));
 }
 
-#define FMA __fma_rn
-
-// quickLog is logUniform of (u + 0.5) / 2^32, by a table of 128 intervals.
-__device__ __forceinline__ double quickLog(u32 u, const double2* table) {
-  u64 n = 2 * (u64)u + 1;  // x = n / 2^33
-  int lead = 63 - __clzll((i64)n);
-  u64 mantissa = n << (52 - lead) & ((1ull << 52) - 1);
-  u32 i = (u32)(mantissa >> 45), up = i >= 53;
-  double m = __longlong_as_double((i64)(mantissa | (u64)(1023 - up) << 52));
-  double2 c = table[i];
-  double r = FMA(m, c.x, -1.0);
-  float f = __double2float_rn(r), tail = __fmaf_rn(f, __fmaf_rn(f, __fmaf_rn(f, -1.0f / 6.0f, 0.2f), -0.25f), 1.0f / 3.0f);
-  double w = FMA(MUL(r, r), FMA(r, (double)tail, -0.5), r);
-  return ADD(FMA((double)(lead - 33 + (int)up), 0.6931471805599453, c.y), w);
-}
-
-// quickTurn is sinCosTurn of v / 2^32.
-__device__ __forceinline__ void quickTurn(u32 v, double* sine, double* cosine) {
-  u32 q = (v + 0x20000000u) >> 30;
-  double a = MUL((double)(int)(v - (q << 30)), 1.5707963267948966 / 1073741824.0), z = MUL(a, a);
-  float f = __double2float_rn(z);
-  float st = __fmaf_rn(f, __fmaf_rn(f, __fmaf_rn(f, (float)(-1.0 / 1307674368000.0), (float)(1.0 / 6227020800.0)), (float)(-1.0 / 39916800.0)), (float)(1.0 / 362880.0));
-  float ct = __fmaf_rn(f, __fmaf_rn(f, __fmaf_rn(f, (float)(-1.0 / 87178291200.0), (float)(1.0 / 479001600.0)), (float)(-1.0 / 3628800.0)), (float)(1.0 / 40320.0));
-  double s = FMA(MUL(a, z), FMA(z, FMA(z, FMA(z, (double)st, -1.0 / 5040.0), 1.0 / 120.0), -1.0 / 6.0), a);
-  double c = FMA(z, FMA(z, FMA(z, FMA(z, (double)ct, -1.0 / 720.0), 1.0 / 24.0), -0.5), 1.0);
-  *sine = q & 1 ? c : s, *cosine = q & 1 ? s : c;
-  if (q & 2) *sine = -*sine;
-  if (q + 1 & 2) *cosine = -*cosine;
-}
-
-// border reports whether a double lies within 2^-38 of the middle between two floats.
-__device__ __forceinline__ bool border(double x) { return ((u32)__double_as_longlong(x) & 0x1fffffffu) - (0x10000000u - 0x4000u) < 0x8000u; }
-
-__device__ __forceinline__ void normals(u32 u, u32 v, const double2* table, float* a, float* b) {
-  double l = MUL(-2.0, quickLog(u, table)), y = (double)rsqrtf(__double2float_rn(l)), g = MUL(l, y);
-  double r = FMA(FMA(-g, g, l), MUL(0.5, y), g), s, c;  // a step of Newton's from the float root
-  quickTurn(v, &s, &c);
-  c = MUL(r, c), s = MUL(r, s);
-  if (border(c) || border(s)) return boxMuller(u, v, a, b);
-  *a = __double2float_rn(c);
-  *b = __double2float_rn(s);
-}
-
 template <typename D>
 __device__ __forceinline__ void noise(const NoiseArgs& a) {
-  __shared__ double2 table[128];
-  if (threadIdx.x < 128) table[threadIdx.x] = logTable[threadIdx.x];
-  __syncthreads();
-  D* dst = (D*)a.dst;
-  for (u64 n = (u64)blockIdx.x * blockDim.x + threadIdx.x; 4 * n < a.count; n += (u64)gridDim.x * blockDim.x) {
-    u32 c0 = (u32)n, c1 = (u32)(n >> 32), c2 = a.chunk, c3 = a.step, k0 = (u32)a.seed, k1 = (u32)(a.seed >> 32);
+  u64 n = (u64)blockIdx.x * blockDim.x + threadIdx.x;
+  if (4 * n >= a.count) return;
+  u32 c0 = (u32)n, c1 = (u32)(n >> 32), c2 = a.chunk, c3 = a.step, k0 = (u32)a.seed, k1 = (u32)(a.seed >> 32);
 #pragma unroll
-    for (int i = 0; i < 10; i++) {
-      u32 h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0, h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
-      c0 = h1 ^ c1 ^ k0, c1 = l1, c2 = h0 ^ c3 ^ k1, c3 = l0;
-      k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
-    }
-    float v[4];
-    normals(c0, c1, table, v, v + 1);
-    normals(c2, c3, table, v + 2, v + 3);
-    D* to = dst + 4 * n;
-    if (4 * n + 4 <= a.count && ((u64)to & (4 * sizeof(D) - 1)) == 0) {
-      if constexpr (sizeof(D) == 4) *(float4*)to = make_float4(v[0], v[1], v[2], v[3]);
-      else *(uint2*)to = make_uint2(pack2(v[0], v[1]), pack2(v[2], v[3]));
-      continue;
-    }
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-      if (4 * n + i < a.count) put(to + i, v[i]);
+  for (int i = 0; i < 10; i++) {
+    u32 h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0, h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
+    c0 = h1 ^ c1 ^ k0, c1 = l1, c2 = h0 ^ c3 ^ k1, c3 = l0;
+    k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
   }
+  float v[4];
+  boxMuller(c0, c1, v, v + 1);
+  boxMuller(c2, c3, v + 2, v + 3);
+  D* dst = (D*)a.dst;
+#pragma unroll
+  for (int i = 0; i < 4; i++)
+    if (4 * n + i < a.count) put(dst + 4 * n + i, v[i]);
 }
 
 extern "C" __global__ void __launch_bounds__(256) noise_f(const __grid_constant__ NoiseArgs a) { begin(), noise<float>(a); }

@@ -289,7 +289,7 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
     else addnorm<1, 1, D, X, Y>(a, add);                                                                             \
   }
 #define NORMROPE(name, D, X)                                                                                    \
-  extern "C" __global__ void __launch_bounds__(512) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
+  extern "C" __global__ void __launch_bounds__(512, 1) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
     begin(); \
     normrope<1, D, X>(a, t);                                                                                         \
   }

@@ -39,7 +39,6 @@ __device__ __forceinline__ void store(void* p, i64 at, u32 half, float v) {
 
 // plan_means writes mean, logarithm of tokens and number of tokens of fresh tiles. A block of 128 threads has a tile of a head.
 extern "C" __global__ void __launch_bounds__(128) plan_means(const __grid_constant__ PlanArgs a) {
-  begin();
   __shared__ float row[128];
   u32 t = (u32)a.fresh[blockIdx.x], h = blockIdx.y, d = threadIdx.x;
   u32 lo = t * a.tile, hi = min(a.keyCount, lo + a.tile);
@@ -210,7 +209,6 @@ __device__ __forceinline__ void groupsOf(const PlanArgs& a) {
 // plan_groups divides the queries of a tile into groups of near ones and writes their means, as they are and turned back in time. A
 // block has a tile of a head.
 extern "C" __global__ void __launch_bounds__(256) plan_groups(const __grid_constant__ PlanArgs a) {
-  begin();
   if (a.queryHalf) groupsOf<true>(a);
   else groupsOf<false>(a);
 }
@@ -312,7 +310,6 @@ __device__ __forceinline__ bool anyOf(const PlanArgs& a, u32 t0, u32 kind) {
 // plan_norms writes the mass of what can be chosen from, where no dense pass has told that of all keys. A block has 16 groups of a head, a
 // warp every eighth run of eight tiles of keys.
 extern "C" __global__ void __launch_bounds__(256) plan_norms(const __grid_constant__ PlanArgs a) {
-  begin();
   __shared__ float parts[WARPS][16], cosines[MOST_BITS + 1];
   fillCosines(a, cosines);
   __syncthreads();
@@ -368,7 +365,6 @@ extern "C" __global__ void __launch_bounds__(256) plan_norms(const __grid_consta
 // plan_scores adds up the groups' shares of tiles of keys. A block has as many tiles of queries of a head as have ROWS groups, at least
 // one, and COLUMNS tiles of keys; a warp has 16 groups at a time.
 extern "C" __global__ void __launch_bounds__(128) plan_scores(const __grid_constant__ PlanArgs a) {
-  begin();
   __shared__ float shares[ROWS][COLUMNS + 1], cosines[MOST_BITS + 1];
   fillCosines(a, cosines);
   u32 t = threadIdx.x, lane = t % 32, warp = t / 32, r = lane / 4, c = lane % 4, h = blockIdx.z, t00 = blockIdx.y * COLUMNS;
@@ -447,7 +443,6 @@ __device__ __forceinline__ u32 sumBlock(u32 x, u32& all) {
 // plan_pick lists kept tiles and the best of the others: a search for the score at which the budget of tokens is spent, 8 bits of
 // it at a time (scores above 0 sort like their bits). Of equal scores the first tiles are taken. A block has a tile of queries.
 extern "C" __global__ void __launch_bounds__(PICK) plan_pick(const __grid_constant__ PlanArgs a) {
-  begin();
   __shared__ u32 bins[256], held[2][HELD];
   __shared__ u32 chosen, spent;
   u32 tile = blockIdx.x, h = blockIdx.y, t = threadIdx.x, row = h * a.queryTiles + tile;
@@ -519,7 +514,6 @@ extern "C" __global__ void __launch_bounds__(PICK) plan_pick(const __grid_consta
 // plan_keys puts the lists one behind the other, and says what counts by its mean because it is not listed. A block has a list; it adds
 // up the lengths of those before.
 extern "C" __global__ void __launch_bounds__(PICK) plan_keys(const __grid_constant__ PlanArgs a) {
-  begin();
   u32 row = blockIdx.x, t = threadIdx.x, mine = 0, before;
   for (u32 i = t; i < row; i += PICK) mine += ((const u32*)a.scores)[(i64)i * a.tiles];
   sumBlock(mine, before);
@@ -537,7 +531,6 @@ extern "C" __global__ void __launch_bounds__(PICK) plan_keys(const __grid_consta
 // plan_rest writes the mean keys as attention takes them, those of old tiles turned to the time at which old keys are seen. A thread
 // has a pair of elements.
 extern "C" __global__ void __launch_bounds__(256) plan_rest(const __grid_constant__ PlanArgs a) {
-  begin();
   u32 pairs = a.headDim / 2, i = blockIdx.x * 256 + threadIdx.x, tile = i / pairs, pair = i % pairs;
   if (tile >= a.tiles) return;
   i64 at = ((i64)blockIdx.y * a.room + tile) * a.headDim + 2 * pair;

@@ -26,7 +26,6 @@ __device__ __forceinline__ float element(const void* p, i64 at, u32 half) { retu
 // all signs, which bits of each table of a query's signs are the least certain. A block of 64 threads has HASHED rows, one after the other, a thread
 // a plane, which lies in shared memory: [headDim][65].
 extern "C" __global__ void __launch_bounds__(64) select_hash(const __grid_constant__ SelectArgs a) {
-  begin();
   extern __shared__ float4 shared[];
   float* planes = (float*)shared;
   __shared__ float row[256], size[64];
@@ -86,7 +85,6 @@ __device__ __forceinline__ u64 better(float score, u32 key) {
 // select_mark marks the nearest keys of every query, or with tables those that share a bucket with it or with one that differs from its
 // own in a single bit of the least certain. A warp has a query, a lane every 32nd key.
 extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_constant__ SelectArgs a) {
-  begin();
   __shared__ float query[8][256], cosines[65];
   u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 8 + warp, h = a.first + blockIdx.y;
   if (threadIdx.x <= a.bits) cosines[threadIdx.x] = (float)cos(3.14159265358979323846 * (double)threadIdx.x / (double)max(a.bits, 1u));
@@ -142,7 +140,6 @@ extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_const
 
 // select_copy copies what was kept. A block has a key of a head; it finds its place by counting.
 extern "C" __global__ void __launch_bounds__(128) select_copy(const __grid_constant__ SelectArgs a) {
-  begin();
   __shared__ u32 parts[4];
   u32 key = blockIdx.x, h = blockIdx.y, t = threadIdx.x, n = 0;
   bool last = key + 1 == a.count;

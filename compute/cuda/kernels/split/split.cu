@@ -55,7 +55,6 @@ __device__ __forceinline__ u32 widest(const SplitArgs& a, i64 head, u32 place, c
 // split_order halves the tokens of a frame at the median of the coordinate that varies most, again and again, until no set is larger than a tile:
 // all sets of a size at once, sorted together by set, coordinate and token. A block has a frame of a head.
 extern "C" __global__ void __launch_bounds__(SPLIT, 1) split_order(const __grid_constant__ SplitArgs a) {
-  begin();
   extern __shared__ float4 shared[];
   __shared__ u32 count;
   u64* keys = (u64*)shared;  // [size], a power of two; the sets of a round before that
@@ -115,7 +114,6 @@ extern "C" __global__ void __launch_bounds__(SPLIT, 1) split_order(const __grid_
 
 // split_copy copies keys and values of frames in that order, a frame to padded rows. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) split_copy(const __grid_constant__ SplitArgs a) {
-  begin();
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, place = (u32)a.moved[blockIdx.y], h = blockIdx.z, size = a.half ? 2 : 4;
   if (i >= a.tokens) return;
   i64 from = place * a.tokens + a.order[h * a.orderHead + place * a.tokens + i], to = (h * a.toHead + (i64)(place * a.padded + i) * a.headDim) * size;
