@@ -3,6 +3,7 @@ package sampler
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 
 	"longtake/compute"
 )
@@ -126,6 +127,23 @@ type Latent struct{ Channels, Rows, Columns int }
 // for all chunks together, then torch.randn([chunk frames, ...]) for every step between two levels. Destinations are tokens
 // (row, column, channel) of 2x2 patches; chunks must come in order.
 func (t *Torch) Video(frames int, l Latent) Noise {
+	return t.source(frames, l, func(compute.NoiseKey) (count, index int) { return 1, 0 })
+}
+
+// Rolling returns a source that draws as Rolling-Forcing's program does (pipeline/rolling_forcing_inference.py @ a1477d0): at first
+// the whole video as in Video, chunks from number first on; then, for every chunk that goes on to its next level, the oldest of
+// a window first, noise for all chunks of the window, of which the chunk takes its own part. A window has up to steps chunks.
+func (t *Torch) Rolling(first, chunks, chunkFrames, steps int, l Latent) Noise {
+	return t.source(chunks*chunkFrames, l, func(key compute.NoiseKey) (count, index int) {
+		chunk := int(key.Chunk) - first
+		window := chunk + int(key.Step) - 1
+		oldest, newest := max(0, window-steps+1), min(chunks-1, window)
+		return newest - oldest + 1, chunk - oldest
+	})
+}
+
+// source draws the first noise of frames frames at once, and between two levels count chunks for the one at index.
+func (t *Torch) source(frames int, l Latent, window func(compute.NoiseKey) (count, index int)) Noise {
 	var all, values []float32
 	var host []byte
 	return func(dq compute.Queue, dst compute.Tensor, key compute.NoiseKey) {
@@ -134,14 +152,17 @@ func (t *Torch) Video(frames int, l Latent) Noise {
 			all = make([]float32, frames*l.Channels*l.Rows*l.Columns)
 			t.Randn(all)
 		}
-		if cap(values) < n {
-			values, host = make([]float32, n), make([]byte, 4*n)
+		if cap(host) < 4*n {
+			host = make([]byte, 4*n)
 		}
-		from := values[:n]
+		var from []float32
 		if key.Step == 0 && len(all) >= n {
 			from, all = all[:n], all[n:]
 		} else {
-			t.Randn(from)
+			count, index := window(key)
+			values = slices.Grow(values[:0], count*n)[:count*n]
+			t.Randn(values)
+			from = values[index*n:][:n]
 		}
 		for i, v := range from {
 			binary.LittleEndian.PutUint32(host[4*l.place(i):], math.Float32bits(v))

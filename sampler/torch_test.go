@@ -82,3 +82,39 @@ func TestVideoNoiseIsDrawnAsSelfForcingDoes(t *testing.T) {
 		}
 	}
 }
+
+// The draws of Rolling-Forcing's program for 3 chunks and 3 steps, in the order of its windows: chunk 0 alone, chunks 0 and 1, all three,
+// then 1 and 2. A chunk at the last level is done and draws nothing.
+func TestRollingNoiseIsDrawnForWholeWindows(t *testing.T) {
+	dev, err := cpu.New(cpu.Options{Kernel: "generic", Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	dq, _ := dev.NewQueue()
+	defer dq.Close()
+	arena, _ := dev.NewArena(0)
+	defer arena.Free()
+	l := Latent{Channels: 3, Rows: 4, Columns: 6}
+	const first, frames, each = 5, 2, 2 * 3 * 4 * 6
+	stream, draw := NewTorch(7), NewTorch(7).Rolling(first, 3, frames, 3, l)
+	video := make([]float32, 3*each)
+	stream.Randn(video)
+	dst := arena.Tensor(compute.F32, frames*6, 12)
+	for _, d := range []struct{ chunk, step, window, index int }{
+		{0, 0, 0, 0}, {0, 1, 1, 0}, {1, 0, 0, 1}, {0, 2, 2, 0}, {1, 1, 2, 1}, {2, 0, 0, 2}, {1, 2, 3, 1}, {2, 1, 3, 2}, {2, 2, 2, 1},
+	} {
+		want := video
+		if d.step > 0 {
+			want = make([]float32, d.window*each)
+			stream.Randn(want)
+		}
+		draw(dq, dst, compute.NoiseKey{Chunk: uint32(first + d.chunk), Step: uint32(d.step)})
+		got := cpu.F32(dst)
+		for i, v := range want[d.index*each:][:each] {
+			if at := l.place(i); got[at] != v {
+				t.Fatalf("chunk %d to step %d: number %d is %v, want %v", d.chunk, d.step, i, got[at], v)
+			}
+		}
+	}
+}

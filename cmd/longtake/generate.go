@@ -30,7 +30,7 @@ type generateCommand struct {
 	Config     string  `aliases:"config-path" placeholder:"FILE" help:"Settings of a .yaml file as Self-Forcing and LongLive have them; flags come first."`
 	Loop       string  `default:"model" help:"How chunks are made: model (its own way), blockwise, overlapped (a chunk's clean pass inside the next one's first step), ahead (decoding beside the next chunk, which begins before its turn), rolling. Default ${default}."`
 	Refresh    string  `default:"model" help:"What a new prompt does to the history: model (its own way), none, chunks, window. Default ${default}."`
-	Noise      string  `default:"native" help:"Noise: native, or torch-cpu (the stream of torch.randn after torch.manual_seed, drawn as Self-Forcing draws it). Default ${default}."`
+	Noise      string  `default:"native" help:"Noise: native, or torch-cpu (the stream of torch.randn after torch.manual_seed, drawn as the model's Python program draws it). Default ${default}."`
 	Actions    string  `default:"auto" aliases:"actions-path" placeholder:"SCRIPT" help:"What the walker does, such as 'w20 d8 (w10 q5)x4': w forward, s back, a/d turn left/right, q/e forward and left/right, z/c a step to the left/right (not every model knows it), . nothing. A file, @FILE, or auto (the simulator's walker). A script shorter than the video is repeated, an empty one stands still."`
 	Steps      int     `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
 

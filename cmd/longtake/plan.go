@@ -191,13 +191,19 @@ func (p *plan) setLength(e *rollout.Engine, kept chosen, noise string) error {
 	if noise != "torch-cpu" {
 		return nil
 	}
-	switch {
-	case c.Conv == [3]int{}:
+	if c.Conv == [3]int{} {
 		return usagef("--noise torch-cpu is for models on Wan-2.1")
-	case kept.rolls(e):
-		return usagef("--noise torch-cpu is for loops that make a chunk at a time; this model's is rolling")
 	}
-	p.request.Noise = sampler.NewTorch(p.request.Seed).Video(p.chunks*c.ChunkFrames, sampler.Latent{Channels: c.Conv[0], Rows: 2 * c.Rows, Columns: 2 * c.Columns})
+	stream, latent := sampler.NewTorch(p.request.Seed), sampler.Latent{Channels: c.Conv[0], Rows: 2 * c.Rows, Columns: 2 * c.Columns}
+	if !kept.rolls(e) {
+		p.request.Noise = stream.Video(p.chunks*c.ChunkFrames, latent)
+		return nil
+	}
+	solver, err := e.NewSolver(p.request.Steps)
+	if err != nil {
+		return usageError{err}
+	}
+	p.request.Noise = stream.Rolling(given/c.ChunkFrames, p.chunks, c.ChunkFrames, len(solver.Steps), latent)
 	return nil
 }
 

@@ -191,14 +191,16 @@ func TestTheTextEncoderMayLeave(t *testing.T) {
 }
 
 func TestNoiseOfPyTorch(t *testing.T) {
-	dir, out := tinySet(t, "self-forcing", nil), filepath.Join(t.TempDir(), "a.y4m")
-	args := []string{"--model", dir, "--frames", "21", "--vae", "tiny", "-o", out}
-	native, torch := wanRun(t, args...), wanRun(t, append(args, "--noise", "torch-cpu")...)
-	if torch.Request.Noise != "torch-cpu" || native.FramesHash == torch.FramesHash {
-		t.Errorf("noise %q, frames %s and %s", torch.Request.Noise, torch.FramesHash, native.FramesHash)
-	}
-	if again := wanRun(t, append(args, "--noise", "torch-cpu")...); again.FramesHash != torch.FramesHash {
-		t.Error("the same seed makes other frames")
+	for _, family := range []string{"self-forcing", "rolling-forcing"} {
+		dir, out := tinySet(t, family, nil), filepath.Join(t.TempDir(), "a.y4m")
+		args := []string{"--model", dir, "--frames", "21", "--vae", "tiny", "-o", out}
+		native, torch := wanRun(t, args...), wanRun(t, append(args, "--noise", "torch-cpu")...)
+		if torch.Request.Noise != "torch-cpu" || native.FramesHash == torch.FramesHash {
+			t.Errorf("%s: noise %q, frames %s and %s", family, torch.Request.Noise, torch.FramesHash, native.FramesHash)
+		}
+		if again := wanRun(t, append(args, "--noise", "torch-cpu")...); again.FramesHash != torch.FramesHash {
+			t.Errorf("%s: the same seed makes other frames", family)
+		}
 	}
 }
 
