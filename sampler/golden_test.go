@@ -75,15 +75,7 @@ func TestRawTimestepsHaveTheNearestLevel(t *testing.T) {
 func TestAdvanceConvertsAsUpstream(t *testing.T) {
 	g := golden.Load(t, schedulerDir)
 	floats := func(name string) []float32 { return g.Floats(t, schedulerFile, name) }
-	dev, err := cpu.New(cpu.Options{Kernel: "generic", Threads: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	dq, _ := dev.NewQueue()
-	defer dq.Close()
-	arena, _ := dev.NewArena(0)
-	defer arena.Free()
+	dq, arena := device(t)
 	const n = 16 * 4 * 4
 	latent, flow, scratch := arena.Tensor(compute.F32, 1, n), arena.Tensor(compute.F32, 1, n), arena.Tensor(compute.F32, 1, n)
 	for i, at := range floats("conv.t") {

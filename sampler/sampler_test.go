@@ -45,15 +45,7 @@ func TestWarpedStepsAreSelfForcings(t *testing.T) {
 // A network that knows the clean latent must lead there from any noise, whatever it predicts and however many steps: an
 // update without the factor (1-s') on the clean estimate fails this.
 func TestAPerfectPredictionIsReached(t *testing.T) {
-	dev, err := cpu.New(cpu.Options{Kernel: "generic", Threads: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	dq, _ := dev.NewQueue()
-	defer dq.Close()
-	arena, _ := dev.NewArena(0)
-	defer arena.Free()
+	dq, arena := device(t)
 	const n = 64
 	latent, pred, scratch := arena.Tensor(compute.F32, 1, n), arena.Tensor(compute.F32, 1, n), arena.Tensor(compute.F32, 1, n)
 	clean := make([]float32, n)
@@ -98,4 +90,25 @@ func TestImpossibleStepCountsAreRefused(t *testing.T) {
 			t.Errorf("%d steps were accepted", n)
 		}
 	}
+}
+
+// device gives a queue and an arena of a CPU, which end with the test.
+func device(t *testing.T) (compute.Queue, compute.Arena) {
+	t.Helper()
+	dev, err := cpu.New(cpu.Options{Kernel: "generic", Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	dq, err := dev.NewQueue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dq.Close() })
+	arena, err := dev.NewArena(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(arena.Free)
+	return dq, arena
 }

@@ -46,15 +46,7 @@ func TestTorchNoiseIsPyTorchsStream(t *testing.T) {
 
 // The draws of Self-Forcing's program: the whole video at first, then a chunk for every step, as [frames, channels, rows, columns].
 func TestVideoNoiseIsDrawnAsSelfForcingDoes(t *testing.T) {
-	dev, err := cpu.New(cpu.Options{Kernel: "generic", Threads: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	dq, _ := dev.NewQueue()
-	defer dq.Close()
-	arena, _ := dev.NewArena(0)
-	defer arena.Free()
+	dq, arena := device(t)
 	l := Latent{Channels: 3, Rows: 4, Columns: 6}
 	const frames, each = 2, 3 * 4 * 6
 	stream, draw := NewTorch(7), NewTorch(7).Video(2*frames, l)
@@ -86,15 +78,7 @@ func TestVideoNoiseIsDrawnAsSelfForcingDoes(t *testing.T) {
 // The draws of Rolling-Forcing's program for 3 chunks and 3 steps, in the order of its windows: chunk 0 alone, chunks 0 and 1, all three,
 // then 1 and 2. A chunk at the last level is done and draws nothing.
 func TestRollingNoiseIsDrawnForWholeWindows(t *testing.T) {
-	dev, err := cpu.New(cpu.Options{Kernel: "generic", Threads: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	dq, _ := dev.NewQueue()
-	defer dq.Close()
-	arena, _ := dev.NewArena(0)
-	defer arena.Free()
+	dq, arena := device(t)
 	l := Latent{Channels: 3, Rows: 4, Columns: 6}
 	const first, frames, each = 5, 2, 2 * 3 * 4 * 6
 	stream, draw := NewTorch(7), NewTorch(7).Rolling(first, 3, frames, 3, l)

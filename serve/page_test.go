@@ -28,14 +28,14 @@ func TestThePageNeedsNothingFromOutside(t *testing.T) {
 func TestThePageInABrowser(t *testing.T) {
 	playwright, folder := os.Getenv("PLAYWRIGHT"), os.Getenv("SCREENSHOTS")
 	if playwright == "" {
-		t.Skip("PLAYWRIGHT does not name playwright-core's folder")
+		t.Skip("needs Chromium and PLAYWRIGHT, the folder of playwright-core; step browser of .ci/run drives the page with both")
 	}
 	if folder == "" {
 		folder = t.TempDir()
 	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skip("no node here")
+		t.Skip("needs node, with PLAYWRIGHT; step browser of .ci/run drives the page with both")
 	}
 	// The embedded model is driven by the same script: longtake serve --load 0, then node serve/testdata/page.mjs URL FOLDER.
 	r := newRig(t, func(o *Options, _ *toy) {

@@ -17,7 +17,7 @@ import (
 func fake(t *testing.T, script string) string {
 	t.Helper()
 	if runtime.GOOS == "windows" {
-		t.Skip("needs a Unix shell")
+		t.Skip("needs a shell of Unix: runs on Linux and macOS")
 	}
 	path := filepath.Join(t.TempDir(), "ffmpeg")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
@@ -119,7 +119,7 @@ func TestMP4AbortLeavesNothing(t *testing.T) {
 func TestMP4RoundTrip(t *testing.T) {
 	program, err := exec.LookPath("ffmpeg")
 	if err != nil {
-		t.Skip("needs ffmpeg on PATH")
+		t.Skip("needs ffmpeg on PATH; the tests beside it run with a stand-in")
 	}
 	path := filepath.Join(t.TempDir(), "a b:c.mp4") // a colon must not be read as a protocol
 	o := opts(64, 48)

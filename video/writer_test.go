@@ -186,7 +186,7 @@ func TestBadPathsAndOptions(t *testing.T) {
 
 func TestUnwritableFolder(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("needs Linux's /proc, where nobody may create files")
+		t.Skip("needs /proc, where nobody may create files: runs on Linux")
 	}
 	for name, open := range formats {
 		if _, err := open("/proc/"+name, opts(8, 8)); err == nil || !strings.Contains(err.Error(), "/proc/"+name) {
@@ -197,7 +197,7 @@ func TestUnwritableFolder(t *testing.T) {
 
 func TestFullDisk(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
-		t.Skip("needs /dev/full (Linux)")
+		t.Skip("needs /dev/full: runs on Linux")
 	}
 	for _, name := range []string{"clip.y4m", "clip.gif"} {
 		dir := t.TempDir()

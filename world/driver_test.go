@@ -17,7 +17,7 @@ var (
 func startDriver(t *testing.T, args ...any) *bufio.Reader {
 	t.Helper()
 	if *driver == "" {
-		t.Skip("needs -driver, see testdata/golden/README.md")
+		t.Skip("needs g++ for the driver: go test ./world -run Live -driver DRIVER, see testdata/golden/README.md; the golden episodes run everywhere")
 	}
 	words := make([]string, len(args))
 	for i, a := range args {

@@ -319,7 +319,7 @@ func TestStartImagesAreCutToTheModelsShape(t *testing.T) {
 
 func TestAFullDiskIsAnErrorAndLeavesNothing(t *testing.T) {
 	if _, err := os.Stat("/dev/full"); err != nil {
-		t.Skip("no /dev/full here")
+		t.Skip("needs /dev/full: runs on Linux")
 	}
 	dir := t.TempDir()
 	for _, name := range []string{"a.y4m", "a.gif"} {
@@ -339,7 +339,7 @@ func TestAFullDiskIsAnErrorAndLeavesNothing(t *testing.T) {
 
 func TestAnInterruptedProcessLeavesNothing(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("no signals to send there")
+		t.Skip("needs signals of Unix: runs on Linux and macOS")
 	}
 	for _, signal := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
 		dir := t.TempDir()

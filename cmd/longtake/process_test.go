@@ -62,7 +62,7 @@ func frames(t *testing.T, p *client.Player, n int) {
 
 func TestWhatAKilledServerLeavesCanBeReadAndATerminatedOneEndsWell(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("signals are not the same there")
+		t.Skip("needs signals of Unix: runs on Linux and macOS")
 	}
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		data := t.TempDir()

@@ -26,7 +26,7 @@ func soaking(t *testing.T) time.Duration {
 	t.Helper()
 	length, err := time.ParseDuration(os.Getenv("LONGTAKE_SOAK"))
 	if err != nil {
-		t.Skip("LONGTAKE_SOAK says for how long, such as 30m")
+		t.Skip("minutes on an idle machine: LONGTAKE_SOAK=30m says for how long; dev/soak.sh runs it")
 	}
 	return length
 }

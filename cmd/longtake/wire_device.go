@@ -35,11 +35,11 @@ var devices = map[string]func(deviceFlags) (processor, error){
 	"cuda": openCUDA,
 }
 
-// precisions are how a GPU multiplies; all but the first two need one.
+// precisions are how a GPU multiplies; the first is the default, and fp8 needs one.
 var precisions = []string{"", "bf16", "fp8"}
 
 func openCPU(f deviceFlags) (processor, error) {
-	if slices.Index(precisions, f.precision) > 1 {
+	if f.precision == "fp8" {
 		return processor{}, fmt.Errorf("--precision %s needs --device cuda", f.precision)
 	}
 	d, err := cpu.New(f.Options)
@@ -64,7 +64,7 @@ func openBest(f deviceFlags) (processor, error) {
 	if !errors.Is(err, compute.ErrUnsupported) {
 		return processor{}, fmt.Errorf("%w (--device cpu does without)", err)
 	}
-	if slices.Index(precisions, f.precision) > 1 {
+	if f.precision == "fp8" {
 		return processor{}, fmt.Errorf("--precision %s needs a GPU: %s", f.precision, firstClause(err))
 	}
 	p, cpuErr := openCPU(f)

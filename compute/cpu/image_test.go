@@ -18,7 +18,7 @@ func TestEveryClassHasTheAbilitiesForImages(t *testing.T) {
 
 func TestUnfoldAllocatesNothing(t *testing.T) {
 	if raceBuild {
-		t.Skip("the race detector allocates")
+		t.Skip("the race detector allocates: runs without it")
 	}
 	r := newRig(t, "", 1)
 	x, dst := r.arena.Tensor(compute.F32, 6, 8, 16), r.arena.Tensor(compute.F32, 48, 9*16)

@@ -74,5 +74,5 @@ func TestAMXRunsWhereTheProcessorHasIt(t *testing.T) {
 			return // every other test ran it
 		}
 	}
-	t.Skip("no AMX on this machine: its kernels were not run, its layouts were, by the model")
+	t.Skip("needs AMX (Sapphire Rapids and newer): its kernels were not run here, its layouts were, by the model")
 }

@@ -18,7 +18,7 @@ func newFP8Bench(t testing.TB, f FP8) *bench {
 	openForTest(t).Close()
 	d, err := New(Options{Weights: compute.BF16, FP8: f})
 	if errors.Is(err, compute.ErrUnsupported) && f != FP8Best {
-		t.Skipf("this GPU: %v", err)
+		t.Skipf("needs a GPU that multiplies e4m3 (Hopper, Ada and newer), where dev/gpu/run.sh runs it: %v", err)
 	}
 	if err != nil {
 		t.Fatal(err)
