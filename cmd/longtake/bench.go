@@ -12,9 +12,7 @@ import (
 
 // benchCommand holds the flags of "bench".
 type benchCommand struct {
-	sceneFlags   `embed:""`
-	machineFlags `embed:""`
-	listFlags    `embed:""`
+	trialFlags `embed:""`
 
 	Frontiers []int    `placeholder:"N,..." help:"Frames at which to measure; the last one always is. Default: 100,500,1000,2000,3000."`
 	Span      int      `default:"50" help:"Frames up to a frontier that are measured. Default ${default}."`
@@ -43,19 +41,11 @@ func (c *benchCommand) Run(ctx context.Context, out *streams) error {
 	if c.Span < 1 || c.Turn < 1 || c.Count < 1 || c.Count > 1000 {
 		return usagef("--span %d --turn %d --count %d: all must be at least 1, and the count at most 1000", c.Span, c.Turn, c.Count)
 	}
-	l, err := c.machineFlags.open(out)
+	l, s, entries, err := c.open(out, nil, "window")
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	s, err := c.sceneFlags.open(out, l)
-	if err != nil {
-		return err
-	}
-	entries, err := c.entries(l.engine, nil, "window")
-	if err != nil {
-		return err
-	}
 	describe(out.err, l, entries)
 	var last *compare.BenchReport
 	var lines bytes.Buffer

@@ -20,9 +20,7 @@ type benchCommands struct {
 
 // rolloutBenchCommand holds the flags of "bench rollout".
 type rolloutBenchCommand struct {
-	sceneFlags   `embed:""`
-	machineFlags `embed:""`
-	listFlags    `embed:""`
+	trialFlags `embed:""`
 
 	Frontiers []int    `placeholder:"N,..." help:"Frames at which to measure; the last one always is. Default: 100,500,1000,2000,3000."`
 	Span      int      `default:"96" help:"Frames up to a frontier whose chunks are pooled. Default ${default}."`
@@ -51,19 +49,11 @@ func (c *rolloutBenchCommand) Run(ctx context.Context, out *streams) error {
 	if c.Span < 1 {
 		return usagef("--span %d: must be at least 1", c.Span)
 	}
-	l, err := c.machineFlags.open(out)
+	l, s, entries, err := c.open(out, nil, "window")
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	s, err := c.sceneFlags.open(out, l)
-	if err != nil {
-		return err
-	}
-	entries, err := c.entries(l.engine, nil, "window")
-	if err != nil {
-		return err
-	}
 	if s.request.Loop, err = c.loop(l); err != nil {
 		return err
 	}

@@ -13,10 +13,8 @@ import (
 
 // compareCommand holds the flags of "compare".
 type compareCommand struct {
-	sceneFlags   `embed:""`
-	machineFlags `embed:""`
-	Reference    string `default:"preset:exact" placeholder:"POLICY" help:"Policy that the others are compared with. Default ${default}."`
-	listFlags    `embed:""`
+	trialFlags `embed:""`
+	Reference  string `default:"preset:exact" placeholder:"POLICY" help:"Policy that the others are compared with. Default ${default}."`
 
 	Frontiers    []int         `placeholder:"N,..." help:"Frames to look closely at; the last one always is. Default: 100,500,1000,2000,3000."`
 	Span         int           `default:"50" help:"Frames pooled in a mean. Default ${default}."`
@@ -54,19 +52,11 @@ func (c *compareCommand) Run(ctx context.Context, out *streams) error {
 	if c.Parallel < 1 || c.Parallel > 1000 || c.Limit < 0 {
 		return usagef("--parallel %d --limit %v: must be between 1 and 1000, and not negative", c.Parallel, c.Limit)
 	}
-	l, err := c.machineFlags.open(out)
+	l, s, entries, err := c.open(out, []string{c.Reference}, "preset:paper", "preset:balanced", "preset:fast")
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	s, err := c.sceneFlags.open(out, l)
-	if err != nil {
-		return err
-	}
-	entries, err := c.entries(l.engine, []string{c.Reference}, "preset:paper", "preset:balanced", "preset:fast")
-	if err != nil {
-		return err
-	}
 	o := compare.Options{Engine: l.engine, Request: s.request, Actions: s.steps(), Frames: s.frames, Entries: entries,
 		Frontiers: c.Frontiers, Span: c.Span, Diverged: c.Parted, Truth: s.truth, Seen: s.seen, OneStep: c.OneStep,
 		Stills: c.Stills, Progress: l.screen.hear}

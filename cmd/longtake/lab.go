@@ -46,6 +46,30 @@ type listFlags struct {
 	policyFlags
 }
 
+// trialFlags are those of the commands that run one video under several policies.
+type trialFlags struct {
+	sceneFlags   `embed:""`
+	machineFlags `embed:""`
+	listFlags    `embed:""`
+}
+
+// open gives the model on its device, which the caller closes, the video, and the policies as entries does.
+func (f *trialFlags) open(out *streams, first []string, otherwise ...string) (*lab, *scene, []compare.Entry, error) {
+	l, err := f.machineFlags.open(out)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	s, err := f.sceneFlags.open(out, l)
+	if err == nil {
+		var entries []compare.Entry
+		if entries, err = f.entries(l.engine, first, otherwise...); err == nil {
+			return l, s, entries, nil
+		}
+	}
+	l.close()
+	return nil, nil, nil, err
+}
+
 // entries are the policies of the flags, after those of first.
 func (f listFlags) entries(e *rollout.Engine, first []string, otherwise ...string) ([]compare.Entry, error) {
 	items := first
