@@ -62,7 +62,8 @@ var flawed = []struct {
 	}, []string{"a.go:1: comment with \"helper\"", "a.go:8: comment with \"manager\""}},
 	{"unfinished work", later, map[string]string{
 		"a.go": "package a\n\n// F is half done. TODO: the rest.\nfunc F() { context.TODO() }\n", "b.py": "x = 1\n# FIXME\n", "c.md": "No TODO here.\n",
-	}, []string{"a.go:3: TODO", "b.py:2: FIXME"}},
+		"d.cu": "<<<<<<< HEAD\nx <<<<<<< 1\n=======\n>>>>>>> a\n",
+	}, []string{"a.go:3: TODO", "b.py:2: FIXME", "d.cu:1: <<<<<<<", "d.cu:4: >>>>>>>"}},
 	{"packages without a word", packages, map[string]string{
 		"a/a.go": "// Package a is good.\npackage a", "b/b.go": "// Some words.\npackage b", "cmd/x/x.go": "// Command x runs.\npackage main", "c/c_test.go": "package c",
 	}, []string{"b: no package", "c: no package"}},

@@ -1,13 +1,8 @@
 // The kernels of compute.Merger, see README.md.
 // merge_describe writes the unit vectors of the frame, and its queries in the space of comparison. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_constant__ MergeArgs a) {
-<<<<<<< HEAD
-  begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
-=======
-  const MergeStore& s = a.stores[a.first];
->>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y, n = a.heads / a.groups;
   u32 *firsts = claimsOf(a, layer, g, 0), *joiners = claimsOf(a, layer, g, 1);
   for (u32 e = blockIdx.x * 256 + threadIdx.x; e < s.slots; e += gridDim.x * 256) firsts[e] = 0xffffffffu, joiners[e] = 0;
@@ -93,13 +88,8 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
 
 // merge_around finds the nearest of the newest entries around each token. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_constant__ MergeArgs a) {
-<<<<<<< HEAD
-  begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
-=======
-  const MergeStore& s = a.stores[a.first];
->>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
   const float* ask = a.asked ? a.query : probeOf(a, layer);
@@ -143,13 +133,8 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
 
 // merge_accept decides which tokens may join the entry that was found. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_constant__ MergeArgs a) {
-<<<<<<< HEAD
-  begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
-=======
-  const MergeStore& s = a.stores[a.first];
->>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
   int slot = bestOf(a, layer)[g * a.tokens + i];
@@ -179,13 +164,8 @@ extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_cons
 
 // merge_join lets tokens into their entries. The warp of the first token of an entry takes all of them, in order.
 extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_constant__ MergeArgs a) {
-<<<<<<< HEAD
-  begin();
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
-=======
-  const MergeStore& s = a.stores[a.first];
->>>>>>> 0cc8451 (tempcache: queries are turned back by the time of their frame; compute/cuda: what brought nothing is out again; dev/gpu: results)
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens) return;
   const int *slots = hitsOf(a, layer, SLOT, g), *joins = hitsOf(a, layer, JOINS, g), *cosines = hitsOf(a, layer, COSINE, g);
