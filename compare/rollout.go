@@ -26,11 +26,13 @@ type RolloutOptions struct {
 	Span int
 	// Clip, if not nil, replaces what the network makes, so that the history is that of moving pictures. It costs what it replaces.
 	Clip *Clip
-	// Fill writes the history of entries that are Unbounded by clean passes alone, save for the Span frames before a frontier: what is
-	// timed is whole, and a long dense run ends in this life.
+	// Fill writes histories by clean passes alone, save for the Span frames before a frontier: what is timed is whole, and a long dense
+	// run ends in this life. Without a Clip that is done for entries that are Unbounded only, with noise as latents.
 	Fill bool
 	// Exact makes the history again under each entry and compares attention at the frontiers with that over the whole past.
 	Exact bool
+	// Profile has one chunk after every frontier timed launch by launch, where the device can.
+	Profile bool
 	// Found, if not nil, hears of every measure when it is taken.
 	Found    func(policy string, m RolloutMeasure)
 	Progress func(what string, done, total int)
@@ -101,6 +103,8 @@ type RolloutMeasure struct {
 	Merged  Fraction `json:"merged"`
 	Evicted Fraction `json:"evicted"`
 	Self    []Share  `json:"self,omitempty"`
+	// Ops are the device's times by kind of launch, in a chunk of its own (RolloutOptions.Profile).
+	Ops []compute.OpTime `json:"ops,omitempty"`
 	// Error is how far the outputs of self attention are from those over the whole past, relative to their size, Mass the share of the
 	// exact attention's mass that the policy's keys stand for (RolloutOptions.Exact): one head of three layers, all passes of a chunk.
 	Error Fraction `json:"error"`
@@ -195,7 +199,7 @@ func (o *RolloutOptions) measured(ctx context.Context, a *long) error {
 }
 
 // extraChunks is how many chunks a measurement makes at most.
-const extraChunks = 4
+const extraChunks = 5
 
 // room reports whether so many more chunks fit, one in work besides.
 func (a *long) room(chunks int) bool {
@@ -226,6 +230,7 @@ func (a *long) open(ctx context.Context) error {
 		a.entry.Keeps = kvcache.Window{Recent: a.most - e.Network.ChunkFrames}
 		a.run.Filled = o.Fill
 	}
+	a.run.Filled = a.run.Filled || o.Fill && o.Clip != nil
 	r := request()
 	bytes, err := e.SessionBytes(r)
 	if err != nil {
@@ -357,6 +362,13 @@ func (a *long) measure(ctx context.Context, frontier int) error {
 		return a.last(m, err)
 	}
 	m.Attend, m.AttendCross = a.spent.self.Seconds(), a.spent.cross.Seconds()
+	if a.options.Profile {
+		a.Profile(true)
+		err = extra()
+		if m.Ops = a.Profile(false); err != nil {
+			return a.last(m, err)
+		}
+	}
 	if a.look.self != nil {
 		a.look.begin()
 		err = extra()

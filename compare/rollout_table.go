@@ -32,6 +32,28 @@ func (r *RolloutReport) Table(w io.Writer) error {
 			fmt.Fprintf(w, "; stopped at frame %d: %s", run.Stopped, run.Why)
 		}
 		fmt.Fprintln(w)
+		run.profile(w)
 	}
 	return nil
+}
+
+// mostOps is how many kinds of launches the table shows of a profile.
+const mostOps = 30
+
+// profile writes where the device's time went in a chunk after the last frontier.
+func (r *RolloutRun) profile(w io.Writer) {
+	if len(r.Frontiers) == 0 || len(r.Frontiers[len(r.Frontiers)-1].Ops) == 0 {
+		return
+	}
+	m := r.Frontiers[len(r.Frontiers)-1]
+	fmt.Fprintf(w, "%s, the device's launches in a chunk after frame %d:\n", r.Policy.Name, m.Frame)
+	rest := 0.0
+	for i, op := range m.Ops {
+		if i >= mostOps {
+			rest += op.Seconds
+			continue
+		}
+		fmt.Fprintf(w, "  %8.3f ms %5d x %8.1f us  %s\n", 1e3*op.Seconds, op.Count, 1e6*op.Seconds/float64(op.Count), op.Name)
+	}
+	fmt.Fprintf(w, "  %8.3f ms       of all others\n", 1e3*rest)
 }

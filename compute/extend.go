@@ -60,6 +60,20 @@ type Scorer interface {
 	Score(dst, query, keys Tensor)
 }
 
+// Profiler is a Queue that can say where a device's time goes.
+type Profiler interface {
+	// Profile begins to time every launch by itself, without batches. With on false it ends that, waits for the device and returns
+	// what was timed, the longest first. A few microseconds of each launch are the cost of looking.
+	Profile(on bool) []OpTime
+}
+
+// OpTime is what launches of one kind took on a device, together.
+type OpTime struct {
+	Name    string  `json:"name"`
+	Count   int     `json:"count"`
+	Seconds float64 `json:"seconds"`
+}
+
 // Batcher is a Queue that can start many operations at once, for less than the sum of their costs.
 type Batcher interface {
 	// BeginBatch lets operations wait until EndBatch, which starts them in order. A batch that equals one from before, with

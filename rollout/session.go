@@ -208,6 +208,15 @@ func (s *Session) Staged(on bool) {
 	s.now()
 }
 
+// Profile has the device time its launches one by one, and returns what it timed when that ends, see compute.Profiler; nothing where
+// the device cannot.
+func (s *Session) Profile(on bool) []compute.OpTime {
+	if p, ok := s.dq.(compute.Profiler); ok {
+		return p.Profile(on)
+	}
+	return nil
+}
+
 // now is the time, of a staged session when the device has done all that was asked.
 func (s *Session) now() time.Time {
 	if s.staged {

@@ -88,7 +88,7 @@ type batch struct {
 
 // BeginBatch writes launches down until EndBatch, see compute.Batcher.
 func (q *queue) BeginBatch() {
-	if q.recording || q.err != nil {
+	if q.recording || q.err != nil || q.profile != nil {
 		return
 	}
 	if q.batch.graphs == nil {

@@ -168,6 +168,9 @@ func (q *queue) run(p *productPlan, o operands) {
 		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepProduct, target: p.number, operands: o})
 		return
 	}
+	if q.profile != nil {
+		q.profiled(q.profile, opKey{name: p.text(), target: p.number})
+	}
 	q.fail("linear", q.drv.Multiply(p, o, q.work.ptr, q.stream))
 }
 

@@ -180,6 +180,9 @@ func (q *queue) copyOn(dst, src uint64, bytes int64) {
 		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepCopy, operands: operands{dst: dst, x: src, w: uint64(bytes)}})
 		return
 	}
+	if q.profile != nil {
+		q.profiled(q.profile, opKey{name: "copy of a block of memory"})
+	}
 	q.fail("copy", q.drv.CopyOn(dst, src, bytes, q.stream))
 }
 

@@ -43,6 +43,7 @@ type queue struct {
 	products  map[product]*productPlan
 	plans     []*productPlan // of products, by number
 	batch     batch
+	profile   *profile
 	mark      uintptr // event, up to which a queue that follows waits; made when the first one does
 
 	// The kernels' arguments. They live here because a launch needs them at a fixed place for the time of the call.
@@ -192,6 +193,10 @@ func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedByt
 	if q.batch.open {
 		q.batch.note(fn, early, grid, threads, sharedBytes, args)
 		return
+	}
+	if q.profile != nil {
+		q.profiled(q.profile, opKey{op, uint64(fn), grid})
+		early = false
 	}
 	l := &q.start
 	l.fn, l.stream, l.grid, l.block, l.sharedBytes, l.early = fn, q.stream, grid, threads, uint32(sharedBytes), early
