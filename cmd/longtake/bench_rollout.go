@@ -27,7 +27,7 @@ type rolloutBenchCommand struct {
 	Latents   string   `placeholder:"FILE" help:"Safetensors with a clip's latents [frames, channels, rows, columns]: its pictures, moved about, are stored and decoded in place of what the network makes, which is made all the same. For weights that are not trained."`
 	Loop      string   `default:"auto" help:"How chunks are made: blockwise, ahead (decoding beside the next chunk, which begins before its turn), or auto: ahead of models without controls. Default ${default}."`
 	Fill      bool     `help:"Write histories by clean passes alone, with --latents of every cache, else of those that keep everything; the chunks that are timed are whole."`
-	Profile   bool     `help:"Also time one chunk after every frontier launch by launch, where the device can."`
+	Launches  bool     `help:"Also time one chunk after every frontier launch by launch, where the device can."`
 	Exact     bool     `help:"Make each history again and compare attention at the frontiers with that over the whole past: error of the outputs and share of the mass."`
 	Output    []string `short:"o" placeholder:"PATH" help:"Also write the result to a file, .json or .html."`
 	JSON      bool     `name:"json" help:"Print JSON on standard output instead of a table."`
@@ -67,7 +67,7 @@ func (c *rolloutBenchCommand) Run(ctx context.Context, out *streams) error {
 	}
 	describe(out.err, l, entries)
 	r, err := compare.Rollout(ctx, compare.RolloutOptions{Engine: l.engine, Request: s.request, Actions: s.steps(), Frames: s.frames,
-		Entries: entries, Frontiers: c.Frontiers, Span: c.Span, Clip: clip, Fill: c.Fill, Exact: c.Exact, Profile: c.Profile, Progress: l.screen.hear, Found: l.found(out)})
+		Entries: entries, Frontiers: c.Frontiers, Span: c.Span, Clip: clip, Fill: c.Fill, Exact: c.Exact, Profile: c.Launches, Progress: l.screen.hear, Found: l.found(out)})
 	l.screen.end()
 	if err != nil {
 		return err
