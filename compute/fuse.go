@@ -16,6 +16,22 @@ func AddNorm(dq Queue, dst, sum, x, y, gate Tensor, n Norm) {
 	dq.Norm(dst, sum, n)
 }
 
+// FeedForwarder is a Queue that runs two linear layers as one.
+type FeedForwarder interface {
+	// FeedForward is Linear(hidden, x, w1, bias1, act), then Linear(dst, hidden, w2, bias2, None). Hidden afterwards holds anything.
+	FeedForward(dst, hidden, x Tensor, w1, w2 Matrix, bias1, bias2 Tensor, act Activation)
+}
+
+// FeedForward runs dq's FeedForward, or the two operations that it stands for.
+func FeedForward(dq Queue, dst, hidden, x Tensor, w1, w2 Matrix, bias1, bias2 Tensor, act Activation) {
+	if f, ok := dq.(FeedForwarder); ok {
+		f.FeedForward(dst, hidden, x, w1, w2, bias1, bias2, act)
+		return
+	}
+	dq.Linear(hidden, x, w1, bias1, act)
+	dq.Linear(dst, hidden, w2, bias2, None)
+}
+
 // NormRoper is a Queue that normalises rows and rotates their heads in one pass.
 type NormRoper interface {
 	// NormRope is Norm(x, x, n), then Rope(dst, x.Heads(heads), pos, r): x [tokens, heads*headDim], dst [heads, tokens,

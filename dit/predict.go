@@ -129,9 +129,7 @@ func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, pa
 	b.crossOut.apply(dq, mixed, attn, compute.None)
 	compute.AddNorm(dq, y, h, h, mixed, compute.Tensor{}, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n)})
 
-	hidden := w.hidden.Slice(0, lo, n)
-	b.ffn1.apply(dq, hidden, y, compute.GELU)
-	b.ffn2.apply(dq, mixed, hidden, compute.None)
+	compute.FeedForward(dq, mixed, w.hidden.Slice(0, lo, n), y, b.ffn1.w, b.ffn2.w, b.ffn1.bias, b.ffn2.bias, compute.GELU)
 	compute.AddNorm(dq, y, h, h, mixed, w.mod(pass, i, 5, lo, n), w.entry(pass, i+1, lo, n))
 }
 

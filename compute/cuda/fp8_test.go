@@ -44,6 +44,12 @@ func TestCoarseWeightsTakeAByteAndTheirProductsScales(t *testing.T) {
 	if !slices.Equal(f.launches, []string{"quant_b", "map_bf", "cublasLt"}) || last.fp8 != FP8Rows || !last.biasHalf || q.Err() != nil {
 		t.Errorf("launched %v, product %+v, %v", f.launches, last, q.Err())
 	}
+	second := a.Matrix(host(true, 48, 32))
+	f.launches = nil
+	q.FeedForward(a.Tensor(compute.BF16, 5, 48), a.Tensor(compute.BF16, 5, 32), a.Tensor(compute.BF16, 5, 48), m, second, a.Tensor(compute.BF16, 32), compute.Tensor{}, compute.GELU)
+	if !slices.Equal(f.launches, []string{"quant_b", "cublasLt", "quant_b", "cublasLt"}) || q.quantArgs.bias == 0 || q.quantArgs.act != uint32(compute.GELU) || q.Err() != nil {
+		t.Errorf("two products launched %v, %+v, %v", f.launches, q.quantArgs, q.Err())
+	}
 	f.refuse = func(product) bool { return true }
 	if _, err := newDevice(f, &fakeCompiler{archs: []int{80, 90}}, Options{CacheDir: t.TempDir(), FP8: FP8Best}); !errors.Is(err, compute.ErrUnsupported) {
 		t.Errorf("no products: %v", err)

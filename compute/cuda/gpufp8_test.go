@@ -98,6 +98,50 @@ func TestFP8ProductsAreNearTheExactOnes(t *testing.T) {
 	}
 }
 
+// TestFP8FeedForwardIsTwoProducts: bias and activation applied where the second operand is rounded give what cuBLASLt's epilogue does, but for
+// one more rounding to bfloat16, before the bias instead of behind the activation.
+func TestFP8FeedForwardIsTwoProducts(t *testing.T) {
+	b := newFP8Bench(t, FP8Rows)
+	for _, rows := range []int{1, 77, wanTokens} {
+		exact1, w1 := b.pair(8960, 1536, 1)
+		exact2, w2 := b.pair(1536, 8960, 1)
+		x := b.normal(1, compute.BF16, rows, 1536)
+		bias1, bias2 := b.normal(0.3, compute.BF16, 8960), b.normal(0.3, compute.BF16, 1536)
+		hidden, want, two, one := b.Tensor(compute.BF16, rows, 8960), b.Tensor(compute.F32, rows, 1536), b.Tensor(compute.BF16, rows, 1536), b.Tensor(compute.BF16, rows, 1536)
+		b.plainLinear(hidden, x, exact1, bias1, compute.GELU)
+		b.plainLinear(want, hidden, exact2, bias2, compute.None)
+		b.Linear(hidden, x, w1, bias1, compute.GELU)
+		b.Linear(two, hidden, w2, bias2, compute.None)
+		b.FeedForward(one, hidden, x, w1, w2, bias1, bias2, compute.GELU)
+		apart, fused, between := distance(b.floats(two), b.floats(want)), distance(b.floats(one), b.floats(want)), distance(b.floats(one), b.floats(two))
+		t.Logf("%d rows: off by %.4f in two operations, %.4f in one; %.4f between them", rows, apart, fused, between)
+		if !(fused < 1.02*apart+1e-4) || !(between < 0.03) {
+			t.Errorf("%d rows: off by %.4f in two operations, %.4f in one; %.4f between them", rows, apart, fused, between)
+		}
+		b.Arena.Free()
+		b.Arena, _ = b.NewArena(0)
+	}
+}
+
+// BenchmarkFP8FeedForward times the feed-forward of a block of Wan 1.3B in two operations and in one.
+func BenchmarkFP8FeedForward(b *testing.B) {
+	r := newFP8Bench(b, FP8Rows)
+	_, w1 := r.pair(8960, 1536, 1)
+	_, w2 := r.pair(1536, 8960, 1)
+	x, dst, hidden := r.normal(1, compute.BF16, wanTokens, 1536), r.Tensor(compute.BF16, wanTokens, 1536), r.Tensor(compute.BF16, wanTokens, 8960)
+	bias1, bias2 := r.normal(1, compute.BF16, 8960), r.normal(1, compute.BF16, 1536)
+	flops := 4 * float64(wanTokens) * 1536 * 8960
+	b.Run("two operations", func(b *testing.B) {
+		measure(b, r, 0, flops, func(int) {
+			r.Linear(hidden, x, w1, bias1, compute.GELU)
+			r.Linear(dst, hidden, w2, bias2, compute.None)
+		})
+	})
+	b.Run("one", func(b *testing.B) {
+		measure(b, r, 0, flops, func(int) { r.FeedForward(dst, hidden, x, w1, w2, bias1, bias2, compute.GELU) })
+	})
+}
+
 // BenchmarkFP8 times products with rounded activations, and the rounding alone.
 func BenchmarkFP8(b *testing.B) {
 	for _, f := range []FP8{FP8Rows, FP8Tensors} {
@@ -116,7 +160,7 @@ func BenchmarkFP8(b *testing.B) {
 				})
 			}
 			b.Run(fmt.Sprintf("%v rounding %d wide", f, in), func(b *testing.B) {
-				measure(b, r, 3*float64(wanTokens)*float64(in), 0, func(int) { r.quantised(x) })
+				measure(b, r, 3*float64(wanTokens)*float64(in), 0, func(int) { r.quantised(x, compute.Tensor{}, compute.None) })
 			})
 		}
 	}

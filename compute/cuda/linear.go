@@ -38,7 +38,7 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 	if m.scale.IsZero() {
 		x = q.operand(x, m)
 	} else {
-		x, xScale = q.quantised(x)
+		x, xScale = q.quantised(x, compute.Tensor{}, compute.None)
 	}
 	to := dst
 	if !m.half && dst.DType == compute.BF16 { // cuBLASLt does not round float32 products

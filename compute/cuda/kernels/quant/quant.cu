@@ -5,10 +5,11 @@ struct QuantArgs {
   float* scale;      // [rows], or [1] with top
   const u32* top;    // bits of the largest magnitude of all; null: of the row
   u32* found;        // amax: where it is raised
+  const bf16* bias;  // [width], or null; it is added before
   i64 xStride, dstStride;
-  u32 rows, width, vec, pad;
+  u32 rows, width, vec, act;
 };
-static_assert(sizeof(QuantArgs) == 72, "QuantArgs is mirrored by quantArgs in fp8.go");
+static_assert(sizeof(QuantArgs) == 80, "QuantArgs is mirrored by quantArgs in fp8.go");
 
 #define MOST 448.0f  // the largest e4m3
 #define HELD 5       // chunks of 8 that a thread keeps
@@ -40,7 +41,7 @@ __device__ __forceinline__ u32 magnitude(const float (&v)[8]) {
   return m;
 }
 
-// A block takes a row. Width is a multiple of 16, rows may be read 16 bytes at a time, and blockDim.x * HELD * 8 covers one.
+// A block takes a row, adds a bias and activates where there is one. Width is a multiple of 16, rows may be read 16 bytes at a time, and blockDim.x * HELD * 8 covers one.
 template <typename X>
 __device__ __forceinline__ void quant(const QuantArgs& a) {
   const X* x = (const X*)a.x + blockIdx.x * a.xStride;
@@ -54,7 +55,14 @@ __device__ __forceinline__ void quant(const QuantArgs& a) {
 #pragma unroll
   for (int i = 0; i < HELD; i++) {
     u32 col = (threadIdx.x + i * blockDim.x) * 8;
-    if (col < a.width) top = max(top, magnitude<X>(v[i]));
+    if (col >= a.width) break;
+    if (a.bias != nullptr) {
+      float b[8];
+      load8(b, a.bias + col);
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[i][j] = activate(v[i][j] + b[j], a.act);
+    }
+    top = max(top, magnitude<X>(v[i]));
   }
   top = a.top != nullptr ? *a.top : largest(top);
   float most = __uint_as_float(top), inv = top == 0 ? 0.0f : MOST / most;
