@@ -49,11 +49,12 @@ type Merging struct {
 	CountCap, Decay            float64
 	Retest                     int
 	// Neighbours searches Radius and Depth, else the nearest of all entries counts. Asked searches by queries, Asks says
-	// that queries are kept at all, QueryLow and QueryHigh in which slots of the ring; MaxError bounds the movement.
+	// that queries are kept at all, QueryLow and QueryHigh in which slots of the ring; MaxError bounds the movement, MaxChange
+	// its product with the difference of the values.
 	Neighbours, Asked, Asks bool
 	Radius, Depth           int
 	QueryLow, QueryHigh     int
-	MaxError                float64
+	MaxError, MaxChange     float64
 
 	// Approximate searches compare what is known of Unit, by queries too: numbers of Bits bits with levels Step wide (Known F32 [groups,
 	// entries, width]), or signs of products with Planes (Codes I64 and CodeLengths F32 of entries, ProbeCodes and ProbeLengths of

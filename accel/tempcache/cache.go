@@ -49,6 +49,8 @@ type desk struct {
 	known                     rows // what an index knows of one group's entries
 	hits                      []hit
 	row, other                []float32
+	samples                   []float32 // [samples, headDim]: queries of head asked
+	asked                     int
 	olds, pairs               ranking // of the group in work
 	turns                     turns
 }
@@ -70,6 +72,9 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
 		d.turns.time = make([]float32, len(c.turns.time))
 		d.olds.list, d.pairs.list = make([]ranked, 0, s.Tokens()), make([]ranked, 0, s.Tokens())
 		d.row, d.other = make([]float32, s.HeadDim), make([]float32, s.HeadDim)
+		if c.asks() {
+			d.samples = make([]float32, samples*s.HeadDim)
+		}
 	}
 	c.tell = func(i int) { c.layers[i].describe(c.slot(c.frame)) }
 	c.settle = func(i int) { c.layers[i].settle(c.dq, c.frame) }
@@ -84,7 +89,7 @@ func (c *cache) width() int { return c.shape.Heads / c.groups * c.shape.HeadDim 
 func (c *cache) dense() int { return (c.ring + c.p.Anchor) * c.shape.Tokens() }
 
 // asks reports whether queries are kept.
-func (c *cache) asks() bool { return c.p.ByQuery || c.p.MaxError > 0 }
+func (c *cache) asks() bool { return c.p.ByQuery || c.p.MaxError > 0 || c.p.MaxChange > 0 }
 
 // probes allocates the memory for the frame that is being merged.
 func (c *cache) probes(a compute.Arena) {

@@ -44,6 +44,9 @@ func all() map[string]tempcache.Policy {
 		"error bound": with(func(p *tempcache.Policy) {
 			p.MaxError, p.Retest = 0.5, 3
 		}),
+		"change bound": with(func(p *tempcache.Policy) {
+			p.Threshold, p.MaxChange = 0.7, 0.4
+		}),
 		"cap and decay": with(func(p *tempcache.Policy) { p.CountCap, p.Decay = 8, 0.9 }),
 	}
 }

@@ -150,6 +150,7 @@ type bench struct {
 	cache        kvcache.Cache
 	shape        kvcache.Shape
 	keys, values compute.Tensor
+	asks         []float32 // queries that the cache sees, if it wants to
 	n            int
 }
 
@@ -180,6 +181,10 @@ func (b *bench) frame(keys, values []float32) {
 	upload(b.dq, b.values, values)
 	for l := range b.shape.Layers {
 		b.cache.Layer(l).Commit(b.dq, b.keys.Heads(b.shape.Heads), b.values.Heads(b.shape.Heads))
+		if w := b.cache.Layer(l).View().Watcher; w != nil && b.asks != nil {
+			upload(b.dq, b.keys, b.asks)
+			w.Watch(b.dq, b.keys.Heads(b.shape.Heads))
+		}
 	}
 	b.cache.End()
 	b.n++
@@ -400,6 +405,33 @@ func TestGrowthIsKnownBeforehand(t *testing.T) {
 		}
 		if got := p.MostBytes(b.dev, worldShape, frames); got != most {
 			t.Errorf("%d frames: %d bytes foreseen, %d taken", frames, got, most)
+		}
+	}
+}
+
+// TestOnlyBothDifferencesAreAChange: keys may differ where values do not and the other way round; where both do, nothing is merged.
+func TestOnlyBothDifferencesAreAChange(t *testing.T) {
+	p := tempcache.Prototype()
+	p.Threshold, p.MaxChange = 0.5, 0.01
+	for _, c := range []struct {
+		name         string
+		keys, values float32 // how far those of a frame are from those of the first
+		merges       bool
+	}{{"values", 0, 1, true}, {"keys", 0.3, 0, true}, {"both", 0.3, 1, false}} {
+		b, rng := newBench(t, p, small), rand.New(rand.NewPCG(3, 4))
+		keys, values := numbers(rng, small), numbers(rng, small)
+		for range 6 {
+			k, v := numbers(rng, small), numbers(rng, small)
+			for i := range k {
+				k[i], v[i] = keys[i]+c.keys*k[i], values[i]+c.values*v[i]
+			}
+			b.asks = numbers(rng, small)
+			b.frame(k, v)
+		}
+		for i, h := range b.cache.Stats().Heads {
+			if want := int64(2 * small.Tokens()); c.merges && h.Merged != want || !c.merges && h.Merged > 0 {
+				t.Errorf("%s differ: head %d kept %d and merged %d tokens", c.name, i, h.Kept, h.Merged)
+			}
 		}
 	}
 }

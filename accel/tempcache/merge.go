@@ -50,6 +50,7 @@ func (l *layer) askedFor(frame int) bool { return l.cache.p.ByQuery && l.asked >
 func (l *layer) settle(dq compute.Queue, frame int) {
 	at := l.cache.slot(frame)
 	l.desk.turns.at(frame)
+	l.desk.asked = -1
 	for g := range l.groups {
 		l.search(dq, g, at, l.askedFor(frame))
 		l.accept(g, at)
@@ -137,6 +138,7 @@ func (l *layer) accept(g, at int) {
 		if h.joins && c.asks() {
 			h.moved = l.movement(g, int(h.slot), at+i)
 			h.joins = c.p.MaxError == 0 || h.moved <= c.p.MaxError
+			h.joins = h.joins && (c.p.MaxChange == 0 || h.moved*l.apart(g, int(h.slot), at+i) <= c.p.MaxChange)
 		}
 	}
 	if !c.p.OnePerFrame {
@@ -177,20 +179,33 @@ func (l *layer) same(g, entry, slot int) bool {
 // samples is how many queries of a head stand for all of them.
 const samples = 32
 
+// ask loads the samples of a head's recent queries; false while no query has been seen.
+func (l *layer) ask(head int) bool {
+	c, d := l.cache, l.desk
+	if l.asked < 0 {
+		return false
+	}
+	if d.asked == head {
+		return true
+	}
+	n := c.ring * c.shape.Tokens()
+	// Until the ring is full its last slots are in use.
+	first := max(0, c.ring-(l.asked+1-c.p.Anchor)) * c.shape.Tokens()
+	for s := range samples {
+		l.queries.load(d.samples[s*c.shape.HeadDim:][:c.shape.HeadDim], head, first+(2*s+1)*(n-first)/(2*samples))
+	}
+	d.asked = head
+	return true
+}
+
 // movement returns by how much logits move if the key at slot takes the place of the entry's: the root mean square over
 // recent queries q of q.(k-k')/sqrt(headDim), the largest of the group's heads. This is |S^(1/2) (k-k')|/sqrt(headDim) with S
 // the second moment of those queries. 0 while no query has been seen.
 func (l *layer) movement(g, entry, slot int) float64 {
-	c := l.cache
-	lo, hi := l.heads(g)
-	n := c.ring * c.shape.Tokens()
-	if l.asked < 0 {
-		return 0
-	}
-	// Until the ring is full its last slots are in use.
-	first := max(0, c.ring-(l.asked+1-c.p.Anchor)) * c.shape.Tokens()
+	c, dim := l.cache, l.cache.shape.HeadDim
 	var worst float64
-	for h := lo; h < hi; h++ {
+	lo, hi := l.heads(g)
+	for h := lo; h < hi && l.ask(h); h++ {
 		l.keys.load(l.desk.row, h, c.dense()+entry)
 		l.keys.load(l.desk.other, h, slot)
 		for i := range l.desk.row {
@@ -198,13 +213,28 @@ func (l *layer) movement(g, entry, slot int) float64 {
 		}
 		var sum float64
 		for s := range samples {
-			l.queries.load(l.desk.other, h, first+(2*s+1)*(n-first)/(2*samples))
-			v := float64(dot(l.desk.row, l.desk.other))
+			v := float64(dot(l.desk.row, l.desk.samples[s*dim:][:dim]))
 			sum += v * v
 		}
 		worst = max(worst, sum)
 	}
-	return math.Sqrt(worst / samples / float64(c.shape.HeadDim))
+	return math.Sqrt(worst / samples / float64(dim))
+}
+
+// apart returns the root mean square difference of the values of an entry and a slot, the largest of the group's heads.
+func (l *layer) apart(g, entry, slot int) float64 {
+	c := l.cache
+	var worst float32
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		l.values.load(l.desk.row, h, c.dense()+entry)
+		l.values.load(l.desk.other, h, slot)
+		for i := range l.desk.row {
+			l.desk.row[i] -= l.desk.other[i]
+		}
+		worst = max(worst, dot(l.desk.row, l.desk.row))
+	}
+	return math.Sqrt(float64(worst) / float64(c.shape.HeadDim))
 }
 
 // join lets tokens into their entries.

@@ -69,8 +69,12 @@ type Policy struct {
 	// MaxError, if not 0, also bounds how far a merge may move logits (root mean square over recent queries, method of moments
 	// of the §1.2 bound). It needs an attention made by Watching; where no query has been seen it does not decide.
 	MaxError float64
-	Space    Space
-	Search   Search
+	// MaxChange, if not 0, bounds by how much a merge may change what queries read: the movement of logits as of MaxError times the
+	// root mean square difference of the values, in their units. Merging equal keys is exact whatever the values, and tokens
+	// of equal values may be mistaken for each other: only the product does harm. It needs queries like MaxError.
+	MaxChange float64
+	Space     Space
+	Search    Search
 	// Radius and Depth belong to Neighbours.
 	Radius, Depth int
 	// Matcher makes the searches of Approximate, one for each head, over vectors of unit length. What an index takes for its first
@@ -130,7 +134,7 @@ func (p Policy) String() string {
 		name string
 	}{
 		{p.ByQuery, " by query"}, {p.OnePerFrame, " one a frame"}, {p.Shared, " shared"}, {p.NoLogCount, " without counts"},
-		{p.MaxError > 0, fmt.Sprintf(" error %g", p.MaxError)}, {p.CountCap > 0, fmt.Sprintf(" cap %g", p.CountCap)},
+		{p.MaxError > 0, fmt.Sprintf(" error %g", p.MaxError)}, {p.MaxChange > 0, fmt.Sprintf(" change %g", p.MaxChange)}, {p.CountCap > 0, fmt.Sprintf(" cap %g", p.CountCap)},
 		{p.Decay > 0, fmt.Sprintf(" decay %g", p.Decay)}, {p.Retest > 0, fmt.Sprintf(" retest %d", p.Retest)},
 	} {
 		if o.on {
@@ -161,8 +165,8 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("cache of %d anchor and %d recent frames: counts must not be negative", p.Anchor, p.Recent)
 	case !(p.Threshold > 0 && p.Threshold <= 1) || !(p.Floor >= -1 && p.Floor <= 1):
 		return fmt.Errorf("merging threshold %v and floor %v: a threshold is a cosine above 0 and at most 1, a floor one from -1 to 1", p.Threshold, p.Floor)
-	case !(p.MaxError >= 0) || !(p.CountCap >= 0) || !(p.Decay >= 0 && p.Decay <= 1) || p.Retest < 0:
-		return fmt.Errorf("error bound %v, count cap %v, decay %v (at most 1) and retest %d must not be negative", p.MaxError, p.CountCap, p.Decay, p.Retest)
+	case !(p.MaxError >= 0) || !(p.MaxChange >= 0) || !(p.CountCap >= 0) || !(p.Decay >= 0 && p.Decay <= 1) || p.Retest < 0:
+		return fmt.Errorf("error bound %v, bound of change %v, count cap %v, decay %v (at most 1) and retest %d must not be negative", p.MaxError, p.MaxChange, p.CountCap, p.Decay, p.Retest)
 	case p.Space > Rotated || p.Search > Approximate || p.Keep > Mean:
 		return fmt.Errorf("unknown space %d, search %d or representative %d", p.Space, p.Search, p.Keep)
 	case p.Search == Neighbours && (p.Radius < 0 || p.Depth < 1):

@@ -36,6 +36,7 @@ type policyFlags struct {
 	PaperMode    *bool    `group:"policy" with:"cache=tempcache" help:"TempCache as the paper has it: rotated keys, found by the query, newest kept. Other flags change parts of it."`
 	ByQuery      *bool    `group:"policy" with:"cache=tempcache" help:"Find a token's entry by its query instead of its key."`
 	MaxError     *float64 `group:"policy" placeholder:"E" with:"cache=tempcache" help:"Most that a merge may move logits (root mean square over recent queries)."`
+	MaxChange    *float64 `group:"policy" placeholder:"C" with:"cache=tempcache" help:"Most that a merge may change what queries read: movement of logits times difference of values (root mean squares). Default: none."`
 	CountCap     *float64 `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Most that a merged key may count for in the logits."`
 	Decay        *float64 `group:"policy" placeholder:"SHARE" with:"cache=tempcache" help:"Multiply a count by this before each merge."`
 	Retest       *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Compare every Nth member of an entry with its first key."`

@@ -128,6 +128,7 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	put(&p.Depth, f.Depth)
 	put(&p.ByQuery, f.ByQuery)
 	put(&p.MaxError, f.MaxError)
+	put(&p.MaxChange, f.MaxChange)
 	put(&p.CountCap, f.CountCap)
 	put(&p.Decay, f.Decay)
 	put(&p.Retest, f.Retest)
@@ -168,7 +169,7 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	if err := p.Check(e.Device, e.CacheShape); err != nil {
 		return usageError{err}
 	}
-	if p.ByQuery || p.MaxError > 0 {
+	if p.ByQuery || p.MaxError > 0 || p.MaxChange > 0 {
 		c.Shows = tempcache.Watching
 	}
 	c.Keeps, c.window, c.anchor, c.Unbounded = p, p.Recent, p.Anchor, p.Budget == tempcache.Budget{}

@@ -150,6 +150,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_cons
   if (joins && a.asks) {
     moved = movement(a, s, g, (u32)slot, a.at + i);
     joins = a.maxError == 0.0 || (double)moved <= a.maxError;
+    if (joins && a.maxChange > 0.0) joins = (double)moved * apart(a, s, g, (u32)slot, a.at + i) <= a.maxChange;
   }
   if (lane() != 0) return;
   if (joins) {

@@ -17,7 +17,7 @@ struct MergeArgs {
   int* hits;
   u32* order;
   int* recent;
-  double countCap, decay, maxError;
+  double countCap, decay, maxError, maxChange;
   float threshold, floor;
   int frame, retest;
   u32 tokens, columns, rows, at, dense, anchors, ahead, headDim, timePairs, ring;
@@ -27,7 +27,7 @@ struct MergeArgs {
   u32 batch, pad;  // not 0: all layers go on at once, each with probe, best and recent of its own behind each other
 };
 static_assert(sizeof(MergeStore) == 120, "MergeStore is mirrored by mergeStore in merge.go");
-static_assert(sizeof(MergeArgs) == 232, "MergeArgs is mirrored by mergeArgs in merge.go");
+static_assert(sizeof(MergeArgs) == 240, "MergeArgs is mirrored by mergeArgs in merge.go");
 
 #define FULL 0xffffffffu
 #define PAIRS 4  // of a lane: heads of up to 256
@@ -198,6 +198,19 @@ __device__ __forceinline__ float movement(const MergeArgs& a, const MergeStore& 
     worst = max(worst, sum);
   }
   return (float)sqrt(worst / samples / (double)a.headDim);
+}
+
+// apart is the root mean square difference of the values of an entry and a slot, the largest of the group's heads.
+__device__ __forceinline__ double apart(const MergeArgs& a, const MergeStore& s, u32 g, u32 entry, u32 slot) {
+  u32 n = a.heads / a.groups;
+  float worst = 0.0f;
+  for (u32 h = g * n; h < (g + 1) * n; h++) {
+    Pairs x = row(s.values, slotOf(a, s, h, a.dense + entry), a.half, a.headDim), y = row(s.values, slotOf(a, s, h, slot), a.half, a.headDim);
+#pragma unroll
+    for (int k = 0; k < PAIRS; k++) x.v[k].x -= y.v[k].x, x.v[k].y -= y.v[k].y;
+    worst = max(worst, dot(x, x));
+  }
+  return sqrt((double)worst / (double)a.headDim);
 }
 
 __device__ __forceinline__ double grow(const MergeArgs& a, double weight, double more) {
