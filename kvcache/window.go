@@ -45,7 +45,7 @@ func (w Window) Frames(s Shape) int {
 const firstFrames = 64
 
 // turnFrames is how many frames are rotated again by one operation.
-const turnFrames = 32
+const turnFrames = 128
 
 // frames stores whole latent frames in slots: anchors first, then a ring. It implements Cache.
 type frames struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"strconv"
+	"syscall"
 )
 
 // systemMemory reads total and available bytes of the machine from /proc/meminfo; zeros when it cannot.
@@ -30,3 +31,6 @@ func systemMemory() (total, free int64) {
 	}
 	return total, free
 }
+
+// wantHugePages asks for pages of 2 MiB. It is advice: where there are none, pages stay small.
+func wantHugePages(b []byte) { syscall.Madvise(b, syscall.MADV_HUGEPAGE) }

@@ -144,10 +144,15 @@ func (p *pool) run(j *job, s *scratch, t task, tiles int) {
 	}
 }
 
-// large reports whether a task is worth the help of others even on a busy machine: attention over a long history.
+// large reports whether a task is worth the help of others even on a busy machine: attention over a long history, and turning its keys.
 func large(t task) bool {
-	a, ok := t.(*attendTask)
-	return ok && a.keys.rows >= 8192
+	switch t := t.(type) {
+	case *attendTask:
+		return t.keys.rows >= 8192
+	case *ropeTask:
+		return t.tokens*t.heads*t.headDim >= 1<<18
+	}
+	return false
 }
 
 // take runs thread n's tiles, then those of others, until none is left. A panic stops the job and is kept for the caller.
