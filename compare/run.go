@@ -179,9 +179,10 @@ func (c *cast) borrow(ctx context.Context, frontier int) error {
 		return nil
 	}
 	c.Solo(true)
-	defer c.Solo(false)
 	ref.shared = false
-	if err := ref.advance(ctx, frontier-c.Engine.Network.ChunkFrames); err != nil {
+	err := ref.advance(ctx, frontier-c.Engine.Network.ChunkFrames)
+	c.Solo(false)
+	if err != nil {
 		return err
 	}
 	for _, w := range c.followers {

@@ -189,6 +189,8 @@ func (w *follower) borrow(ctx context.Context) error {
 		return fail(err)
 	}
 	w.now.Self, w.now.Cross = look.end()
+	w.options.Solo(true)
+	defer w.options.Solo(false)
 	began, before := time.Now(), c.spent
 	if w.frames, err = ref.PeekUnder(ctx, looks, ref.upcoming()...); err != nil {
 		return fail(err)
