@@ -39,8 +39,7 @@ type Session struct {
 	poses             []kvcache.Pose
 	where             [][2]float64 // the same as places
 
-	seen    []float32 // latent values of the last frame, where it matters whether the picture changes
-	stopped bool      // the last step failed at a wall
+	trail trail // where it matters whether a step failed at a wall
 
 	clean  func(dq compute.Queue, latent compute.Tensor, chunk int)
 	staged bool
