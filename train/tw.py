@@ -50,7 +50,7 @@ STEP = 0.22
 PLACED = dict(CFG, n_act=9, place_waves=[24.0, 12.0, 6.0, 3.0, 1.5, 0.75])
 
 # The larger sibling: four times the pixels and tokens, twice the width; its patches lie half as far apart (grow.py).
-HD = dict(PLACED, d=512, heads=8, ffn=2048, size=128, rope_unit=0.5, trained_frames=32)
+HD = dict(PLACED, d=512, heads=8, ffn=2048, size=128, rope_unit=0.5, trained_frames=64)
 
 CONFIGS = {"first": CFG, "tinyworld": PLACED, "world-hd": HD}
 
