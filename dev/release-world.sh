@@ -5,7 +5,7 @@
 # release's. Writes DIRECTORY/NAME with weights.safetensors, config.json, vocab.json and SHA256SUMS, their lengths and sums into
 # model/release.go, and then pulls them with a program built so, verifies them and makes two frames; if that fails, all is as it was.
 # Weights belong beside the repository, not in it. Needs PyTorch (Debian's python3-torch); a minute. Afterwards: go test ./model
-# ./cmd/longtake, and the numbers in docs/model/NAME.md and train/RESULTS.md.
+# ./cmd/longtake, and the numbers in the model's page and train/RESULTS.md.
 set -euo pipefail
 [ $# = 2 ] || [ $# = 3 ] || { sed -n 2p "$0" >&2; exit 2; }
 name=${3:-world-hd} stem=$(realpath -m "$1") out=$(realpath -m "$2") table=model/release.go; cd "$(dirname "$0")/.."
