@@ -105,6 +105,22 @@ func TestAMemoryTestTellsThoseWhoForgetFromThoseWhoRemember(t *testing.T) {
 	}
 }
 
+func TestALongWalkIsHeldAgainstTrueOnes(t *testing.T) {
+	test, err := compare.Play(t.Context(), compare.PlayOptions{Engine: open(t), Measure: compare.Stability, Frames: 100, Given: 50, Clips: 1, Seed: 3000, Steps: 1,
+		Entries: []compare.Entry{narrow}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]float64{}
+	for _, f := range test.Rows[0].Findings {
+		found[f.Name] = float64(f.Mean)
+	}
+	dream, real := found["sharpness at 100, dream"], found["sharpness at 100, true walks astray"]
+	if !(real > 5 && real < 20) || !(dream > 0 && dream < real) {
+		t.Errorf("a window of one frame and one step dream with a sharpness of %v, true walks have %v: want less", dream, real)
+	}
+}
+
 func TestImpossibleMemoryTestsAreRefused(t *testing.T) {
 	e := open(t)
 	for want, change := range map[string]func(*compare.MemoryOptions){

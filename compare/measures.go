@@ -265,9 +265,9 @@ func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found,
 // astray is the mean sharpness of what the scene's actions show in other worlds, whose walls they do not know, as they do not know
 // those of a dream: such walks look at walls from nearby more often than those for which the actions were chosen.
 func (o *PlayOptions) astray(s scene) (float64, error) {
-	const worlds, looks = 8, 48
+	const looks = 48
 	m := mean{}
-	for n := range uint32(worlds) {
+	for n := range uint32(astrayWorlds) {
 		other, err := o.scene(s.seed + (n+1)*1_000_000)
 		if err != nil {
 			return 0, err
@@ -282,6 +282,9 @@ func (o *PlayOptions) astray(s scene) (float64, error) {
 	}
 	return m.value(), nil
 }
+
+// astrayWorlds is how many other worlds a scene's actions are tried in.
+const astrayWorlds = 8
 
 // returns compares a dream's frames with the newest one that was made at the same place at least 30 steps or turns earlier.
 func returns(frames []video.Frame, poses []kvcache.Pose) (float64, error) {

@@ -17,6 +17,7 @@ const (
 	Actions   = "actions"    // is the picture the one that the action leads to?
 	Walls     = "walls"      // walk into what is there, then back
 	Stroll    = "stroll"     // a long walk: revisits, sharpness, colours
+	Stability = "stability"  // a very long walk: what pictures are like early and late
 	Prompt    = "prompt"     // a turn on the spot from text alone: is it the room that the prompt names?
 )
 
@@ -70,11 +71,11 @@ func Play(ctx context.Context, o PlayOptions) (*PlayTest, error) {
 		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
 	}
 	measure, ok := map[string]func(context.Context, Entry, scene) (*found, error){
-		NextFrame: o.nextFrame, Actions: o.obedience, Walls: o.walls, Stroll: o.stroll, Prompt: o.prompted,
+		NextFrame: o.nextFrame, Actions: o.obedience, Walls: o.walls, Stroll: o.stroll, Stability: o.stability, Prompt: o.prompted,
 	}[o.Measure]
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("%w: measure %q: known are next-frame, actions, walls, stroll and prompt", rollout.ErrRequest, o.Measure)
+		return nil, fmt.Errorf("%w: measure %q: known are next-frame, actions, walls, stroll, stability and prompt", rollout.ErrRequest, o.Measure)
 	case o.Clips < 1 || o.Frames < 2 || o.Given < 1 || o.Given >= o.Frames:
 		return nil, fmt.Errorf("%w: %s: %d clips of %d frames, %d of them given: must be at least 1, 2 and 1, and fewer given", rollout.ErrRequest, o.Measure, o.Clips, o.Frames, o.Given)
 	case o.Engine.Network.ChunkFrames != 1 || len(o.Engine.Turns) == 0 || len(o.Engine.Turns) > world.NumActions:
@@ -136,6 +137,9 @@ func (o *PlayOptions) row(ctx context.Context, entry Entry, seeds []uint32, meas
 	for i := range row.Findings {
 		row.Findings[i].close()
 	}
+	if o.Measure == Stability {
+		row.ratios(o.marks())
+	}
 	return row, nil
 }
 
@@ -173,6 +177,32 @@ func (f *Finding) close() {
 		}
 		f.SE = Fraction(math.Sqrt(squares / (n - 1) / n))
 	}
+}
+
+// clips are the numbers of a finding, clip by clip.
+func (row *PlayRow) clips(name string) []Fraction {
+	for _, f := range row.Findings {
+		if f.Name == name {
+			return f.Clips
+		}
+	}
+	return nil
+}
+
+// ratio is the mean of a by that of b; its standard error is that of a - ratio*b, by b's mean.
+func ratio(name string, a, b []Fraction) Finding {
+	f := Finding{Name: name, N: len(a)}
+	over, under, squares := 0.0, 0.0, 0.0
+	for i := range a {
+		over, under = over+float64(a[i]), under+float64(b[i])
+	}
+	r, n := over/under, float64(len(a))
+	for i := range a {
+		d := float64(a[i]) - r*float64(b[i])
+		squares += d * d
+	}
+	f.Mean, f.SE = Fraction(r), Fraction(math.Sqrt(squares*n/(n-1))/under)
+	return f
 }
 
 // scene makes the world of a seed and a walk in it, with actions that the model knows.

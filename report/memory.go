@@ -43,6 +43,7 @@ var playText = map[string]string{
 	compare.Actions:   "From a true frame every action is asked for; it is obeyed where the simulator's picture of that action is nearest to the one made.",
 	compare.Walls:     "From one true frame the player walks straight into what is there, then back. A dream is locked where the way back neither moves nor shows anything.",
 	compare.Prompt:    "From text alone the player turns round on the spot; a small network, trained on the simulator's frames, says whether walls, floor and sky are those of the prompt. Its own accuracy is that of the simulator's turn.",
+	compare.Stability: "After the given true frames the walk goes on for long: statistics of 50 frames up to some marks, in the dream and where the same actions lead in true worlds whose walls they do not know. Ratios are of the means over all worlds.",
 	compare.Stroll:    "After the given true frames the walk goes on in the dream, beside the same walk in the simulator.",
 }
 

@@ -25,7 +25,7 @@ type evalCommand struct {
 
 // evalWorldCommand holds the flags of "eval world".
 type evalWorldCommand struct {
-	Tests  string `default:"look-around,walk-and-undo,circles" help:"Ways of leaving and coming back (look-around, walk-and-undo, walk-and-return, circles) and measures of play (next-frame, actions, walls, stroll, prompt). Default ${default}."`
+	Tests  string `default:"look-around,walk-and-undo,circles" help:"Ways of leaving and coming back (look-around, walk-and-undo, walk-and-return, circles) and measures of play (next-frame, actions, walls, stroll, stability, prompt). Default ${default}."`
 	Span   int    `default:"30" help:"Frames one way (of circles: generated ones after a full circle). Default ${default}."`
 	Frames int    `default:"49" help:"Frames of a clip of play. Default ${default}."`
 	Given  int    `default:"1" help:"True frames that a stroll begins with; of actions the least. Default ${default}."`
@@ -50,7 +50,8 @@ func (*evalWorldCommand) Help() string {
   longtake eval world --policies 'full; window:window=15; tempcache:budget=16f; pose' -o memory.json -o memory.png
 
 Measures of play: next-frame makes each frame after the true ones before it; actions asks whether a picture is the one that its
-action leads to; walls walks into what is there, then back, and counts dreams that lock up; stroll walks on after --given frames; prompt
+action leads to; walls walks into what is there, then back, and counts dreams that lock up; stroll walks on after --given frames, stability for so long that pictures early
+and late can be held against each other; prompt
 turns round on the spot from text alone, and a small network trained on the simulator says what it sees:
 
   longtake eval world --tests next-frame,actions,walls --clips 8
@@ -69,7 +70,8 @@ var kinds = map[string]world.Kind{
 
 // measures are the tests of play by name.
 var measures = map[string]string{compare.NextFrame: compare.NextFrame, compare.Actions: compare.Actions, compare.Walls: compare.Walls, compare.Stroll: compare.Stroll,
-	compare.Prompt: compare.Prompt}
+	compare.Stability: compare.Stability,
+	compare.Prompt:    compare.Prompt}
 
 // Run tests.
 func (c *evalWorldCommand) Run(ctx context.Context, out *streams) error {
