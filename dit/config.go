@@ -76,7 +76,7 @@ func (c Config) CacheShape() kvcache.Shape {
 	return kvcache.Shape{
 		Layers: c.Layers, Heads: c.Heads, HeadDim: c.HeadDim(),
 		Rows: c.Rows, Columns: c.Columns, ChunkFrames: c.ChunkFrames,
-		Pairs: c.Pairs, Theta: c.Theta, Unit: c.Unit, Clamp: c.Clamp,
+		Pairs: c.Pairs, Theta: c.Theta, Unit: c.Unit, Clamp: c.Clamp, Latent: c.In,
 	}
 }
 

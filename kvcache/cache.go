@@ -136,6 +136,8 @@ type Shape struct {
 	// Clamp is the largest temporal distance that the model was trained on; older keys are rotated as if they were that old.
 	// 0 means no limit.
 	Clamp int
+	// Latent is how many values the clean latents of a token have, for caches that keep them (Recaller).
+	Latent int
 	// DType is the element type of keys and values.
 	DType compute.DType
 }

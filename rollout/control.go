@@ -35,6 +35,9 @@ func (s *Session) beginBy(room func(compute.Queue, kvcache.Span) error, span kvc
 	if posed, ok := s.cache.(kvcache.Posed); ok && s.engine.Advance != nil {
 		posed.SetPoses(s.poses[:span.Frames])
 	}
+	if err := s.recall(span); err != nil {
+		return end, err
+	}
 	if err := room(s.dq, span); err != nil {
 		return end, err
 	}

@@ -29,6 +29,7 @@ type Session struct {
 
 	self, cross attention.Policy
 	renewal     renewal
+	kept        []control // by number, of frames whose latents the cache keeps
 	imaged      imaged
 
 	latent, pred, scratch compute.Tensor // F32 [chunk tokens, values]
@@ -157,6 +158,9 @@ func (s *Session) SetPrompt(ctx context.Context, prompt string) (err error) {
 	}
 	if s.unknown, err = s.engine.setPrompt(ctx, s.dq, s.work, prompt); err != nil {
 		return err
+	}
+	if cache, ok := s.cache.(kvcache.Recaller); ok {
+		cache.Outdate()
 	}
 	return s.renew()
 }
@@ -328,7 +332,9 @@ func (s *Session) write(latent compute.Tensor, end place) (place, error) {
 // finish closes the chunk in work.
 func (s *Session) finish(latent compute.Tensor, end place) {
 	s.remember(latent)
+	first := s.done()
 	s.cache.End()
+	s.keep(latent, first)
 	s.place = end
 	s.chunk++
 }

@@ -10,10 +10,11 @@ import (
 	"longtake/kvcache"
 )
 
-// cache implements kvcache.Cache and kvcache.Posed.
+// cache implements kvcache.Cache, kvcache.Posed and kvcache.Recaller.
 //
 // The view of a layer holds Window+ChunkFrames frames in a ring and, behind them, Top retrieved frames, keys rotated at the
-// time they are read at. The store holds unrotated keys and values of every remembered frame, those of the window included.
+// time they are read at. The store holds the latents of every remembered frame, and unrotated keys and values of those of the window and of
+// the old ones that were seen last (recall.go).
 type cache struct {
 	policy Policy
 	shape  kvcache.Shape
@@ -23,10 +24,17 @@ type cache struct {
 	bias   compute.Tensor // F32 [1, keys of the view]
 	layers []layer
 
+	latents compute.Tensor // BF16 [frames*tokens, latent], by number
+	latent  compute.Tensor // F32 [tokens, latent], of a frame that is recalled
+	origin  compute.Tensor // F32 [1, pairs, 2], the turns of time 0
+
 	stored []stored // by frame
 	free   []int    // unused slots of the store
-	window []dated  // of every ring place of the view
-	top    []dated  // of every retrieved place
+	unused []int    // numbers that no frame has
+	recall recall
+	looks  int     // how often frames were chosen to be seen
+	window []dated // of every ring place of the view
+	top    []dated // of every retrieved place
 	parts  []kvcache.Part
 	poses  []kvcache.Pose // of the chunk in work
 	span   kvcache.Span
@@ -44,10 +52,13 @@ type layer struct {
 	raw, kept    compute.Tensor // the store: unrotated keys, values
 }
 
-// stored is a remembered frame.
+// stored is a remembered frame. Its latents are those of its number, its keys in its slot, -1 where they were given up. seen counts
+// with looks. Of frames older than the window, covered says how well a newer one of them covers it, by which.
 type stored struct {
-	frame, slot int
-	pose        kvcache.Pose
+	frame, number, slot, seen int
+	pose                      kvcache.Pose
+	covered                   float64
+	by                        int
 }
 
 // dated is what lies in a place of the view: a frame, its slot in the store, and the time its keys are rotated at.
@@ -61,6 +72,12 @@ func (c *cache) allocate(a compute.Arena, dq compute.Queue, s kvcache.Shape, p P
 	c.pos = kvcache.NewPositions(a, dq, s)
 	n := s.Tokens()
 	places := p.Window + s.ChunkFrames + p.Top
+	c.recall.c = c
+	c.latents, c.latent = a.Tensor(compute.BF16, p.frames(s)*n, s.Latent), a.Tensor(compute.F32, n, s.Latent)
+	c.origin = a.Tensor(compute.F32, 1, s.Pairs[0], 2)
+	if dq != nil && a.Err() == nil {
+		dq.Upload(c.origin, origin(s))
+	}
 	c.at = a.Tensor(compute.I32, n, 3)
 	c.bias = a.Tensor(compute.F32, 1, places*n)
 	c.guard.Allocate(a, s)
@@ -76,11 +93,25 @@ func (c *cache) allocate(a compute.Arena, dq compute.Queue, s kvcache.Shape, p P
 	c.Reset()
 }
 
+// origin is the row of time 0 of a rotation table.
+func origin(s kvcache.Shape) (b []byte) {
+	for j := range s.Pairs[0] {
+		cos, sin := s.Turn(0, 0, j)
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(cos))
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(sin))
+	}
+	return b
+}
+
 // Reset forgets everything.
 func (c *cache) Reset() {
 	c.stored, c.free = c.stored[:0], c.free[:0]
 	for i := c.policy.slots(c.shape) - 1; i >= 0; i-- {
 		c.free = append(c.free, i)
+	}
+	c.unused = c.unused[:0]
+	for i := c.policy.frames(c.shape) - 1; i >= 0; i-- {
+		c.unused = append(c.unused, i)
 	}
 	for _, places := range [][]dated{c.window, c.top} {
 		for i := range places {
@@ -161,13 +192,10 @@ func (c *cache) positions(time int) []byte {
 	return b
 }
 
-// retrieve puts the best matching frames older than the window behind it.
-func (c *cache) retrieve(dq compute.Queue, target kvcache.Pose) {
+// choose finds the frames older than the window that match best.
+func (c *cache) choose(target kvcache.Pose) {
 	c.best = c.best[:0]
-	for i, s := range c.stored {
-		if s.frame >= c.span.Start-c.policy.Window {
-			break
-		}
+	for i, s := range c.stored[:c.old()] {
 		if logW := c.policy.logMatch(s.pose, target); logW > c.policy.LogMin {
 			c.best = append(c.best, match{i, logW})
 		}
@@ -182,6 +210,13 @@ func (c *cache) retrieve(dq compute.Queue, target kvcache.Pose) {
 		}
 		return 0
 	})
+	c.best = c.best[:min(len(c.best), c.policy.Top)]
+}
+
+// retrieve puts the best matching frames behind the window, those whose keys are at hand: all, if nothing was left to Recall.
+func (c *cache) retrieve(dq compute.Queue, target kvcache.Pose) {
+	c.choose(target)
+	c.best = slices.DeleteFunc(c.best, func(m match) bool { return c.stored[m.at].slot < 0 })
 	n := c.shape.Tokens()
 	for i := range c.top {
 		d := &c.top[i]
@@ -213,7 +248,7 @@ func (c *cache) publish(dq compute.Queue) {
 	}
 	c.parts = c.parts[:0]
 	b := c.host[:0]
-	for place, d := range c.places() {
+	for place, d := range c.view() {
 		if d.frame < 0 {
 			break // places fill in order, and frames are retrieved only when the window is full
 		}
@@ -234,8 +269,8 @@ func (c *cache) publish(dq compute.Queue) {
 	dq.Upload(c.bias.Slice(1, 0, len(c.parts)*n), b)
 }
 
-// places yields the view's places in order.
-func (c *cache) places() func(yield func(int, dated) bool) {
+// view yields the view's places in order.
+func (c *cache) view() func(yield func(int, dated) bool) {
 	return func(yield func(int, dated) bool) {
 		for i := range len(c.window) + len(c.top) {
 			d := dated{}
@@ -268,7 +303,9 @@ func (c *cache) End() {
 	}
 	for f := range c.span.Frames {
 		place := &c.window[c.ring(c.span.Start+f)]
-		c.stored = append(c.stored, stored{place.frame, place.slot, c.poses[f]})
+		last := len(c.unused) - 1
+		c.stored = append(c.stored, stored{frame: place.frame, number: c.unused[last], slot: place.slot, pose: c.poses[f], covered: math.Inf(-1)})
+		c.unused = c.unused[:last]
 	}
 	c.done += c.span.Frames
 	for f := c.done - c.span.Frames - c.policy.Window; f < c.done-c.policy.Window; f++ {
@@ -277,8 +314,8 @@ func (c *cache) End() {
 	c.span, c.poses = kvcache.Span{}, c.poses[:0]
 }
 
-// leave decides about a frame that leaves the window: an older frame that covers its pose makes it superfluous; otherwise it
-// stays while there is room.
+// leave decides about a frame that leaves the window: an older frame that covers its pose makes it superfluous; otherwise its latents
+// stay, and while there is no room the frame that a newer one covers best is forgotten, of equals the oldest.
 func (c *cache) leave(frame int) {
 	if frame < 0 {
 		return
@@ -290,27 +327,43 @@ func (c *cache) leave(frame int) {
 			return
 		}
 	}
-	if len(c.free) < c.shape.ChunkFrames {
-		c.forget(c.superfluous(i + 1))
+	c.drop(i)
+	for j := range i {
+		c.cover(j, i)
+	}
+	if len(c.unused) < c.shape.ChunkFrames {
+		worst := 0
+		for j := range i + 1 {
+			if c.stored[j].covered > c.stored[worst].covered {
+				worst = j
+			}
+		}
+		c.forget(worst)
 	}
 }
 
-// superfluous returns which of the first n stored frames another of them covers best; of equals the older.
-func (c *cache) superfluous(n int) int {
-	worst, best := 0, math.Inf(-1)
-	for i := range n {
-		for j := range i {
-			if m := c.policy.logMatch(c.stored[i].pose, c.stored[j].pose); m > best {
-				worst, best = j, m
+// cover notes how well the newer frame i covers j.
+func (c *cache) cover(j, i int) {
+	s := &c.stored[j]
+	if m := c.policy.logMatch(s.pose, c.stored[i].pose); m > s.covered {
+		s.covered, s.by = m, c.stored[i].frame
+	}
+}
+
+// forget gives up a frame that is older than the window or leaves it.
+func (c *cache) forget(i int) {
+	gone := c.stored[i].frame
+	c.drop(i)
+	c.unused = append(c.unused, c.stored[i].number)
+	c.stored = slices.Delete(c.stored, i, i+1)
+	for j := range c.stored[:i] {
+		if s := &c.stored[j]; s.by == gone && !math.IsInf(s.covered, -1) {
+			s.covered = math.Inf(-1)
+			for k := j + 1; k < c.old(); k++ {
+				c.cover(j, k)
 			}
 		}
 	}
-	return worst
-}
-
-func (c *cache) forget(i int) {
-	c.free = append(c.free, c.stored[i].slot)
-	c.stored = slices.Delete(c.stored, i, i+1)
 }
 
 // Rope returns the tables and the positions of the chunk in work.
@@ -329,13 +382,10 @@ func (c *cache) Close() { c.arena.Free() }
 // Layer returns block i's side.
 func (c *cache) Layer(i int) kvcache.Layer { return &c.layers[i] }
 
-// Draft writes the chunk's keys into the view.
-func (l *layer) Draft(dq compute.Queue, keys, values compute.Tensor) { l.write(dq, keys, values) }
-
-// Commit writes them into the view and the store.
+// Commit writes them into the store, and into the view as all later readings do, out of the store: what lies there may be rounded, and a frame that
+// a given-up chunk read at another date must come back as it was.
 func (l *layer) Commit(dq compute.Queue, keys, values compute.Tensor) {
 	l.c.guard.Check(dq, keys, l.index, l.index == l.c.shape.Layers-1, l.c.span)
-	l.write(dq, keys, values)
 	c, n := l.c, l.c.shape.Tokens()
 	for f := range c.span.Frames {
 		place := &c.window[c.ring(c.span.Start+f)]
@@ -343,19 +393,28 @@ func (l *layer) Commit(dq compute.Queue, keys, values compute.Tensor) {
 			last := len(c.free) - 1
 			place.slot, c.free = c.free[last], c.free[:last]
 		}
-		dq.Copy(l.raw.Slice(1, place.slot*n, (place.slot+1)*n), keys.Slice(1, f*n, (f+1)*n))
+		raw := l.raw.Slice(1, place.slot*n, (place.slot+1)*n)
+		dq.Copy(raw, keys.Slice(1, f*n, (f+1)*n))
 		dq.Copy(l.kept.Slice(1, place.slot*n, (place.slot+1)*n), values.Slice(1, f*n, (f+1)*n))
+		l.show(dq, f, raw, values.Slice(1, f*n, (f+1)*n))
 	}
 }
 
-func (l *layer) write(dq compute.Queue, keys, values compute.Tensor) {
+// Draft writes the chunk's keys into the view.
+func (l *layer) Draft(dq compute.Queue, keys, values compute.Tensor) {
+	n := l.c.shape.Tokens()
+	for f := range l.c.span.Frames {
+		l.show(dq, f, keys.Slice(1, f*n, (f+1)*n), values.Slice(1, f*n, (f+1)*n))
+	}
+}
+
+// show writes keys and values of the chunk's frame f into the view.
+func (l *layer) show(dq compute.Queue, f int, keys, values compute.Tensor) {
 	c, n := l.c, l.c.shape.Tokens()
 	rope, pos := c.Rope()
-	for f := range c.span.Frames {
-		at := c.ring(c.span.Start+f) * n
-		dq.Rope(l.keys.Slice(1, at, at+n), keys.Slice(1, f*n, (f+1)*n), pos.Slice(0, f*n, (f+1)*n), rope)
-		dq.Copy(l.values.Slice(1, at, at+n), values.Slice(1, f*n, (f+1)*n))
-	}
+	at := c.ring(c.span.Start+f) * n
+	dq.Rope(l.keys.Slice(1, at, at+n), keys, pos.Slice(0, f*n, (f+1)*n), rope)
+	dq.Copy(l.values.Slice(1, at, at+n), values)
 }
 
 // View returns the chosen frames.

@@ -7,5 +7,6 @@
 // (train/README.md); it is our own, not the paper's.
 //
 // Memory is bounded: a frame that leaves the window is stored only if no stored frame covers its pose, and a full store gives
-// up the frame that another one covers best.
+// up the frame that a newer one covers best. Of old frames it keeps the clean latents, a thirtieth of the bytes that keys and values take in
+// float32, and has keys made again when they are to be seen (kvcache.Recaller).
 package pose

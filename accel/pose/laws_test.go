@@ -33,9 +33,19 @@ func walk(t *testing.T, p Policy, poses []kvcache.Pose) (*cache, compute.Queue) 
 	}
 	t.Cleanup(func() { made.Close(); arena.Free(); dq.Close(); dev.Close() })
 	keys := arena.Tensor(compute.F32, s.Heads, s.Tokens(), s.HeadDim)
+	latent := arena.Tensor(compute.F32, s.Tokens(), s.Latent)
 	c := made.(*cache)
 	for i, at := range poses {
 		c.SetPoses([]kvcache.Pose{at})
+		for {
+			r, ok := c.Recall(dq, kvcache.Span{Start: i, Frames: 1})
+			if !ok {
+				break
+			}
+			for l := range s.Layers {
+				r.Layers.Layer(l).Commit(dq, keys, keys)
+			}
+		}
 		if err := c.Begin(dq, kvcache.Span{Start: i, Frames: 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -46,14 +56,17 @@ func walk(t *testing.T, p Policy, poses []kvcache.Pose) (*cache, compute.Queue) 
 			c.Layer(l).Commit(dq, keys, keys)
 		}
 		c.End()
+		c.Keep(dq, i, latent)
 	}
 	return c, dq
 }
 
 // store is a memory of so many frames of the suite's first shape.
-func store(window, slots int) Policy {
+func store(window, frames int) Policy {
 	p, s := Default, kvcachetest.Shapes[0]
-	p.Window, p.Budget = window, int64(slots)*2*int64(s.Layers*s.Heads*s.Tokens()*s.HeadDim)*4
+	s.DType = compute.F32
+	p.Window = window
+	p.Budget = p.Room(s, frames)
 	return p
 }
 
@@ -108,8 +121,8 @@ func TestAFullStoreForgetsWhatIsCovered(t *testing.T) {
 			t.Errorf("frame 8, a tenth of a cell from frame 9, is still stored: %+v", c.stored)
 		}
 	}
-	if len(c.stored) > 12 || len(c.free) < 1 {
-		t.Errorf("%d frames are stored in 12 slots, %d are free", len(c.stored), len(c.free))
+	if len(c.stored) > 12 || len(c.unused) < 1 {
+		t.Errorf("%d frames are stored of 12, %d numbers are unused", len(c.stored), len(c.unused))
 	}
 }
 
@@ -125,4 +138,32 @@ func TestTheLastPosesBeforeEndCount(t *testing.T) {
 	if s := c.stored[len(c.stored)-1]; s.frame != 2 || s.pose.X != 1 {
 		t.Errorf("stored %+v, want frame 2 at 1", s)
 	}
+}
+
+// What choosing and forgetting cost a frame when the store is full, on the host.
+func BenchmarkFullStore(b *testing.B) {
+	const frames = 1800
+	c := &cache{policy: store(16, frames), shape: kvcachetest.Shapes[0], pos: kvcache.NewPositions(&compute.Meter{}, nil, kvcachetest.Shapes[0])}
+	c.shape.DType = compute.F32
+	c.window = make([]dated, 17)
+	c.Reset()
+	at := func(i int) kvcache.Pose {
+		return kvcache.Pose{X: float64(i%97) / 5, Y: float64(i%89) / 5, Heading: float64(i % 30), Period: 30}
+	}
+	end := func(i int) {
+		c.window[i%len(c.window)] = dated{frame: i, slot: -1}
+		c.span, c.poses = kvcache.Span{Start: i, Frames: 1}, append(c.poses[:0], at(i))
+		c.End()
+	}
+	for i := range frames + 100 {
+		end(i)
+	}
+	i := frames + 100
+	for b.Loop() {
+		c.choose(at(i))
+		c.choose(at(i))
+		end(i)
+		i++
+	}
+	b.ReportMetric(float64(len(c.stored)), "frames")
 }

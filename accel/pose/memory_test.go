@@ -1,6 +1,8 @@
 package pose_test
 
 import (
+	"bytes"
+	"context"
 	"os"
 	"strconv"
 	"testing"
@@ -116,5 +118,53 @@ func TestWalkingBackIsRemembered(t *testing.T) {
 	}
 	if best.last < other.last+5 {
 		t.Errorf("pose memory ends at %.1f dB, the window at %.1f: want 5 dB more", best.last, other.last)
+	}
+}
+
+// Keys that are made again are the same whenever that is: neither how many are at hand, nor a chunk that was given up, nor a peek, nor the time of the last
+// prompt's frames changes a frame.
+func TestHowManyKeysAreAtHandChangesNoFrame(t *testing.T) {
+	e := open(t)
+	const frames = 30
+	play := func(budget int64, restless bool) (out []video.Frame) {
+		p := pose.Default
+		p.Window, p.Budget = 4, budget
+		s, err := e.NewSession(t.Context(), rollout.Request{Prompt: "you start in the north .", Seed: 5, Cache: p, Peek: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for i := range frames {
+			action := 3 + i/8%2 // eight turns to the left, eight to the right
+			if restless && i%7 == 6 {
+				if _, err := s.Peek(t.Context(), 7-action); err != nil {
+					t.Fatal(err)
+				}
+				cancelled, cancel := context.WithCancel(t.Context())
+				cancel()
+				if _, err := s.Next(cancelled, 1); err == nil {
+					t.Fatal("a cancelled chunk was made")
+				}
+			}
+			if i == 20 {
+				if err := s.SetPrompt(t.Context(), "you start in the south . the sky is night ."); err != nil {
+					t.Fatal(err)
+				}
+			}
+			more, err := s.Next(t.Context(), action)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out = append(out, more...)
+		}
+		return out
+	}
+	want := play(64<<20, false)
+	for name, got := range map[string][]video.Frame{"few keys": play(8<<20, false), "few keys, peeks and cancelled chunks": play(8<<20, true), "many keys, peeks and cancelled chunks": play(64<<20, true)} {
+		for i := range want {
+			if !bytes.Equal(got[i].Pix, want[i].Pix) {
+				t.Fatalf("%s: frame %d differs", name, i)
+			}
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package pose
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -26,7 +27,7 @@ type Policy struct {
 	MoveMin float64
 	// Cover is the match above which one stored frame makes another superfluous.
 	Cover float64
-	// Budget is the memory of stored frames in bytes.
+	// Budget is the memory of stored frames in bytes: a third of it for keys, or what the view needs, the rest for latents.
 	Budget int64
 }
 
@@ -42,26 +43,43 @@ func (p Policy) String() string {
 	return fmt.Sprintf("pose: window %d + %d by pose, store %d MiB", p.Window, p.Top, p.Budget>>20)
 }
 
-// frameBytes is the memory that a stored frame takes.
-func frameBytes(s kvcache.Shape) int64 {
+// keyBytes is the memory that the keys and values of a frame take, latentBytes that of its latents.
+func keyBytes(s kvcache.Shape) int64 {
 	return 2 * int64(s.Layers*s.Heads*s.Tokens()*s.HeadDim*s.DType.Size())
 }
 
-// slots returns how many frames the store holds, those of the window included.
-func (p Policy) slots(s kvcache.Shape) int { return int(p.Budget / frameBytes(s)) }
+func latentBytes(s kvcache.Shape) int64 { return int64(s.Tokens() * s.Latent * compute.BF16.Size()) }
+
+// least is how many frames must have their keys in store: those of the window, of the chunk and in view.
+func (p Policy) least(s kvcache.Shape) int { return p.Window + s.ChunkFrames + max(p.Top, 1) }
+
+// slots returns how many frames have their keys in store.
+func (p Policy) slots(s kvcache.Shape) int { return max(p.least(s), int(p.Budget/3/keyBytes(s))) }
+
+// frames returns how many frames are remembered, those of the window included.
+func (p Policy) frames(s kvcache.Shape) int {
+	return max(0, int((p.Budget-int64(p.slots(s))*keyBytes(s))/max(latentBytes(s), 1)))
+}
+
+// Room returns a Budget with which so many frames are remembered.
+func (p Policy) Room(s kvcache.Shape, frames int) int64 {
+	latents := int64(frames) * latentBytes(s)
+	return max(int64(p.least(s))*keyBytes(s)+latents, latents+latents/2+keyBytes(s))
+}
 
 // check refuses what cannot work.
 func (p Policy) check(s kvcache.Shape) error {
-	least := p.Window + s.ChunkFrames + max(p.Top, 1)
-	switch {
+	switch least := p.least(s); {
 	case p.Window < 1 || p.Top < 0 || p.Move < 1:
 		return fmt.Errorf("pose memory: window %d, top %d, move %d: want at least 1, 0, 1", p.Window, p.Top, p.Move)
 	case p.SigmaXY <= 0 || p.SigmaHeading <= 0:
 		return fmt.Errorf("pose memory: widths %v and %v must be positive", p.SigmaXY, p.SigmaHeading)
 	case s.Clamp > 0 && (p.Window >= s.Clamp || p.Move > s.Clamp):
 		return fmt.Errorf("pose memory: window %d and move %d must be below %d, the longest distance the model knows", p.Window, p.Move, s.Clamp)
-	case p.slots(s) < least:
-		return fmt.Errorf("pose memory of %d bytes is too small: %d frames need at least %d bytes", p.Budget, least, int64(least)*frameBytes(s))
+	case s.Latent < 1:
+		return errors.New("pose memory: it is not known how large the latents are from which keys could be made again")
+	case p.frames(s) < least+s.ChunkFrames:
+		return fmt.Errorf("pose memory of %d bytes is too small: %d frames need at least %d bytes", p.Budget, least+s.ChunkFrames, p.Room(s, least+s.ChunkFrames))
 	}
 	return nil
 }

@@ -54,28 +54,28 @@ func posePolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	if e.Advance == nil {
 		return usagef("--cache pose: the actions of model %s give no pose", e.Name)
 	}
-	p, frame := pose.Default, poseFrame(e)
-	p.Budget = max(p.Budget, poseFrames*frame)
+	p := pose.Default
 	put(&p.Window, f.Window)
 	put(&p.Top, f.Retrieve)
+	p.Budget = max(p.Budget, p.Room(e.CacheShape, poseFrames))
 	if f.CacheBudget != nil {
 		frames, bytes, err := parseBudget(*f.CacheBudget)
 		if err != nil {
 			return err
 		}
 		if p.Budget = bytes; frames > 0 {
-			p.Budget = int64(frames) * frame
+			p.Budget = int64(frames) * poseFrame(e)
 		}
 	}
 	c.Keeps, c.window = p, p.Window
 	return tried(e, p)
 }
 
-// poseFrames is the least that memory by pose holds without a budget: a walk there and back, and the window. The default's bytes
-// are a hundred and more frames of the embedded model, but few of a larger one's.
-const poseFrames = 80
+// poseFrames is the least that memory by pose remembers without a budget. The default's bytes are nearly twice as many frames of the embedded model,
+// but few of a larger one's.
+const poseFrames = 1024
 
-// poseFrame is the memory of a stored frame.
+// poseFrame is the memory of a frame's keys, the unit of a budget in frames.
 func poseFrame(e *rollout.Engine) int64 {
 	s := e.CacheShape
 	return 2 * int64(s.Layers*s.Heads*s.Tokens()*s.HeadDim*s.DType.Size())

@@ -28,8 +28,8 @@ type Exam struct {
 
 // Shapes are small models: a latent frame a chunk, and three.
 var Shapes = []kvcache.Shape{
-	{Layers: 2, Heads: 2, HeadDim: 16, Rows: 2, Columns: 3, ChunkFrames: 1, Pairs: [3]int{4, 2, 2}, Theta: [3]float64{256, 16, 16}, Clamp: 12},
-	{Layers: 2, Heads: 3, HeadDim: 32, Rows: 3, Columns: 2, ChunkFrames: 3, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Unit: 0.5, Clamp: 14},
+	{Layers: 2, Heads: 2, HeadDim: 16, Rows: 2, Columns: 3, ChunkFrames: 1, Pairs: [3]int{4, 2, 2}, Theta: [3]float64{256, 16, 16}, Clamp: 12, Latent: 4},
+	{Layers: 2, Heads: 3, HeadDim: 32, Rows: 3, Columns: 2, ChunkFrames: 3, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Unit: 0.5, Clamp: 14, Latent: 5},
 }
 
 // content makes the keys and values of a video.
@@ -56,7 +56,9 @@ type rig struct {
 	keys, values, query compute.Tensor // F32 [tokens, heads*headDim]
 	frames              int            // fed so far
 	history             [][]frame      // [layer][frame] as committed or last drafted
-	out                 compute.Tensor
+	out, latent         compute.Tensor
+	kept                map[int]int // the frame of a number, of a kvcache.Recaller
+	hasty               bool        // recalls frames without looking, with whatever keys are at hand
 }
 
 // frame is the keys and values of a latent frame, [tokens, heads, headDim].
@@ -85,6 +87,7 @@ func newRig(t testing.TB, dev compute.Device, e Exam, kind content) *rig {
 	r := &rig{TB: t, dev: dev, dq: dq, shape: s, policy: p, poses: e.Poses, cache: cache, content: kind, history: make([][]frame, s.Layers)}
 	r.keys, r.values = arena.Tensor(compute.F32, n, d), arena.Tensor(compute.F32, n, d)
 	r.query, r.out = arena.Tensor(compute.F32, n, d), arena.Tensor(compute.F32, n, d)
+	r.latent = arena.Tensor(compute.F32, s.Tokens(), s.Latent)
 	if err := arena.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -164,9 +167,68 @@ func (r *rig) pass(span kvcache.Span, pass int) {
 func (r *rig) begin(span kvcache.Span) {
 	r.Helper()
 	r.setPoses(span)
+	r.recall(span)
 	if err := r.cache.Begin(r.dq, span); err != nil {
 		r.Fatalf("begin %+v: %v", span, err)
 	}
+}
+
+// recall makes the keys again that a cache has given up: as they were, since those of a rig depend on nothing. It looks whether the latents
+// are those of the frame, and whether the frame sees itself and nothing else.
+func (r *rig) recall(span kvcache.Span) {
+	r.Helper()
+	cache, ok := r.cache.(kvcache.Recaller)
+	for ok {
+		back, more := cache.Recall(r.dq, span)
+		if !more {
+			return
+		}
+		frame, s := r.kept[back.Number], r.shape
+		if !r.hasty {
+			if got := r.floats(back.Latent); !slices.Equal(got, r.latentOf(frame)) {
+				r.Fatalf("frame %d is recalled with latents %v, want %v", frame, got, r.latentOf(frame))
+			}
+		}
+		k, v := r.keys.Slice(0, 0, s.Tokens()), r.values.Slice(0, 0, s.Tokens())
+		for l := range s.Layers {
+			if !r.hasty {
+				upload(r.dq, k, r.numbers(0, l, frame, 0))
+				upload(r.dq, v, r.numbers(1, l, frame, 0))
+			}
+			layer := back.Layers.Layer(l)
+			layer.Commit(r.dq, k.Heads(s.Heads), v.Heads(s.Heads))
+			if view := layer.View(); view.Keys.Dim(1) != s.Tokens() || view.Values.Dim(1) != s.Tokens() {
+				r.Fatalf("frame %d sees %d keys when it is recalled, want its own %d", frame, view.Keys.Dim(1), s.Tokens())
+			}
+		}
+	}
+}
+
+// keep gives the latents of the chunk that is history now to a cache that wants them.
+func (r *rig) keep(span kvcache.Span) {
+	r.Helper()
+	cache, ok := r.cache.(kvcache.Recaller)
+	if !ok {
+		return
+	}
+	for f := span.Start; f < span.Start+span.Frames; f++ {
+		if !r.hasty {
+			upload(r.dq, r.latent, r.latentOf(f))
+		}
+		if r.kept == nil {
+			r.kept = map[int]int{}
+		}
+		r.kept[cache.Keep(r.dq, f, r.latent)] = f
+	}
+}
+
+// latentOf are the latents of a frame, which say which one it is and are exact in bfloat16.
+func (r *rig) latentOf(frame int) []float32 {
+	out := make([]float32, r.shape.Tokens()*r.shape.Latent)
+	for i := range out {
+		out[i] = float32((frame+i)%256) - 128
+	}
+	return out
 }
 
 // setPoses tells a cache that wants to know where the frames of span are made.
@@ -194,6 +256,7 @@ func (r *rig) chunk() {
 	r.pass(span, 1)
 	r.pass(span, 0)
 	r.cache.End()
+	r.keep(span)
 	r.frames += span.Frames
 }
 

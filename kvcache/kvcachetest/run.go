@@ -425,6 +425,7 @@ func steady(t *testing.T, dev compute.Device, e Exam) {
 		t.Skip("promised for queues with host memory and caches of fixed size only")
 	}
 	r.feed(long)
+	r.hasty = true
 	n := r.shape.ChunkFrames * r.shape.Tokens()
 	k, v := r.keys.Slice(0, 0, n).Heads(r.shape.Heads), r.values.Slice(0, 0, n).Heads(r.shape.Heads)
 	got := testing.AllocsPerRun(20, func() {
@@ -436,6 +437,7 @@ func steady(t *testing.T, dev compute.Device, e Exam) {
 			r.cache.Layer(l).Commit(r.dq, k, v)
 		}
 		r.cache.End()
+		r.keep(span)
 		r.cache.Stats()
 		r.frames += span.Frames
 	})
