@@ -31,6 +31,7 @@ type MergeStore struct {
 	Weight       Tensor // F64 [groups, entries]
 	State        Tensor // I32 [6, groups, entries]: members, time, cell, near, joined, and nearness as F32 bits
 	Totals       Tensor // F64 [groups, 3]: tokens entered, tokens evicted, sum of moved logits
+	Local        uint64 // bit g: tokens of group g do not become entries, they count as evicted
 }
 
 // Merging says which frame is taken and by what rules; accel/tempcache.Policy explains them.

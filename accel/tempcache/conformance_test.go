@@ -8,6 +8,7 @@ import (
 	"longtake/compute"
 	"longtake/compute/computetest"
 	"longtake/compute/cpu"
+	"longtake/kvcache"
 	"longtake/kvcache/kvcachetest"
 )
 
@@ -47,6 +48,7 @@ func all() map[string]tempcache.Policy {
 		"change bound": with(func(p *tempcache.Policy) {
 			p.Threshold, p.MaxChange = 0.7, 0.4
 		}),
+		"local heads":   with(func(p *tempcache.Policy) { p.Local = [][]bool{{true, false, false}, {false, true, true}} }),
 		"cap and decay": with(func(p *tempcache.Policy) { p.CountCap, p.Decay = 8, 0.9 }),
 	}
 }
@@ -86,7 +88,20 @@ func (s *scan) Nearest(query []float32, slots int) int {
 }
 
 // counted reports whether the view of a policy stands for every token: it does not if counts are changed.
-func counted(p tempcache.Policy) bool { return p.CountCap == 0 && p.Decay == 0 && !p.NoLogCount }
+func counted(p tempcache.Policy) bool {
+	return p.CountCap == 0 && p.Decay == 0 && !p.NoLogCount && p.Local == nil
+}
+
+// shaped gives a policy with local heads as many as a model has.
+func shaped(p tempcache.Policy, s kvcache.Shape) tempcache.Policy {
+	for i, layer := range p.Local {
+		if i == 0 {
+			p.Local = nil
+		}
+		p.Local = append(p.Local, layer[:s.Heads])
+	}
+	return p
+}
 
 func TestEveryPolicyKeepsTheLaws(t *testing.T) {
 	dev, err := cpu.New(cpu.Options{Threads: 1})
@@ -98,7 +113,7 @@ func TestEveryPolicyKeepsTheLaws(t *testing.T) {
 	for name, p := range all() {
 		t.Run(name, func(t *testing.T) {
 			for i, s := range kvcachetest.Shapes {
-				p, budget := p, (i+len(name))%2 == 0
+				p, budget := shaped(p, s), (i+len(name))%2 == 0
 				e := kvcachetest.Exam{Anchor: p.Anchor, Recent: p.Recent, Shape: s, Complete: counted(p) && !budget, Fixed: budget}
 				if budget {
 					p.Budget.Frames = p.Anchor + p.Recent + 5

@@ -71,7 +71,7 @@ func TestQueriesAreTurnedBackByTheTimeOfTheirFrame(t *testing.T) {
 // keepsTheLaws runs a policy without a budget on one shape and with one on the other.
 func keepsTheLaws(t *testing.T, dev compute.Device, name string, p tempcache.Policy) {
 	for i, s := range kvcachetest.Shapes {
-		p, budget := p, (i+len(name))%2 == 0
+		p, budget := shaped(p, s), (i+len(name))%2 == 0
 		e := kvcachetest.Exam{Anchor: p.Anchor, Recent: p.Recent, Shape: s, Complete: counted(p) && !budget, Fixed: budget}
 		if budget {
 			p.Budget.Frames = p.Anchor + p.Recent + 5

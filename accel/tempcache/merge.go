@@ -52,6 +52,11 @@ func (l *layer) settle(dq compute.Queue, frame int) {
 	l.desk.turns.at(frame)
 	l.desk.asked = -1
 	for g := range l.groups {
+		if c := l.cache; c.p.local(l.index, g) {
+			l.groups[g].entered += int64(c.shape.Tokens())
+			l.groups[g].evicted += int64(c.shape.Tokens())
+			continue
+		}
 		l.search(dq, g, at, l.askedFor(frame))
 		l.accept(g, at)
 		l.join(g, at, frame)
@@ -64,6 +69,9 @@ func (l *layer) describe(at int) {
 	c := l.cache
 	d, n := c.shape.HeadDim, c.shape.Tokens()
 	for g := range l.groups {
+		if c.p.local(l.index, g) {
+			continue
+		}
 		lo, hi := l.heads(g)
 		for i := range n {
 			row := l.desk.probe.f32(g, i)

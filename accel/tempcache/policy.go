@@ -96,6 +96,9 @@ type Policy struct {
 	// Retest, if not 0, compares every Retest-th member of an entry with the entry's first key, and refuses it if that is
 	// no longer within Threshold: a chain of small steps cannot lead far.
 	Retest int
+	// Local, if given, says of each layer's heads which keep no entries: those that ignore history (see Routing). They see the anchors,
+	// the Recent frames and the chunk; their tokens count as evicted.
+	Local [][]bool
 	// Floor is the least cosine at which a full store merges its closest pair; below it evicts.
 	Floor float64
 }
@@ -136,6 +139,7 @@ func (p Policy) String() string {
 		{p.ByQuery, " by query"}, {p.OnePerFrame, " one a frame"}, {p.Shared, " shared"}, {p.NoLogCount, " without counts"},
 		{p.MaxError > 0, fmt.Sprintf(" error %g", p.MaxError)}, {p.MaxChange > 0, fmt.Sprintf(" change %g", p.MaxChange)}, {p.CountCap > 0, fmt.Sprintf(" cap %g", p.CountCap)},
 		{p.Decay > 0, fmt.Sprintf(" decay %g", p.Decay)}, {p.Retest > 0, fmt.Sprintf(" retest %d", p.Retest)},
+		{p.Local != nil, fmt.Sprintf(" %d local heads", p.locals())},
 	} {
 		if o.on {
 			b.WriteString(o.name)
@@ -179,6 +183,10 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("%d recent frames reach beyond the %d frames that the model was trained on, possible are up to %d", p.Recent, s.Clamp, s.Clamp-s.ChunkFrames)
 	case len(p.Shares) > 0 && (len(p.Shares) != s.Layers || !(slices.Min(p.Shares) > 0)):
 		return fmt.Errorf("shares %v of a budget: want one above 0 for each of %d layers", p.Shares, s.Layers)
+	case p.Local != nil && p.Shared:
+		return fmt.Errorf("heads that keep no entries cannot share their decisions with those that do")
+	case p.Local != nil && (len(p.Local) != s.Layers || len(p.Local[0]) != s.Heads || s.Heads > mostLocal):
+		return fmt.Errorf("local heads are given for %d layers of %d heads, the model has %d of %d (of at most %d)", len(p.Local), len(p.Local[0]), s.Layers, s.Heads, mostLocal)
 	case p.Budget.Frames != 0 && p.Budget.Bytes != 0:
 		return fmt.Errorf("budget both in frames (%d) and in bytes (%d): give one", p.Budget.Frames, p.Budget.Bytes)
 	case p.Budget.Frames < 0 || p.Budget.Frames > 0 && p.Budget.Frames < least:

@@ -151,7 +151,7 @@ func (c *cache) describeStores() {
 		l := &c.layers[i]
 		c.remote.stores = append(c.remote.stores, compute.MergeStore{Keys: l.keys.tensor, Values: l.values.tensor, Raw: l.raw.tensor, Means: l.means.tensor,
 			LogCount: l.logCount.tensor, Places: l.places.tensor, Unit: l.unit.tensor, First: l.first.tensor, Queries: l.queries.tensor,
-			Lengths: l.lengths.tensor, Entries: c.remote.entries.Index(i), Weight: l.weight, State: l.marks, Totals: c.remote.totals.Index(i)})
+			Lengths: l.lengths.tensor, Entries: c.remote.entries.Index(i), Weight: l.weight, State: l.marks, Totals: c.remote.totals.Index(i), Local: c.p.localBits(i)})
 	}
 }
 

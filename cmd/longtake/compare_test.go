@@ -133,4 +133,22 @@ func TestCalibrateWritesAProfileThatGenerateReads(t *testing.T) {
 	if r := longtake(t, "calibrate", "--density", "1", "-o", profile); r.code != exitUsage {
 		t.Errorf("a density of 1 gave %d, %s", r.code, r.err)
 	}
+	routing := filepath.Join(dir, "r.json")
+	r = succeed(t, "calibrate", "--for", "tempcache", "--clips", "1", "--frames", "12", "--made", "1", "--steps", "1", "--device", "cpu", "--least", "0.3", "-o", routing, "--quiet")
+	if n := strings.Count(r.out, "*"); n < 2 || !strings.Contains(r.out, "layer 5") {
+		t.Errorf("said %s", r.out)
+	}
+	out = succeed(t, "generate", "--frames", "2", "--steps", "1", "--device", "cpu", "--cache", "tempcache", "--routing", routing, "--json", "--quiet", "-o", filepath.Join(dir, "b.y4m")).out
+	if got := parse[record](t, out).Request.Cache; !strings.Contains(got, "local heads") {
+		t.Errorf("cache is %q", got)
+	}
+	for bad, args := range map[string][]string{
+		"at least 2":       {"--cache", "tempcache", "--window", "1", "--routing", routing},
+		"longtake-routing": {"--cache", "tempcache", "--routing", profile},
+		"annsa profile":    {"--self", "annsa", "--profile", routing},
+	} {
+		if r := longtake(t, append([]string{"generate", "--frames", "2", "-o", filepath.Join(dir, "c.y4m")}, args...)...); r.code != exitUsage || !strings.Contains(r.err, bad) {
+			t.Errorf("%v gave %d, %s", args, r.code, r.err)
+		}
+	}
 }

@@ -140,7 +140,7 @@ func sparseSelf(f policyFlags, e *rollout.Engine, c *chosen) error {
 		return usagef("--self-buckets %q: known are cross, own", *whose)
 	}
 	if f.Profile != nil {
-		if o.Profile, err = readProfile(*f.Profile, e); err != nil {
+		if o.Profile, err = readProfile(*f.Profile, e, annsa.ParseProfile); err != nil {
 			return usagef("--profile: %w", err)
 		}
 	}
@@ -155,7 +155,7 @@ func sparseSelf(f policyFlags, e *rollout.Engine, c *chosen) error {
 const maxProfileBytes = 1 << 20
 
 // readProfile reads a profile for the engine's model.
-func readProfile(path string, e *rollout.Engine) (*annsa.Profile, error) {
+func readProfile[T any](path string, e *rollout.Engine, parse func(raw []byte, model, hash string) (*T, error)) (*T, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, cause(err))
@@ -168,5 +168,5 @@ func readProfile(path string, e *rollout.Engine) (*annsa.Profile, error) {
 	if len(raw) > maxProfileBytes {
 		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxProfileBytes)
 	}
-	return annsa.ParseProfile(raw, e.Name, e.Hash())
+	return parse(raw, e.Name, e.Hash())
 }

@@ -166,6 +166,15 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 			p.Shares = append(p.Shares, v)
 		}
 	}
+	if f.Routing != nil {
+		r, err := readProfile(*f.Routing, e, tempcache.ParseRouting)
+		if err == nil {
+			p.Local, err = r.Local(p.Recent)
+		}
+		if err != nil {
+			return usageError{err}
+		}
+	}
 	if err := p.Check(e.Device, e.CacheShape); err != nil {
 		return usageError{err}
 	}

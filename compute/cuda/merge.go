@@ -10,6 +10,7 @@ import (
 type mergeStore struct {
 	keys, values, raw, means, logCount, unit, first, queries uint64
 	places, lengths, entries, state, weight, totals          uint64
+	local                                                    uint64
 	slots, _                                                 uint32
 }
 
@@ -134,7 +135,7 @@ func (q *queue) mergeTable(m compute.Merging, stores []compute.MergeStore) {
 		s := &stores[i]
 		q.mergeStores = append(q.mergeStores, mergeStore{keys: at(s.Keys), values: at(s.Values), raw: at(s.Raw), means: at(s.Means),
 			logCount: at(s.LogCount), unit: at(s.Unit), first: at(s.First), queries: at(s.Queries), places: at(s.Places), lengths: at(s.Lengths),
-			entries: at(s.Entries), state: at(s.State), weight: at(s.Weight), totals: at(s.Totals), slots: uint32(s.Keys.Shape[1] - m.Dense)})
+			entries: at(s.Entries), state: at(s.State), weight: at(s.Weight), totals: at(s.Totals), local: s.Local, slots: uint32(s.Keys.Shape[1] - m.Dense)})
 	}
 }
 

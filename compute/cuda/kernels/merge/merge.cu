@@ -4,6 +4,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_describe(const __grid_co
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y, n = a.heads / a.groups;
+  if (isLocal(s, g)) return;
   u32 *firsts = claimsOf(a, layer, g, 0), *joiners = claimsOf(a, layer, g, 1);
   for (u32 e = blockIdx.x * 256 + threadIdx.x; e < s.slots; e += gridDim.x * 256) firsts[e] = 0xffffffffu, joiners[e] = 0;
   if (i >= a.tokens) return;
@@ -28,6 +29,7 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   u32 layer = layerOf(a, blockIdx.y);
   const MergeStore& s = a.stores[layer];
   u32 g = blockIdx.x, t = threadIdx.x, n = (u32)s.entries[g];
+  if (isLocal(s, g)) return;
   const int *cell = stateOf(a, s, CELL, g), *time = stateOf(a, s, TIME, g);
   u32* list = listsOf(a, layer, g);
   for (u32 i = t; i < a.tokens; i += 1024) count[i] = 0;
@@ -91,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
-  if (i >= a.tokens) return;
+  if (i >= a.tokens || isLocal(s, g)) return;
   const float* ask = a.asked ? a.query : probeOf(a, layer);
   u32 width = a.heads / a.groups * a.headDim;
   const float* unit = s.unit + (i64)g * s.slots * width;
@@ -136,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_cons
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
-  if (i >= a.tokens) return;
+  if (i >= a.tokens || isLocal(s, g)) return;
   int slot = bestOf(a, layer)[g * a.tokens + i];
   float cosine = 0.0f, moved = 0.0f;
   bool joins = false;
@@ -168,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(256) merge_join(const __grid_consta
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
-  if (i >= a.tokens) return;
+  if (i >= a.tokens || isLocal(s, g)) return;
   const int *slots = hitsOf(a, layer, SLOT, g), *joins = hitsOf(a, layer, JOINS, g), *cosines = hitsOf(a, layer, COSINE, g);
   int slot = slots[i];
   if (!(joins[i] & 1)) return;
@@ -215,6 +217,10 @@ extern "C" __global__ void __launch_bounds__(FOUND, 3) merge_found(const __grid_
   u32 perGroup = a.heads / a.groups;
   if (a.frame < 0) {
     if (t < perGroup) s.lengths[g * perGroup + t] = (int)a.ahead + s.entries[g];
+    return;
+  }
+  if (isLocal(s, g)) {
+    if (t < 2) s.totals[g * 3 + t] += (double)a.tokens;
     return;
   }
   int *joins = hitsOf(a, layer, JOINS, g), *need = hitsOf(a, layer, MOVED, g);

@@ -6,6 +6,7 @@ struct MergeStore {
   char* queries;
   int *places, *lengths, *entries, *state;
   double *weight, *totals;
+  u64 local;  // bit g: group g keeps no entries
   u32 slots, pad;
 };
 struct MergeArgs {
@@ -26,8 +27,10 @@ struct MergeArgs {
   u32 lossless, mean, onePerFrame, noCount, neighbours, asked, asks;
   u32 batch, pad;  // not 0: all layers go on at once, each with probe, best and recent of its own behind each other
 };
-static_assert(sizeof(MergeStore) == 120, "MergeStore is mirrored by mergeStore in merge.go");
+static_assert(sizeof(MergeStore) == 128, "MergeStore is mirrored by mergeStore in merge.go");
 static_assert(sizeof(MergeArgs) == 240, "MergeArgs is mirrored by mergeArgs in merge.go");
+
+__device__ __forceinline__ bool isLocal(const MergeStore& s, u32 g) { return s.local >> g & 1; }
 
 #define FULL 0xffffffffu
 #define PAIRS 4  // of a lane: heads of up to 256
