@@ -35,7 +35,8 @@ func FeedForward(dq Queue, dst, hidden, x Tensor, w1, w2 Matrix, bias1, bias2 Te
 // NormRoper is a Queue that normalises rows and rotates their heads in one pass.
 type NormRoper interface {
 	// NormRope is Norm(x, x, n), then Rope(dst, x.Heads(heads), pos, r): x [tokens, heads*headDim], dst [heads, tokens,
-	// headDim] with any strides, also the heads of x. Where dst is elsewhere, x afterwards holds what it held or its norm.
+	// headDim] with any strides, also the heads of x, or [heads, frames, tokens of one, headDim] (RopeFrames). Where dst is elsewhere, x
+	// afterwards holds what it held or its norm.
 	NormRope(dst, x Tensor, n Norm, pos Tensor, r Rope)
 }
 
@@ -46,5 +47,20 @@ func NormRope(dq Queue, dst, x Tensor, n Norm, pos Tensor, r Rope) {
 		return
 	}
 	dq.Norm(x, x, n)
-	dq.Rope(dst, x.Heads(dst.Shape[0]), pos, r)
+	RopeFrames(dq, dst, x.Heads(dst.Shape[0]), pos, r)
+}
+
+// RopeFrames is Rope(dst, x, pos, r), also to dst [heads, frames, tokens of one, headDim], whose frames may lie anywhere, such as the
+// last one first; x is [heads, tokens, headDim].
+func RopeFrames(dq Queue, dst, x, pos Tensor, r Rope) {
+	if dst.Rank < 4 {
+		dq.Rope(dst, x, pos, r)
+		return
+	}
+	n := dst.Shape[2]
+	for f := range dst.Shape[1] {
+		to := dst.Slice(1, f, f+1)
+		to.Rank, to.Shape, to.Stride = 3, [MaxRank]int{to.Shape[0], n, to.Shape[3]}, [MaxRank]int{to.Stride[0], to.Stride[2], to.Stride[3]}
+		dq.Rope(to, x.Slice(1, f*n, (f+1)*n), pos.Slice(pos.Rank-2, f*n, (f+1)*n), r)
+	}
 }

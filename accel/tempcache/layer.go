@@ -122,10 +122,54 @@ func (l *layer) write(dq compute.Queue, keys, values compute.Tensor, clean bool)
 		at := c.slot(c.span.Start + f)
 		k := keys.Slice(1, f*n, (f+1)*n)
 		dq.Rope(l.keys.tensor.Slice(1, at, at+n), k, pos.Slice(0, f*n, (f+1)*n), rope)
-		dq.Copy(l.values.tensor.Slice(1, at, at+n), values.Slice(1, f*n, (f+1)*n))
-		if clean {
-			dq.Copy(l.raw.tensor.Slice(1, at, at+n), k)
-		}
+	}
+	l.store(dq, &l.values, values)
+	if clean {
+		l.store(dq, &l.raw, keys)
+	}
+}
+
+// DraftNorm normalises, rotates and writes the chunk's keys into its slots.
+func (l *layer) DraftNorm(dq compute.Queue, keys compute.Tensor, n compute.Norm, values compute.Tensor) {
+	c := l.cache
+	rope, pos := c.Rope()
+	if to, ok := l.frames(l.keys.tensor); ok {
+		compute.NormRope(dq, to, keys, n, pos, rope)
+		l.store(dq, &l.values, values)
+		return
+	}
+	dq.Norm(keys, keys, n)
+	l.write(dq, keys.Heads(c.shape.Heads), values, false)
+}
+
+// frames views the slots of the chunk in work as [heads, frames, tokens of one, headDim]: a frame lies before the one before it. It
+// reports false for a chunk that lies at both ends of the ring, or among the anchors.
+func (l *layer) frames(t compute.Tensor) (compute.Tensor, bool) {
+	c := l.cache
+	n, first, last := c.shape.Tokens(), c.slot(c.span.Start), c.slot(c.span.Start+c.span.Frames-1)
+	if first-last != (c.span.Frames-1)*n || c.span.Start < c.p.Anchor {
+		return t, false
+	}
+	t.Offset += first * t.Stride[1]
+	t.Rank, t.Shape = 4, [compute.MaxRank]int{t.Shape[0], c.span.Frames, n, t.Shape[2]}
+	t.Stride = [compute.MaxRank]int{t.Stride[0], -n * t.Stride[1], t.Stride[1], t.Stride[2]}
+	return t, true
+}
+
+// store copies what the chunk has of rows, [heads, tokens, headDim], to its slots.
+func (l *layer) store(dq compute.Queue, r *rows, from compute.Tensor) {
+	c := l.cache
+	n := c.shape.Tokens()
+	if to, ok := l.frames(r.tensor); ok {
+		s := from
+		from.Rank, from.Shape = 4, to.Shape
+		from.Stride = [compute.MaxRank]int{s.Stride[0], n * s.Stride[1], s.Stride[1], s.Stride[2]}
+		dq.Copy(to, from)
+		return
+	}
+	for f := range c.span.Frames {
+		at := c.slot(c.span.Start + f)
+		dq.Copy(r.tensor.Slice(1, at, at+n), from.Slice(1, f*n, (f+1)*n))
 	}
 }
 

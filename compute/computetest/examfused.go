@@ -94,11 +94,33 @@ func examNormRope(s *suite) {
 					continue
 				}
 				dst := s.out(types[0], []layout{dense, heads, capacity}[(i+j)%3], numHeads, tokens, dim)
-				compute.NormRope(s.dq, dst.view, from.view, dn, tp, s.deviceRope(r))
+				to := dst.view
+				if tokens%5 == 0 { // five frames, in the order of their tokens
+					to.Rank = 4
+					to.Shape = [compute.MaxRank]int{numHeads, 5, tokens / 5, dim}
+					to.Stride = [compute.MaxRank]int{to.Stride[0], tokens / 5 * to.Stride[1], to.Stride[1], 1}
+					if j%2 == 1 { // the last one first
+						to.Offset, to.Stride[1] = to.Offset+4*to.Stride[1], -to.Stride[1]
+						truth = lastFirst(truth, 5)
+					}
+				}
+				compute.NormRope(s.dq, to, from.view, dn, tp, s.deviceRope(r))
 				s.near(dst, truth, bound)
 			}
 		}
 	}
+}
+
+// lastFirst is a [heads, tokens, width] with its frames in reverse order.
+func lastFirst(a array, frames int) array {
+	out, tokens := newArray(a.shape...), a.shape[1]
+	n := tokens / frames
+	for h := range a.shape[0] {
+		for i := range tokens {
+			copy(out.row(h*tokens+(frames-1-i/n)*n+i%n), a.row(h*tokens+i))
+		}
+	}
+	return out
 }
 
 // examBiased examines compute.AttendBiased, also with the views of relative positions.

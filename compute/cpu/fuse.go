@@ -39,8 +39,13 @@ type normRopeTask struct {
 	rope ropeTask
 }
 
-// NormRope is Norm(x, x, n), then Rope(dst, x.Heads(heads), pos, r).
+// NormRope is Norm(x, x, n), then Rope(dst, x.Heads(heads), pos, r); two operations where dst has frames.
 func (q *Queue) NormRope(dst, x compute.Tensor, n compute.Norm, pos compute.Tensor, r compute.Rope) {
+	if dst.Rank == 4 {
+		q.Norm(x, x, n)
+		compute.RopeFrames(q, dst, x.Heads(dst.Shape[0]), pos, r)
+		return
+	}
 	t := &q.normRope
 	t.norm.set(q, x, x, n)
 	t.rope.set(q, dst, x.Heads(dst.Shape[0]), pos, r)

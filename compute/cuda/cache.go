@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // cubinCache keeps compiled kernels on disk, one file an entry: a line of magic, the SHA-256 of the code, the code. Files
@@ -87,4 +89,43 @@ func (c cubinCache) put(key string, code []byte) error {
 		return fmt.Errorf("keep compiled kernel: %w", err)
 	}
 	return nil
+}
+
+// mostUsed bounds the list of entries that a process used.
+const mostUsed = 64
+
+// used returns the keys of the entries that the last process for an architecture used, as remember wrote them; none where that cannot be read.
+func (c cubinCache) used(arch string) (keys []string) {
+	if c.dir == "" {
+		return nil
+	}
+	data, err := os.ReadFile(filepath.Join(c.dir, "used."+arch))
+	if err != nil || len(data) > 1<<20 {
+		return nil
+	}
+	for _, key := range strings.Fields(string(data)) {
+		if b, err := hex.DecodeString(key); err == nil && len(b) == sha256.Size && len(keys) < mostUsed {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// remember writes the keys that this process used. That it could not costs the next process time only.
+func (c cubinCache) remember(arch string, keys []string) {
+	if c.dir == "" || len(keys) == 0 || len(keys) > mostUsed {
+		return
+	}
+	slices.Sort(keys)
+	if slices.Equal(keys, c.used(arch)) {
+		return
+	}
+	f, err := os.CreateTemp(c.dir, "used.*.tmp")
+	if err != nil {
+		return
+	}
+	_, err = f.WriteString(strings.Join(keys, "\n") + "\n")
+	if e := f.Close(); err != nil || e != nil || os.Rename(f.Name(), filepath.Join(c.dir, "used."+arch)) != nil {
+		os.Remove(f.Name())
+	}
 }

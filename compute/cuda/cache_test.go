@@ -157,3 +157,42 @@ func TestTargetsFollowTheGPUAndTheCompiler(t *testing.T) {
 		}
 	}
 }
+
+// TestTheNextProcessLoadsWhatThisOneCameToUse: variants are loaded at the start then, while the GPU has nothing to do.
+func TestTheNextProcessLoadsWhatThisOneCameToUse(t *testing.T) {
+	dir := t.TempDir()
+	open := func() (*Device, *fakeCompiler) {
+		c := &fakeCompiler{}
+		d, err := newDevice(newFakeGPU(), c, Options{CacheDir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d, c
+	}
+	d, _ := open()
+	usual := len(d.modules.loaded)
+	if _, _, err := d.convKernel(64); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	d, c := open()
+	if len(d.modules.loaded) != usual+1 || len(c.compiled) != 0 {
+		t.Errorf("%d modules at the second start, %d at the first; compiled %v", len(d.modules.loaded), usual, c.compiled)
+	}
+	d.Close() // without asking for the variant
+	d, _ = open()
+	if len(d.modules.loaded) != usual {
+		t.Errorf("%d modules at the third start, though the second process did not use more than %d", len(d.modules.loaded), usual)
+	}
+	d.Close()
+	files, _ := filepath.Glob(filepath.Join(dir, "used.*"))
+	if len(files) != 1 {
+		t.Fatalf("lists %v", files)
+	}
+	os.WriteFile(files[0], []byte("../../x\n"+strings.Repeat("0", 64)+"\nzz"), 0o644)
+	d, _ = open()
+	if len(d.modules.loaded) != usual {
+		t.Errorf("%d modules after a list of nonsense, want %d", len(d.modules.loaded), usual)
+	}
+	d.Close()
+}

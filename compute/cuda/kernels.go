@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -120,6 +121,7 @@ type modules struct {
 
 	mu     sync.Mutex
 	loaded map[string]uintptr // by cache key
+	asked  map[string]bool    // those of loaded that something wanted
 }
 
 func newModules(drv driver, comp compiler, o Options) (*modules, error) {
@@ -128,7 +130,7 @@ func newModules(drv driver, comp compiler, o Options) (*modules, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &modules{drv: drv, comp: comp, cache: cubinCache{o.CacheDir}, arch: arch, ptx: ptx, progress: o.Progress, loaded: map[string]uintptr{}}
+	m := &modules{drv: drv, comp: comp, cache: cubinCache{o.CacheDir}, arch: arch, ptx: ptx, progress: o.Progress, loaded: map[string]uintptr{}, asked: map[string]bool{}}
 	if m.cache.dir == "" {
 		m.cache.dir = defaultCacheDir()
 	}
@@ -184,6 +186,7 @@ func (m *modules) loadSource(name string, src []byte, options ...string) (uintpt
 	key := cubinKey(src, options, m.comp.Version(), m.arch)
 	m.mu.Lock()
 	module, ok := m.loaded[key]
+	m.asked[key] = true
 	m.mu.Unlock()
 	if ok {
 		return module, nil
@@ -255,7 +258,26 @@ func (m *modules) loadAll(k *kernels) error {
 		})
 	}
 	wg.Wait()
+	m.loadUsed()
 	return errors.Join(errs...)
+}
+
+// loadUsed loads the variants that the last process came to use. To load one while the GPU works waits until it has nothing to do: a tenth of
+// a second before the first frames, twice.
+func (m *modules) loadUsed() {
+	for _, key := range m.cache.used(m.arch) {
+		m.mu.Lock()
+		_, ok := m.loaded[key]
+		m.mu.Unlock()
+		if ok {
+			continue
+		}
+		if image, err := m.cache.get(key); err == nil {
+			if module, err := m.drv.Load(image); err == nil {
+				m.keep(key, module)
+			}
+		}
+	}
 }
 
 func (m *modules) functions(module uintptr, f kernelFile) error {
@@ -273,6 +295,7 @@ func (m *modules) functions(module uintptr, f kernelFile) error {
 func (m *modules) unload() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.cache.remember(m.arch, slices.Collect(maps.Keys(m.asked)))
 	for _, module := range m.loaded {
 		m.drv.Unload(module)
 	}

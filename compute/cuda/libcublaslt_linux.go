@@ -25,6 +25,7 @@ const (
 	ltDescTransA    = 3
 	ltDescEpilogue  = 7
 	ltDescBias      = 8
+	ltDescFastSums  = 25 // CUBLASLT_MATMUL_DESC_FAST_ACCUM
 	ltDescBiasType  = 26
 	ltPrefWorkspace = 1
 	ltPrefAlignA    = 5 // then B, C, D
@@ -138,7 +139,9 @@ func (d *gpu) describeProduct(plan *productPlan) []func() error {
 			steps = append(steps, func() error { return d.describe(plan, ltDescModeA+i, unsafe.Pointer(&mode), 4) })
 		}
 	}
-	if p.fp8 != NoFP8 { // the library wants to know that there will be scales
+	if p.fp8 != NoFP8 { // sums stay in the matrix units, which keep 14 bits of them (e4m3 keeps 4 of an operand); the library wants to know that there will be scales
+		fast := int8(1)
+		steps = append(steps, func() error { return d.describe(plan, ltDescFastSums, unsafe.Pointer(&fast), 1) })
 		plan.given.xScale, plan.given.wScale = 1<<20, 1<<20
 		for i, at := range [2]*uint64{&plan.given.wScale, &plan.given.xScale} {
 			steps = append(steps, func() error { return d.describe(plan, uintptr(ltDescScaleA+i), unsafe.Pointer(at), 8) })

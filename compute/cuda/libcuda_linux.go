@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -141,6 +142,7 @@ type gpu struct {
 	setCurrent       uintptr // addresses of the functions on the hot path
 	launchKernel     uintptr
 	ltMatmul, ltAttr uintptr
+	warming          sync.WaitGroup
 }
 
 func newGPU(c *cudaLibrary, lt *sharedLibrary, index int) (*gpu, error) {
@@ -160,7 +162,23 @@ func newGPU(c *cudaLibrary, lt *sharedLibrary, index int) (*gpu, error) {
 		c.call("cuDevicePrimaryCtxRelease_v2", uintptr(d.device))
 		return nil, err
 	}
+	d.warming.Go(d.warm)
 	return d, nil
+}
+
+// warm asks cuBLASLt for plans of two kinds. The first of each takes it 60 and 130 ms, which the first session would wait for; weights are
+// loaded meanwhile.
+func (d *gpu) warm() {
+	for _, p := range []product{
+		{rows: 16, in: 256, out: 1536, bias: true, biasHalf: true},
+		{rows: 16, in: 4096, out: 12288},
+	} {
+		p.xStride, p.dstStride, p.half, p.dstHalf, p.workspaceBytes = p.in, p.out, true, true, workspaceBytes
+		p.xAlign, p.dstAlign, p.wAlign = 256, 256, 256
+		if plan, err := d.NewProduct(p); err == nil && plan != nil {
+			d.FreeProduct(plan)
+		}
+	}
 }
 
 // current makes the context current on this thread, to which the goroutine stays locked until the caller unlocks it. It
@@ -371,6 +389,7 @@ func (d *gpu) LaunchGraph(exec, stream uintptr) error { return d.call("cuGraphLa
 func (d *gpu) FreeGraph(exec uintptr) { d.call("cuGraphExecDestroy", exec) }
 
 func (d *gpu) Close() error {
+	d.warming.Wait()
 	d.ltCall("cublasLtDestroy", d.handle)
 	return d.cuda.call("cuDevicePrimaryCtxRelease_v2", uintptr(d.device))
 }

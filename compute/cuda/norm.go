@@ -26,10 +26,9 @@ type addArgs struct {
 
 // turnArgs mirrors TurnArgs in kernels/norm/norm.cu.
 type turnArgs struct {
-	dstHead int64
-	headDim divisor
-	_       uint32
-	turn    turn
+	dstHead, dstFrame int64
+	headDim, frame    divisor
+	turn              turn
 }
 
 // A thread keeps normHeld chunks of its row in registers, and rows that need fewer threads than normThreads share a block: the
@@ -150,24 +149,27 @@ func (q *queue) NormRope(dst, x compute.Tensor, n compute.Norm, pos compute.Tens
 	if q.err != nil {
 		return
 	}
-	if !(dst.Rank == 3 && x.Rank == 2 && dst.Shape[1] == x.Shape[0] && dst.Shape[0]*dst.Shape[2] == x.Shape[1] && dst.Shape[0] > 0) {
+	if !((dst.Rank == 3 || dst.Rank == 4) && x.Rank == 2 && dst.Shape[0]*dst.Dim(-1) == x.Shape[1] && dst.Elems() == x.Elems() && dst.Shape[0] > 0) {
 		mismatch("norm rope", dst, x)
 	}
 	heads := x.Heads(dst.Shape[0])
 	t := &q.turnArgs
-	*t = turnArgs{dstHead: int64(dst.Stride[0]), headDim: newDivisor(dst.Shape[2]), turn: q.turn("norm rope", heads, pos, r)}
+	*t = turnArgs{dstHead: int64(dst.Stride[0]), headDim: newDivisor(dst.Dim(-1)), frame: newDivisor(dst.Dim(-2)), turn: q.turn("norm rope", heads, pos, r)}
+	if dst.Rank == 4 {
+		t.dstFrame = int64(dst.Stride[1])
+	}
 	kernel := half("norm rope", dst)<<1 | half("norm rope", x)
 	if x.Elems() == 0 {
 		return
 	}
 	chunk, ok := q.normPlan("norm rope", x, x, n)
 	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, normHeld, normWideThreads)
-	if !ok || !fits || chunk == 1 || dst.Shape[2]%8 != 0 || !aligned(dst) {
+	if !ok || !fits || chunk == 1 || dst.Dim(-1)%8 != 0 || !aligned(dst) {
 		q.Norm(x, x, n)
-		q.Rope(dst, heads, pos, r)
+		compute.RopeFrames(q, dst, heads, pos, r)
 		return
 	}
-	q.normArgs.dst, q.normArgs.dstStride = address(dst), int64(dst.Stride[1])
+	q.normArgs.dst, q.normArgs.dstStride = address(dst), int64(dst.Stride[dst.Rank-2])
 	q.launch("norm rope", q.device.kernels.normRope[kernel], grid, threads, 0, argument(&q.normArgs), argument(t))
 }
 

@@ -74,14 +74,13 @@ struct AddArgs {
   u32 rowsPerGate, pad;
 };
 
-// TurnArgs is what normrope does after: rotate the heads of a row, a token's, on their way to dst [heads, tokens, headDim].
+// TurnArgs is what normrope does after: rotate the heads of a row, a token's, on their way to dst [heads, frames, tokens of one, headDim].
 struct TurnArgs {
-  i64 dstHead;
-  Divisor headDim;
-  u32 pad;
+  i64 dstHead, dstFrame;
+  Divisor headDim, frame;
   Turn turn;
 };
-static_assert(sizeof(AddArgs) == 56 && sizeof(TurnArgs) == 112, "mirrored by addArgs and turnArgs in norm.go");
+static_assert(sizeof(AddArgs) == 56 && sizeof(TurnArgs) == 128, "mirrored by addArgs and turnArgs in norm.go");
 
 __device__ __forceinline__ void close(Raw<8, float>& r, const float (&v)[8]) {
   r.a = make_float4(v[0], v[1], v[2], v[3]), r.b = make_float4(v[4], v[5], v[6], v[7]);
@@ -269,7 +268,8 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
     for (int r = 0; r < R; r++) {
       if (turns.turn.posHead != 0) at[r] = angles(turns.turn, head, t.first + r);
       rotate<8>(v[r], turns.turn, at[r], within / 2);
-      store8((D*)a.dst + head * turns.dstHead + (t.first + r) * a.dstStride + within, v[r]);
+      u32 frame = over(t.first + r, turns.frame), token = t.first + r - frame * turns.frame.d;
+      store8((D*)a.dst + head * turns.dstHead + frame * turns.dstFrame + token * a.dstStride + within, v[r]);
     }
   }
 }

@@ -41,6 +41,26 @@ __device__ __forceinline__ u32 magnitude(const float (&v)[8]) {
   return m;
 }
 
+// gelu is GELU (tanh) of 8 numbers with the tanh in half precision: off by less than 0.0005 of a number, where e4m3 rounds by up to 0.06.
+// Half the instructions of activate's exponential, and a fourth of its turns at the special function unit.
+__device__ __forceinline__ void gelu(float (&v)[8]) {
+#pragma unroll
+  for (int j = 0; j < 8; j += 2) {
+    u32 x, t, u;
+    u16 lo, hi;
+    float a, b, p = 0.5f * v[j], q = 0.5f * v[j + 1];
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x) : "f"(v[j + 1]), "f"(v[j]));
+    asm("mul.f16x2 %0, %1, %1;" : "=r"(t) : "r"(x));
+    asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(u) : "r"(t), "r"(0x28912891u), "r"(0x3a623a62u));  // 0.0356774 x^2 + 0.797885
+    asm("mul.f16x2 %0, %1, %2;" : "=r"(t) : "r"(u), "r"(x));
+    asm("tanh.approx.f16x2 %0, %1;" : "=r"(u) : "r"(t));
+    asm("mov.b32 {%0, %1}, %2;" : "=h"(lo), "=h"(hi) : "r"(u));
+    asm("cvt.f32.f16 %0, %1;" : "=f"(a) : "h"(lo));
+    asm("cvt.f32.f16 %0, %1;" : "=f"(b) : "h"(hi));
+    v[j] = p * a + p, v[j + 1] = q * b + q;
+  }
+}
+
 // A block takes a row, adds a bias and activates where there is one. Width is a multiple of 16, rows may be read 16 bytes at a time, and blockDim.x * HELD * 8 covers one.
 template <typename X>
 __device__ __forceinline__ void quant(const QuantArgs& a) {
@@ -60,7 +80,11 @@ __device__ __forceinline__ void quant(const QuantArgs& a) {
       float b[8];
       load8(b, a.bias + col);
 #pragma unroll
-      for (int j = 0; j < 8; j++) v[i][j] = activate(v[i][j] + b[j], a.act);
+      for (int j = 0; j < 8; j++) v[i][j] += b[j];
+      if (a.act == 1) gelu(v[i]);
+      else
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[i][j] = activate(v[i][j], a.act);
     }
     top = max(top, magnitude<X>(v[i]));
   }
