@@ -121,31 +121,40 @@ func TestRouterFindsTheMassOnOldKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for h := range s.Heads {
-		want := 0.0
-		for i := range queries {
-			all, aged := 0.0, 0.0
-			for j := range keys {
-				dot := 0.0
-				for d := range s.HeadDim {
-					dot += float64(q[(h*queries+i)*s.HeadDim+d]) * float64(k[(h*keys+j)*s.HeadDim+d])
-				}
-				w := math.Exp(dot / math.Sqrt(float64(s.HeadDim)))
-				if all += w; old[j] {
-					aged += w
-				}
-			}
-			want += aged / all / float64(queries)
-		}
+		want := massOn(old, q[h*queries*s.HeadDim:][:queries*s.HeadDim], k[h*keys*s.HeadDim:][:keys*s.HeadDim], s.HeadDim)
 		if math.Abs(got.Mean[0][h]-want) > 2e-6 || got.Most[0][h] != got.Mean[0][h] {
 			t.Errorf("head %d: %v of the attention on old keys, want %v", h, got.Mean[0][h], want)
 		}
 	}
-	got.Least = got.Most[0][0]
-	local, err := got.Local(recent)
-	if err != nil || !local[0][0] || local[0][1] != (got.Most[0][1] <= got.Least) {
+}
+
+// massOn is the share of a head's attention on the keys that are old, in the mean over its queries.
+func massOn(old []bool, q, k []float32, headDim int) (mean float64) {
+	for i := 0; i < len(q); i += headDim {
+		all, aged := 0.0, 0.0
+		for j, is := range old {
+			dot := 0.0
+			for d := range headDim {
+				dot += float64(q[i+d]) * float64(k[j*headDim+d])
+			}
+			w := math.Exp(dot / math.Sqrt(float64(headDim)))
+			if all += w; is {
+				aged += w
+			}
+		}
+		mean += aged / all / float64(len(q)/headDim)
+	}
+	return mean
+}
+
+// TestRoutingsAreChecked: whose they are, and for which caches.
+func TestRoutingsAreChecked(t *testing.T) {
+	got := &tempcache.Routing{Format: "longtake-routing-v1", Model: "m", Hash: "hash", Recent: 2, Most: [][]float64{{0.1, 0.2}, {0, 0.3}}, Least: 0.1}
+	local, err := got.Local(2)
+	if err != nil || !local[0][0] || local[0][1] || !local[1][0] || local[1][1] {
 		t.Errorf("local heads %v of %v, %v", local, got.Most, err)
 	}
-	if _, err := got.Local(recent - 1); err == nil {
+	if _, err := got.Local(1); err == nil {
 		t.Error("a window smaller than the one measured with was taken")
 	}
 	raw, _ := json.Marshal(got)

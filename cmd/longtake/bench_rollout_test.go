@@ -69,3 +69,21 @@ func TestBenchRolloutPutsAClipInPlaceOfWhatANetworkMakes(t *testing.T) {
 		}
 	}
 }
+
+// TestForwardComparesPredictionsWithThoseOfAnotherRun: of the same kernels there is no difference, of others a small one.
+func TestForwardComparesPredictionsWithThoseOfAnotherRun(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a.f32")
+	args := []string{"forward", "--model", tinySet(t, "self-forcing", nil), "--size", "48x64", "--vae", "tiny", "--device", "cpu", "--cached", "3,6", "--runs", "1", "--quiet"}
+	succeed(t, append(args, "--save", file)...)
+	if out := succeed(t, append(args, "--against", file)...).out; strings.Count(out, "\t0.00000 off\n") != 2 {
+		t.Errorf("the same again: %s", out)
+	}
+	os.Truncate(file, 100)
+	if r := longtake(t, append(args, "--against", file)...); r.code != exitUsage || !strings.Contains(r.err, "fewer predictions") {
+		t.Errorf("a short file gave %d, %s", r.code, r.err)
+	}
+	if r := longtake(t, append(args, "--against", filepath.Join(dir, "none"))...); r.code != exitUsage {
+		t.Errorf("no file gave %d, %s", r.code, r.err)
+	}
+}

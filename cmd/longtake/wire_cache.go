@@ -166,14 +166,8 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 			p.Shares = append(p.Shares, v)
 		}
 	}
-	if f.Routing != nil {
-		r, err := readProfile(*f.Routing, e, tempcache.ParseRouting)
-		if err == nil {
-			p.Local, err = r.Local(p.Recent)
-		}
-		if err != nil {
-			return usageError{err}
-		}
+	if err := routed(&p, f.Routing, e); err != nil {
+		return usageError{err}
 	}
 	if err := p.Check(e.Device, e.CacheShape); err != nil {
 		return usageError{err}
@@ -186,6 +180,18 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 		c.most = func(frames int) int64 { return p.MostBytes(e.Device, e.CacheShape, frames) }
 	}
 	return nil
+}
+
+// routed sets which heads keep none.
+func routed(p *tempcache.Policy, path *string, e *rollout.Engine) error {
+	if path == nil {
+		return nil
+	}
+	r, err := readProfile(*path, e, tempcache.ParseRouting)
+	if err == nil {
+		p.Local, err = r.Local(p.Recent)
+	}
+	return err
 }
 
 // spaces and representatives are TempCache's by name.
