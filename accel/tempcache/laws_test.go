@@ -379,7 +379,7 @@ func TestABudgetInBytesIsUsedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
-	for _, budget := range []int64{4 << 20, 10 << 20, 100 << 20} {
+	for _, budget := range []int64{6 << 20, 10 << 20, 100 << 20} {
 		p := tempcache.Default()
 		p.Budget.Bytes = budget
 		if got := p.Bytes(dev, worldShape); got > budget || got < budget-budget/50-100_000 {

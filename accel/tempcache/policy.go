@@ -103,9 +103,10 @@ type Policy struct {
 	Floor float64
 }
 
-// Default returns the policy that the embedded model is best served with, without a budget.
+// Default returns the policy that the embedded model is best served with, without a budget. Attention must be made by Watching;
+// MaxChange, in units of that model's values, decides nothing otherwise.
 func Default() Policy {
-	return Policy{Recent: 2, Threshold: 0.92, Keep: Mean, Radius: 2, Depth: 6, Floor: 0.7}
+	return Policy{Recent: 2, Threshold: 0.9, MaxChange: 3.5, Keep: Mean, Radius: 2, Depth: 6, Floor: 0.7}
 }
 
 // Paper returns the reading of the paper's section 4.1: keys compared as they are stored, rotated; the entry found by the query;

@@ -27,7 +27,7 @@ type policyFlags struct {
 	LocalAttnSize *int    `group:"policy" placeholder:"N" with:"cache=window" help:"--window as Self-Forcing and LongLive count it: anchors and the chunk in work are part of it; -1 keeps everything."`
 	CacheBudget   *string `group:"policy" aliases:"budget" placeholder:"SIZE" with:"cache=tempcache,pose" help:"Most that the cache may hold, in latent frames (12f) or bytes (64MiB); none. Default: no bound for tempcache, 28f with models on Wan-2.1; 64MiB for pose."`
 
-	Threshold    *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine of two keys that are merged; 1 merges only equal ones. Default: 0.92 (paper mode: 0.9)."`
+	Threshold    *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine of two keys that are merged; 1 merges only equal ones. Default: 0.9, with models on Wan-2.1 0.92."`
 	Search       *string  `group:"policy" placeholder:"HOW" with:"cache=tempcache" help:"How the nearest entry is found: exact, neighbours (near places of the picture), lsh, quant, or a matcher by name (lsh64, lsh10x4+1, quant8, pq8). Default: exact."`
 	Radius       *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Rows and columns that neighbours looks around. Default: 2."`
 	Depth        *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Entries of each place that neighbours looks at. Default: 6."`
@@ -37,7 +37,7 @@ type policyFlags struct {
 	PaperMode    *bool    `group:"policy" with:"cache=tempcache" help:"TempCache as the paper has it: rotated keys, found by the query, newest kept. Other flags change parts of it."`
 	ByQuery      *bool    `group:"policy" with:"cache=tempcache" help:"Find a token's entry by its query instead of its key."`
 	MaxError     *float64 `group:"policy" placeholder:"E" with:"cache=tempcache" help:"Most that a merge may move logits (root mean square over recent queries)."`
-	MaxChange    *float64 `group:"policy" placeholder:"C" with:"cache=tempcache" help:"Most that a merge may change what queries read: movement of logits times difference of values (root mean squares). Default: none."`
+	MaxChange    *float64 `group:"policy" placeholder:"C" with:"cache=tempcache" help:"Most that a merge may change what queries read: movement of logits times difference of values (root mean squares); 0: no bound. Default: 3.5, none in paper mode and with models on Wan-2.1."`
 	CountCap     *float64 `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Most that a merged key may count for in the logits."`
 	Decay        *float64 `group:"policy" placeholder:"SHARE" with:"cache=tempcache" help:"Multiply a count by this before each merge."`
 	Retest       *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Compare every Nth member of an entry with its first key."`
@@ -51,17 +51,21 @@ type policyFlags struct {
 	attentionFlags
 }
 
-// preset is a policy by name: a list item of --policies, and what it is for.
-type preset struct{ item, about string }
+// preset is a policy by name: a list item of --policies, and what it is for. Chunked, if not empty, is the item for models that make several
+// latent frames at a time, those on Wan-2.1.
+type preset struct{ item, about, chunked string }
 
-// presets are the policies by name. Balanced and fast keep 8 frames as they are: fewer cost up to 5 dB of the next frame, whatever the
-// budget (docs/results.md). They leave out sparse attention, which would be held back over so few keys anyway.
+// presets are the policies by name. Of the embedded model balanced and fast keep 12 frames as they are: fewer cost up to 17 dB of single
+// frames, whatever the budget (docs/results.md). They leave out sparse attention, which would be held back over so few keys anyway.
 var presets = map[string]preset{
-	"exact":    {"full", "every frame kept, everything looked at: the reference"},
-	"paper":    {"tempcache:paper-mode,self=annsa,self-mode=paper,self-match=lsh,cross=annca,cross-mode=paper", "as the paper has it: merging by query, hashed self and cross attention"},
-	"balanced": {"tempcache:cache-budget=28f,window=8", "the last 8 frames as they are, older ones merged, within 28 frames' worth of memory"},
-	"fast":     {"tempcache:cache-budget=20f,window=8,threshold=0.85", "the last 8 frames as they are, older ones merged more boldly, within 20 frames' worth of memory"},
-	"places":   {"pose:cache-budget=64MiB", "what was seen from a place is seen there again (world models)"},
+	"exact": {item: "full", about: "every frame kept, everything looked at: the reference"},
+	"paper": {item: "tempcache:paper-mode,self=annsa,self-mode=paper,self-match=lsh,cross=annca,cross-mode=paper",
+		about: "as the paper has it: merging by query, hashed self and cross attention"},
+	"balanced": {item: "tempcache:cache-budget=32f,window=12,threshold=0.92,max-change=0", chunked: "tempcache:cache-budget=28f,window=8",
+		about: "the last 12 frames as they are, older ones merged, within 32 frames' worth of memory; models on Wan-2.1: 8 and 28"},
+	"fast": {item: "tempcache:cache-budget=22f,window=12,threshold=0.9,max-change=0", chunked: "tempcache:cache-budget=20f,window=8,threshold=0.85",
+		about: "the last 12 frames as they are, older ones merged more boldly, within 22 frames' worth of memory; models on Wan-2.1: 8 and 20"},
+	"places": {item: "pose:cache-budget=64MiB", about: "what was seen from a place is seen there again (world models)"},
 }
 
 // chosen is a policy that is ready to run.
@@ -198,6 +202,9 @@ func (f policyFlags) resolve(e *rollout.Engine) (c chosen, err error) {
 		p, err := named("preset", *f.Preset, presets)
 		if err != nil {
 			return c, err
+		}
+		if chunked(e) && p.chunked != "" {
+			p.item = p.chunked
 		}
 		under, err := parsePolicy(p.item)
 		if err != nil {

@@ -53,17 +53,17 @@ func TestPoliciesAreWhatTheirItemsSay(t *testing.T) {
 		"window":                             "window 32 + 0 anchor",
 		"window:window=16,anchor=2":          "window 16 + 2 anchor",
 		" window : window=16 , sink_size=2 ": "window 16 + 2 anchor",
-		"threshold=0.8,cache=tempcache":      "tempcache 0.8 spatial exact mean, recent 2 + 0 anchor",
-		"tempcache:budget=12f,window=3":      "tempcache 0.92 spatial exact mean, recent 3 + 0 anchor, 12 frames",
-		"tempcache:search=lsh,keep=newest":   "tempcache 0.92 spatial lsh64 newest, recent 2 + 0 anchor",
-		"tempcache:search=quant4":            "tempcache 0.92 spatial quant4 mean, recent 2 + 0 anchor",
+		"threshold=0.8,cache=tempcache":      "tempcache 0.8 spatial exact mean change 3.5, recent 2 + 0 anchor",
+		"tempcache:budget=12f,window=3":      "tempcache 0.9 spatial exact mean change 3.5, recent 3 + 0 anchor, 12 frames",
+		"tempcache:search=lsh,keep=newest":   "tempcache 0.9 spatial lsh64 newest change 3.5, recent 2 + 0 anchor",
+		"tempcache:search=quant4":            "tempcache 0.9 spatial quant4 mean change 3.5, recent 2 + 0 anchor",
 		"tempcache:paper-mode":               tempcache.Paper().String(),
 		"tempcache:paper-mode,threshold=0.5": strings.Replace(tempcache.Paper().String(), "0.9", "0.5", 1),
 		"preset:exact":                       "full",
 		"exact":                              "full",
 		"preset:exact,cache=window,window=9": "window 9 + 0 anchor",
 		"preset:fast,cache=full":             "full", // the preset's budget belongs to its cache
-		"preset:fast,budget=9f":              strings.Replace(resolved(t, e, "fast").Policy.Cache, "20 frames", "9 frames", 1),
+		"preset:fast,budget=15f":             strings.Replace(resolved(t, e, "fast").Policy.Cache, "22 frames", "15 frames", 1),
 		"pose:window=8,retrieve=3":           "pose: window 8 + 3 by pose, store 64 MiB",
 	} {
 		if f, err := parsePolicy(strings.ReplaceAll(item, " ", "")); err != nil {

@@ -15,7 +15,7 @@ func triedCaches(thresholds []float64) (out []analyze.Trial) {
 		policy tempcache.Policy
 	}{{"TempCache, ours", tempcache.Default()}, {"TempCache, paper", tempcache.Paper()}} {
 		for _, threshold := range thresholds {
-			p.policy.Threshold = threshold
+			p.policy.Threshold, p.policy.MaxChange = threshold, 0
 			out = append(out, analyze.Trial{Name: fmt.Sprintf("%s %g", p.group, threshold), Group: p.group, Threshold: threshold, Cache: p.policy})
 		}
 	}

@@ -115,9 +115,15 @@ func matcherNamed(flag, name string) (ann.Maker, error) {
 // It is preset balanced's, a third more frames than the models were trained with.
 const largeBudget = 28
 
+// chunked reports whether a model makes several latent frames at a time, as those on Wan-2.1 do and world models of this project do not.
+func chunked(e *rollout.Engine) bool { return e.Network.ChunkFrames > 1 }
+
 // mergingPolicy makes TempCache.
 func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	p := tempcache.Default()
+	if chunked(e) { // the bound is in units of the embedded model's values
+		p.Threshold, p.MaxChange = 0.92, 0
+	}
 	if f.PaperMode != nil && *f.PaperMode {
 		p = tempcache.Paper()
 	}
