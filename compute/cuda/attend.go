@@ -93,24 +93,33 @@ func attendFits(dst, query, keys, values compute.Tensor, a compute.Attention, s 
 		(a.Lengths.IsZero() || a.Lengths.Contiguous()) && (a.LogSumExp.IsZero() || a.LogSumExp.Contiguous())
 }
 
-// attendPlan cuts the query tiles of the last, partly filled round along their keys, so that all multiprocessors end together:
-// the first whole tiles stay whole, the others are done in pieces. Costs are in stages of keys: 2 for starting and ending an
-// item, and for the merge a launch and its bytes. dev/gpu/attend/attend.py is the same.
+// attendPlan cuts the query tiles of the last, partly filled round into pieces of equal length, so that all multiprocessors end
+// together: the first whole tiles stay whole. Costs are in stages of keys: 1 for starting and ending an item, and for the
+// merge a launch and its bytes. dev/gpu/attend/attend.py is the same.
 func attendPlan(tiles, stages, multiprocessors int) (whole, pieces int) {
 	rest := tiles % multiprocessors
 	if rest == 0 || stages < 2 {
 		return tiles, 1
 	}
-	over := func(a, b int) float64 { return float64((a + b - 1) / b) }
-	best, pieces := over(rest, multiprocessors)*(float64(stages)+2), 1
+	best, pieces := float64(stages)+1, 1
+	try := func(n int) {
+		if n < rest || n > 4*multiprocessors || n > rest*min(stages, 16) {
+			return
+		}
+		items := 1.0 // of a piece
+		if n%rest != 0 {
+			items += float64(rest) / float64(n)
+		}
+		rounds := float64((n + multiprocessors - 1) / multiprocessors)
+		if cost := rounds*(float64(rest*stages)/float64(n)+items) + 2 + 0.02*float64(n+rest); cost < best {
+			best, pieces = cost, n
+		}
+	}
 	for p := 2; p <= 16; p++ {
-		if rest*p > 4*multiprocessors || p > stages {
-			break
-		}
-		cost := over(rest*p, multiprocessors)*(over(stages, p)+2) + 2 + 0.03*float64(rest*p)
-		if cost < best {
-			best, pieces = cost, p
-		}
+		try(p * rest)
+	}
+	for p := 1; p <= 4; p++ {
+		try(p * multiprocessors)
 	}
 	if pieces == 1 {
 		return tiles, 1
@@ -148,10 +157,12 @@ func (q *queue) attendMatrix(dst, query, keys, values compute.Tensor, a compute.
 	}
 	whole, pieces := attendPlan(tiles, stages, q.device.limit.multiprocessors)
 	g.whole, g.pieces = int32(whole), int32(pieces)
-	rest := tiles - whole
+	rest, items := tiles-whole, whole
 	if pieces > 1 {
-		parts := q.scratch(scratchParts, compute.F32, rest*pieces*attendRows, s.headDim)
-		sums := q.scratch(scratchPartSums, compute.F32, rest*pieces, attendRows)
+		items = whole + pieces
+		slots := pieces + rest - 1 // every end of a tile within a piece makes two of it
+		parts := q.scratch(scratchParts, compute.F32, slots*attendRows, s.headDim)
+		sums := q.scratch(scratchPartSums, compute.F32, slots, attendRows)
 		if q.err != nil {
 			return
 		}
@@ -162,10 +173,12 @@ func (q *queue) attendMatrix(dst, query, keys, values compute.Tensor, a compute.
 		q.fail("attend", err)
 		return
 	}
-	items := whole + rest*pieces
 	if q.device.hopper() {
 		q.attendHopper(m, v, items, query, keys, values, s)
 	} else {
+		if pieces > 1 {
+			items = whole + pieces + rest - 1 // a block for each slot
+		}
 		q.operands = attendOperands{address(query), address(keys), address(values), int64(query.Stride[0]), int64(query.Stride[1]),
 			int64(keys.Stride[0]), int64(keys.Stride[1]), int64(values.Stride[0]), int64(values.Stride[1])}
 		q.launch("attend", m.attend, [3]uint32{uint32(items), 1, 1}, [3]uint32{256, 1, 1}, m.shared, argument(&q.operands), argument(g))
@@ -240,12 +253,15 @@ func (v attendVariant) sharedBytes() int {
 	if v.blockKeys == 0 {
 		return (256 + 512) * v.headDim
 	}
-	const stages = 2
-	n := 1024 + 256*v.headDim + 4*stages*v.blockKeys*v.headDim + 32 + 32*stages
+	const stages, most = 2, 227 << 10
+	queries, n := 256*v.headDim, 1024+4*stages*v.blockKeys*v.headDim+256
 	if v.bias {
 		n += 32 * stages * v.blockKeys
 	}
-	return n
+	if n+2*queries <= most {
+		return n + 2*queries
+	}
+	return n + queries
 }
 
 // attendSource joins the parts of a kernel and lists its defines.

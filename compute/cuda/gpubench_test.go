@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"testing"
@@ -194,15 +195,25 @@ func BenchmarkLinear(b *testing.B) {
 	}
 }
 
+// BenchmarkAttend times dense attention without and with log-counts, and that of a long rollout: head lengths, and log-counts
+// on what is not of the chunk itself.
 func BenchmarkAttend(b *testing.B) {
 	r := newBench(b)
-	for _, keys := range []int{wanTokens, 32760} {
+	for _, keys := range []int{23, wanTokens, 7800, 14040, 32760} {
 		q := r.normal(1, compute.BF16, wanTokens, wanWidth).Heads(wanHeads)
 		k, v := r.normal(1, compute.BF16, wanHeads, keys, 128), r.normal(1, compute.BF16, wanHeads, keys, 128)
 		dst := r.Tensor(compute.BF16, wanTokens, wanWidth).Heads(wanHeads)
 		logCount := r.normal(1, compute.F32, wanHeads, keys)
+		counts := make([]float32, wanHeads*keys)
+		for i := range counts {
+			if i%keys >= wanTokens {
+				counts[i] = float32(math.Log(float64(1 + r.rng.IntN(32))))
+			}
+		}
+		merged, lengths := r.upload(counts, wanHeads, keys), r.ints(slices.Repeat([]int32{int32(keys)}, wanHeads)...)
 		flops := 4 * float64(wanTokens) * float64(keys) * wanWidth
-		for name, a := range map[string]compute.Attention{"dense": {Scale: 0.088}, "counts": {Scale: 0.088, LogCount: logCount}} {
+		for name, a := range map[string]compute.Attention{"dense": {Scale: 0.088}, "counts": {Scale: 0.088, LogCount: logCount},
+			"merged": {Scale: 0.088, LogCount: merged, Lengths: lengths}} {
 			b.Run(fmt.Sprintf("keys=%d %s", keys, name), func(b *testing.B) {
 				r.Attend(dst, q, k, v, a)
 				us := medianOf(b, r, 5, func() { r.Attend(dst, q, k, v, a) })

@@ -263,9 +263,9 @@ func TestMatrixAttentionIsChosenAndCut(t *testing.T) {
 		dynamic   bool
 		wantPiece int32
 	}{
-		{"dense", dense, attendVariant{headDim: 128, blockKeys: 160}, 160, false, 2},
-		{"counts and lengths", ragged, attendVariant{headDim: 128, blockKeys: 128, bias: true, ragged: true}, 128, true, 2},
-		{"lists", lists, attendVariant{headDim: 128, blockKeys: 128, listTile: 64}, 64, true, 2},
+		{"dense", dense, attendVariant{headDim: 128, blockKeys: 160}, 160, false, 132},
+		{"counts and lengths", ragged, attendVariant{headDim: 128, blockKeys: 128, bias: true, ragged: true}, 128, true, 132},
+		{"lists", lists, attendVariant{headDim: 128, blockKeys: 128, listTile: 64}, 64, true, 132},
 	} {
 		f.maps, f.launches = nil, nil
 		q.Attend(dst, query, keys, keys, c.a)
@@ -298,7 +298,7 @@ func TestMatrixAttentionIsChosenAndCut(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, q.Err(), f.launches)
 		}
 	}
-	for _, c := range [][5]int{{444, 205, 132, 396, 5}, {132, 205, 132, 132, 1}, {10, 1, 132, 10, 1}, {1, 1000, 132, 0, 16}} {
+	for _, c := range [][5]int{{444, 205, 132, 396, 132}, {132, 205, 132, 132, 1}, {10, 1, 132, 10, 1}, {1, 1000, 132, 0, 16}, {444, 4, 132, 444, 1}, {300, 61, 132, 264, 132}} {
 		if whole, pieces := attendPlan(c[0], c[1], c[2]); whole != c[3] || pieces != c[4] {
 			t.Errorf("plan %v gave %d, %d", c[:3], whole, pieces)
 		}

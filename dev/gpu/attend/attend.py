@@ -5,6 +5,7 @@ contract of that folder's README; the Go engine follows the same steps.
 """
 import ctypes as C
 import glob
+import math
 import os
 import sys
 
@@ -93,18 +94,20 @@ class TensorMap:
 
 
 def plan(tiles, stages, sms):
-    """(whole, pieces): the first `whole` tiles stay whole, the rest is cut so that every SM ends together.
+    """(whole, pieces): the first `whole` tiles stay whole, the rest is cut into pieces of equal length so that every SM
+    ends together.
 
-    Costs are in stages: 2 for starting and ending an item, and for the merge a launch and its bytes.
+    Costs are in stages: 1 for starting and ending an item, and for the merge a launch and its bytes.
     """
     rest = tiles % sms
     if rest == 0 or stages < 2:
         return tiles, 1
-    best = (-(-rest // sms) * (stages + 2.0), 1)
-    for pieces in range(2, 17):
-        if rest * pieces > 4 * sms or pieces > stages:
-            break
-        cost = -(-rest * pieces // sms) * (-(-stages // pieces) + 2.0) + 2 + 0.03 * rest * pieces
+    best = (stages + 1.0, 1)
+    for pieces in [rest * p for p in range(2, 17)] + [sms * m for m in range(1, 5)]:
+        if pieces > 4 * sms or pieces > rest * min(stages, 16) or pieces < rest:
+            continue
+        parts = 1 if pieces % rest == 0 else 1 + rest / pieces
+        cost = -(-pieces // sms) * (rest * stages / pieces + parts) + 2 + 0.02 * (pieces + rest)
         best = min(best, (cost, pieces))
     return (tiles, 1) if best[1] == 1 else (tiles - rest, best[1])
 
@@ -127,8 +130,9 @@ class Kernel:
         self.sm90 = name == "attend_sm90"
         if self.sm90:
             stage = self.block_n * self.dim * 2
-            self.shared = (1024 + ROWS * self.dim * 2 + 2 * self.stages * stage +
-                           (self.stages * self.block_n * 32 if self.bias else 0) + 16 + 8 * (2 + 4 * self.stages))
+            one = ROWS * self.dim * 2
+            self.shared = 1024 + 2 * self.stages * stage + (self.stages * self.block_n * 32 if self.bias else 0) + 256
+            self.shared += one * int(get("QUERY_BUFFERS", 2 if self.shared + 2 * one <= 227 * 1024 else 1))
         else:
             self.block_n = 64
             self.shared = ROWS * self.dim * 2 + 4 * 64 * self.dim * 2
@@ -171,12 +175,13 @@ class Kernel:
         else:
             a.whole, a.pieces = (tiles if whole is None else whole), pieces
         rest = tiles - a.whole
-        if a.pieces > 1 and rest:
-            part = torch.empty(rest * a.pieces, ROWS, dim, dtype=torch.float32, device="cuda")
-            sums = torch.empty(rest * a.pieces, ROWS, dtype=torch.float32, device="cuda")
+        if rest:
+            slots = rest + a.pieces - 1
+            part = torch.full((slots, ROWS, dim), math.nan, dtype=torch.float32, device="cuda")
+            sums = torch.full((slots, ROWS), math.nan, dtype=torch.float32, device="cuda")
             a.partOut, a.partLogSum = part.data_ptr(), sums.data_ptr()
             hold += [part, sums]
-        items = a.whole + rest * a.pieces
+        items = a.whole + (a.pieces if rest else 0)
         a.counter = self.counter.data_ptr() if dynamic else None
         if self.sm90:
             rows = 64 if self.list_tile == 64 else self.block_n
@@ -190,10 +195,10 @@ class Kernel:
                          v.stride(0), v.stride(1))
             hold.append(x)
             values = [C.c_void_p(C.addressof(x)), C.c_void_p(C.addressof(a))]
-            grid, block = items, 256
+            grid, block = items + (rest - 1 if rest else 0), 256
         params = (C.c_void_p * len(values))(*values)
         only = (C.c_void_p * 1)(C.addressof(a))
-        launch, merge_rows = driver().cuLaunchKernel, rest * ROWS if a.pieces > 1 else 0
+        launch, merge_rows = driver().cuLaunchKernel, rest * ROWS
         hold += [a, params, only]
 
         def run(_hold=hold):

@@ -144,6 +144,7 @@ def case(torch, kernel, heads, nq, nk, amplitude=1.0, pieces=None, whole=None, d
         log_count = torch.log(torch.randint(1, 4097, (heads, row), device=dev, generator=g).float())
         log_count[:, 1::5] = 0.0
         log_count[:, 3::11] = -math.inf
+        log_count[::2, :nk // 2] = 0.0  # whole stages without log-counts
         log_count[:, nk:] = math.nan
         kw["log_count"] = log_count
     dtype = torch.float32 if kernel.f32 else bf

@@ -32,6 +32,14 @@ __device__ __forceinline__ void barWait(u32 bar, u32 parity) {
                  : "=r"(done) : "r"(bar), "r"(parity) : "memory");
   } while (!done);
 }
+template <int N> struct Ring {  // position in a ring of places and the parity of its barriers
+  int at;
+  u32 parity;
+  __device__ __forceinline__ void next() {
+    if (++at == N) { at = 0; parity ^= 1; }
+  }
+};
+
 __device__ __forceinline__ void loadBox(u32 dst, const TensorMap *map, u32 bar, int column, int token, int head) {
   asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];"
                ::"r"(dst), "l"(map), "r"(bar), "r"(column), "r"(token), "r"(head) : "memory");

@@ -52,14 +52,14 @@ __device__ __forceinline__ void multiply(float *c, const u32 (&a)[4], u32 b0, u3
 // The units of one item, in ascending order.
 struct Units { int head, keys, first, last, begin; };
 
-__device__ __forceinline__ Units unitsOf(const Attention &a, int tile, int piece, int pieces) {
+__device__ __forceinline__ Units unitsOf(const Attention &a, int tile, int low, int high, int parts) {
   Units u;
   u.head = tile / a.queryTiles;
   u.keys = RAGGED ? a.lengths[u.head] : a.keys;
   u.begin = LIST_TILE && tile > 0 ? a.tileEnds[tile - 1] : 0;
   const int total = LIST_TILE ? (a.tileEnds[tile] - u.begin) * (LIST_TILE / UNIT) : (u.keys + UNIT - 1) / UNIT;
-  u.first = static_cast<int>(static_cast<long long>(total) * piece / pieces);
-  u.last = static_cast<int>(static_cast<long long>(total) * (piece + 1) / pieces);
+  u.first = static_cast<int>(static_cast<long long>(total) * low / parts);
+  u.last = static_cast<int>(static_cast<long long>(total) * high / parts);
   return u;
 }
 
@@ -151,8 +151,10 @@ extern "C" __global__ void __launch_bounds__(256)
   const int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   const int rest = a.heads * a.queryTiles - a.whole;
   const int slot = static_cast<int>(blockIdx.x) - a.whole;
-  const int tile = slot < 0 ? static_cast<int>(blockIdx.x) : a.whole + slot % rest;
-  const Units u = slot < 0 ? unitsOf(a, tile, 0, 1) : unitsOf(a, tile, slot / rest, a.pieces);
+  const int split = slot < 0 ? 0 : ((slot + 1) * rest - 1) / (a.pieces + rest);  // the split tile whose parts lie around slot
+  const Piece piece = slot < 0 ? Piece{static_cast<int>(blockIdx.x), -1, 0, 1} : pieceOf(a, split, slot - split);
+  const int tile = piece.tile;
+  const Units u = unitsOf(a, tile, piece.low, piece.high, slot < 0 ? 1 : a.pieces);
   const bf16 *keys = x.key + u.head * x.keyHead, *values = x.value + u.head * x.valueHead;
   const float *logCount = BIAS ? a.logCount + (BY_TILE ? tile : u.head) * a.logCountHead : nullptr;
   const float unit = BIAS ? LOG2E : a.scale * LOG2E;
@@ -186,5 +188,5 @@ extern "C" __global__ void __launch_bounds__(256)
     __syncthreads();
   }
   copyWait<0>();
-  storeItem(a, o, rows, tile, a.pieces > 1 ? slot : -1, 16 * warp + lane / 4, lane, unit);
+  storeItem(a, o, rows, tile, piece.slot, 16 * warp + lane / 4, lane, unit);
 }

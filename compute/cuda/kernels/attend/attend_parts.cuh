@@ -48,14 +48,14 @@ struct Attention {
   const int *lengths;     // [heads], RAGGED only
   const int *tileKeys;    // lists only: key tile ids, ascending in each list
   const int *tileEnds;    // lists only: [heads * queryTiles] ends of the lists in tileKeys
-  float *partOut;         // [pieces * (tiles - whole)][ROWS][HEAD_DIM], when pieces > 1
-  float *partLogSum;      // [pieces * (tiles - whole)][ROWS]
+  float *partOut;         // [pieces + tiles - whole - 1][ROWS][HEAD_DIM], when pieces > 1
+  float *partLogSum;      // [pieces + tiles - whole - 1][ROWS]
   int *counter;           // two ints, zero before the first launch; null = items dealt in turn
   long long outHead, outToken;   // in elements
   long long logCountHead;        // in floats
   int heads, queries, keys, queryTiles;
   int whole;              // the first tiles, each one item
-  int pieces;             // items each later tile is cut into
+  int pieces;             // items into which the later tiles are cut, all together
   float scale;
   int pad;
 };
@@ -69,6 +69,18 @@ __device__ __forceinline__ u32 packBf16(float low, float high) {
   u32 r;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
   return r;
+}
+
+// Piece j of the tiles beyond `whole` begins and ends where equal cuts of all their keys fall, so it may end one tile and
+// begin the next. Tile `whole` + t has low..high, of `pieces`, of its keys in it, and leaves them at `slot` of the part
+// arrays: each step along the pieces raises j, t or both, so j + t is free.
+struct Piece { int tile, slot, low, high; };
+
+__device__ __forceinline__ Piece pieceOf(const Attention &a, int t, int j) {
+  const int rest = a.heads * a.queryTiles - a.whole;
+  const int at = j * rest - t * a.pieces;
+  const int low = min(max(at, 0), a.pieces);
+  return {a.whole + t, j + t, low, max(low, min(at + rest, a.pieces))};
 }
 
 // Two rows of running softmax state: `top` in score units, `sum` this thread's part only.
@@ -139,37 +151,54 @@ __device__ __forceinline__ void storeItem(const Attention &a, const float (&o)[O
   }
 }
 
-// Joins the pieces of split tiles: one warp a row, grid = ceil((tiles - whole) * ROWS / 8), 256 threads.
+__device__ __forceinline__ float warpMax(float x) {
+#pragma unroll
+  for (int i = 16; i > 0; i /= 2) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
+  return x;
+}
+__device__ __forceinline__ float warpSum(float x) {
+#pragma unroll
+  for (int i = 16; i > 0; i /= 2) x += __shfl_xor_sync(0xffffffffu, x, i);
+  return x;
+}
+
+// Joins the pieces of split tiles: one warp a row, grid = ceil((tiles - whole) * ROWS / 8), 256 threads. A tile has at most
+// 32 pieces; their log-sums lie in the lanes.
 extern "C" __global__ void __launch_bounds__(256) attend_merge(const __grid_constant__ Attention a) {
   const int lane = threadIdx.x & 31;
   const int rest = a.heads * a.queryTiles - a.whole;
   const int row = blockIdx.x * 8 + threadIdx.x / 32;
   if (row >= rest * ROWS) return;
-  const int tile = a.whole + row / ROWS;
+  const int t = row / ROWS, tile = a.whole + t;
   const int head = tile / a.queryTiles;
   const int token = (tile % a.queryTiles) * ROWS + row % ROWS;
   if (token >= a.queries) return;
-  float top = NEG_INF;
-  for (int j = 0; j < a.pieces; j++) top = fmaxf(top, a.partLogSum[static_cast<long long>(j) * rest * ROWS + row]);
+  const int first = t * a.pieces / rest + t, count = ((t + 1) * a.pieces - 1) / rest + t + 1 - first;
+  const long long at = static_cast<long long>(first) * ROWS + row % ROWS;
+  const float mine = lane < count ? a.partLogSum[at + lane * ROWS] : NEG_INF;
+  const float top = warpMax(mine);
+  const float weight = mine > NEG_INF ? exp2Fast((mine - top) * LOG2E) : 0.0f;
+  const float sum = warpSum(weight);
   constexpr int N = HEAD_DIM / 32;
-  float sum = 0.0f, x[N] = {};
-  for (int j = 0; j < a.pieces && top > NEG_INF; j++) {
-    const long long at = static_cast<long long>(j) * rest * ROWS + row;
-    const float w = exp2Fast((a.partLogSum[at] - top) * LOG2E);
-    const float *part = a.partOut + at * HEAD_DIM + lane * N;
-    sum += w;
+  struct alignas(4 * N) Columns { float x[N]; };
+  Columns x = {};
+  const Columns *part = reinterpret_cast<const Columns *>(a.partOut + at * HEAD_DIM) + lane;
+#pragma unroll 4
+  for (int j = 0; j < count; j++) {
+    const float w = __shfl_sync(0xffffffffu, weight, j);
+    const Columns p = part[j * ROWS * 32];
 #pragma unroll
-    for (int i = 0; i < N; i++) x[i] = fmaf(w, part[i], x[i]);
+    for (int i = 0; i < N; i++) x.x[i] = fmaf(w, p.x[i], x.x[i]);
   }
   const float by = sum > 0.0f ? 1.0f / sum : 0.0f;
   if (a.logSum && lane == 0)
     a.logSum[static_cast<long long>(head) * a.queries + token] = sum > 0.0f ? top + logf(sum) : NEG_INF;
-  const long long at = head * a.outHead + token * a.outToken + lane * N;
+  const long long to = head * a.outHead + token * a.outToken + lane * N;
 #pragma unroll
   for (int i = 0; i < N; i += 2) {
     if (OUT_F32)
-      *reinterpret_cast<float2 *>(static_cast<float *>(a.out) + at + i) = make_float2(x[i] * by, x[i + 1] * by);
+      *reinterpret_cast<float2 *>(static_cast<float *>(a.out) + to + i) = make_float2(x.x[i] * by, x.x[i + 1] * by);
     else
-      *reinterpret_cast<u32 *>(static_cast<bf16 *>(a.out) + at + i) = packBf16(x[i] * by, x[i + 1] * by);
+      *reinterpret_cast<u32 *>(static_cast<bf16 *>(a.out) + to + i) = packBf16(x.x[i] * by, x.x[i + 1] * by);
   }
 }

@@ -7,7 +7,8 @@
 //
 // A thread block is one loading warpgroup (one warp of it works) and two computing warpgroups of
 // 64 query rows each. Work items (a query tile and a run of key stages) are handed out by the
-// loading warp through shared memory, so that the next item's queries travel under this item's tail.
+// loading warp through shared memory. They follow each other without a gap: the next item's queries and keys are loaded
+// while this one runs, and its first scores are taken beside this one's last product.
 
 constexpr int HALVES = HEAD_DIM / 64;            // columns of 64 bf16 = one 128-byte swizzle row
 constexpr u32 QUERY_BYTES = ROWS * HEAD_DIM * 2;
@@ -16,27 +17,39 @@ constexpr u32 COUNT_BYTES = BLOCK_N * 32;            // log-counts of a stage: a
 
 static_assert(LIST_TILE == 0 || BLOCK_N == 128, "lists use stages of 128 keys");
 
-struct alignas(16) Item { int tile, stages, valid, slot; };  // tile < 0: no more work
+
+struct alignas(16) Item { int tile, stages, valid, slot; };  // stages 0: nothing to add up; then tile < 0: no more work
+
+// Two tiles of queries where they fit (227 KiB), so that the next item's queries are there when its turn comes.
+constexpr int PAIR = 2;
+constexpr u32 REST_BYTES = 1024 + 2 * STAGES * STAGE_BYTES + (BIAS ? STAGES * COUNT_BYTES : 0) + 256;
+#ifdef QUERY_BUFFERS
+constexpr int QUERIES = QUERY_BUFFERS;
+#else
+constexpr int QUERIES = REST_BYTES + PAIR * QUERY_BYTES <= 227 * 1024 ? PAIR : 1;
+#endif
 
 struct Layout {
   static constexpr u32 query = 0;
-  static constexpr u32 keys = query + QUERY_BYTES;
+  static constexpr u32 keys = query + QUERIES * QUERY_BYTES;
   static constexpr u32 values = keys + STAGES * STAGE_BYTES;
   static constexpr u32 logCount = values + STAGES * STAGE_BYTES;
   static constexpr u32 item = logCount + (BIAS ? STAGES * COUNT_BYTES : 0);
-  static constexpr u32 bars = item + 16;
-  static constexpr u32 bytes = bars + 8 * (2 + 4 * STAGES);
+  static constexpr u32 counted = item + 16 * PAIR;  // for each stage whether any of its log-counts is not zero
+  static constexpr u32 bars = counted + 4 * STAGES + 8;
+  static constexpr u32 bytes = bars + 8 * (2 * PAIR + 4 * STAGES);
 };
+static_assert(Layout::bytes <= REST_BYTES - 1024 + QUERIES * QUERY_BYTES, "shared memory");
 
-// Barrier addresses, in order: query full, query empty, then per stage key full/empty, value full/empty.
+// Barrier addresses, in order: query full and empty of each buffer, then per stage key full/empty, value full/empty.
 struct Bars {
   u32 at;
-  __device__ u32 queryFull() const { return at; }
-  __device__ u32 queryEmpty() const { return at + 8; }
-  __device__ u32 keyFull(int s) const { return at + 16 + 8 * s; }
-  __device__ u32 keyEmpty(int s) const { return at + 16 + 8 * (STAGES + s); }
-  __device__ u32 valueFull(int s) const { return at + 16 + 8 * (2 * STAGES + s); }
-  __device__ u32 valueEmpty(int s) const { return at + 16 + 8 * (3 * STAGES + s); }
+  __device__ u32 queryFull(int s) const { return at + 8 * s; }
+  __device__ u32 queryEmpty(int s) const { return at + 8 * (PAIR + s); }
+  __device__ u32 keyFull(int s) const { return at + 8 * (2 * PAIR + s); }
+  __device__ u32 keyEmpty(int s) const { return at + 8 * (2 * PAIR + STAGES + s); }
+  __device__ u32 valueFull(int s) const { return at + 8 * (2 * PAIR + 2 * STAGES + s); }
+  __device__ u32 valueEmpty(int s) const { return at + 8 * (2 * PAIR + 3 * STAGES + s); }
 };
 
 // ---- work ----
@@ -47,7 +60,7 @@ struct Run { int head, counts, keys, first, last, total, begin, end, valid; };
 
 __device__ __forceinline__ int listEnd(const Attention &a, int tile) { return tile < 0 ? 0 : a.tileEnds[tile]; }
 
-__device__ __forceinline__ Run runOf(const Attention &a, int tile, int piece, int pieces) {
+__device__ __forceinline__ Run runOf(const Attention &a, int tile, int low, int high, int parts) {
   Run r;
   r.head = tile / a.queryTiles;
   r.counts = BY_TILE ? tile : r.head;
@@ -65,8 +78,8 @@ __device__ __forceinline__ Run runOf(const Attention &a, int tile, int piece, in
     r.total = LIST_TILE == 64 ? (count + 1) / 2 : count;
     r.valid = (LIST_TILE == 64 && (count & 1) == 0) ? 64 + tail : tail;
   }
-  r.first = static_cast<int>(static_cast<long long>(r.total) * piece / pieces);
-  r.last = static_cast<int>(static_cast<long long>(r.total) * (piece + 1) / pieces);
+  r.first = static_cast<int>(static_cast<long long>(r.total) * low / parts);
+  r.last = static_cast<int>(static_cast<long long>(r.total) * high / parts);
   if (r.first > 0) r.valid = BLOCK_N;
   return r;
 }
@@ -115,19 +128,28 @@ __device__ __forceinline__ u32 takePart(float &x) {
   return part;
 }
 
-// Writes the parts, in score units, and counts the warp in at the barrier.
-__device__ __forceinline__ void storeCounts(const Counts &c, float perScore, u32 at, u32 bar, int lane) {
+// Writes the parts, in score units, unless all are zero, and counts the warp in at the barrier.
+__device__ __forceinline__ void storeCounts(const Counts &c, float perScore, u32 smem, int stage, u32 bar, int lane) {
+  const u32 at = smem + Layout::logCount + stage * COUNT_BYTES;
+  bool some = false;
 #pragma unroll
-  for (int i = 0; i < SHARE; i++) {
-    float x = fmaxf(c.x[i] * perScore, NEG_INF);
-    const u32 first = takePart(x), second = takePart(x), third = takePart(x);
-    if (lane + 32 * i < BLOCK_N)
-      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %3};" ::"r"(at + 16 * (lane + 32 * i)), "r"(first | second << 16),
-                   "r"(third), "r"(0) : "memory");
+  for (int i = 0; i < SHARE; i++) some |= lane + 32 * i < BLOCK_N && c.x[i] != 0.0f;
+  some = __any_sync(0xffffffffu, some);
+  if (some) {
+#pragma unroll
+    for (int i = 0; i < SHARE; i++) {
+      float x = fmaxf(c.x[i] * perScore, NEG_INF);
+      const u32 first = takePart(x), second = takePart(x), third = takePart(x);
+      if (lane + 32 * i < BLOCK_N)
+        asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %3};" ::"r"(at + 16 * (lane + 32 * i)),
+                     "r"(first | second << 16), "r"(third), "r"(0) : "memory");
+    }
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncwarp();
-  if (lane == 0) barArrive(bar);
+  if (lane > 0) return;
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(smem + Layout::counted + 4 * stage), "r"(some ? 1 : 0) : "memory");
+  barArrive(bar);
 }
 
 // Columns 8 to 15 of the log-count matrices stay zero.
@@ -137,23 +159,20 @@ __device__ __forceinline__ void clearCounts(u32 at, int lane) {
                  "r"(0) : "memory");
 }
 
-struct Ring {  // position in a ring of stages and the parity of its barriers
-  int stage;
-  u32 parity;
-  __device__ __forceinline__ void next() {
-    if (++stage == STAGES) { stage = 0; parity ^= 1; }
-  }
-};
-
 // One stage of keys or values, once its place in the ring is free.
-__device__ __forceinline__ void loadStage(Ring &ring, u32 empty, u32 full, u32 stages, const TensorMap *map, int head,
+__device__ __forceinline__ void loadStage(Ring<STAGES> &ring, u32 empty, u32 full, u32 stages, const TensorMap *map, int head,
                                           Tokens t, int lane) {
-  barWait(empty + 8 * ring.stage, ring.parity);
+  barWait(empty + 8 * ring.at, ring.parity);
   if (lane == 0) {
-    barExpect(full + 8 * ring.stage, STAGE_BYTES);
-    loadRows(stages + ring.stage * STAGE_BYTES, map, full + 8 * ring.stage, head, t);
+    barExpect(full + 8 * ring.at, STAGE_BYTES);
+    loadRows(stages + ring.at * STAGE_BYTES, map, full + 8 * ring.at, head, t);
   }
+  ring.next();
 }
+
+// What a block draws: a whole tile, or a piece, which may have parts of several tiles.
+struct Draw { int at, split, last; };
+struct Work { Run r; int tile, slot; };
 
 __device__ __forceinline__ int takeItem(const Attention &a, int last, int lane) {
   if (!a.counter) return last < 0 ? blockIdx.x : last + gridDim.x;
@@ -162,68 +181,104 @@ __device__ __forceinline__ int takeItem(const Attention &a, int last, int lane) 
   return __shfl_sync(0xffffffffu, at, 0);
 }
 
-// Tells the computing warps what comes next and sends the queries there.
-__device__ __forceinline__ void openItem(const Attention &a, const Run &r, int tile, int slot, const TensorMap *map, u32 smem,
-                                         Bars bars, volatile Item *item) {
-  item->tile = tile;
-  item->stages = r.last - r.first;
-  item->valid = r.valid;
-  item->slot = slot;
-  if (r.first == r.last) {
-    barArrive(bars.queryFull());
-    return;
+// The next work of this block; false at the end, after which it must not be asked again.
+__device__ __forceinline__ bool draw(const Attention &a, Draw &d, Work &w, int lane) {
+  const int rest = a.heads * a.queryTiles - a.whole;
+  if (d.split == d.last) {
+    d.at = takeItem(a, d.at, lane);
+    const int j = d.at - a.whole;
+    if (j < 0) {
+      w.tile = d.at;
+      w.slot = -1;
+      w.r = runOf(a, w.tile, 0, 1, 1);
+      return true;
+    }
+    if (j >= (rest > 0 ? a.pieces : 0)) return false;
+    d.split = j * rest / a.pieces - 1;
+    d.last = ((j + 1) * rest - 1) / a.pieces;
   }
-  barExpect(bars.queryFull(), QUERY_BYTES);
-#pragma unroll
-  for (int h = 0; h < HALVES; h++)
-    loadBox(smem + Layout::query + h * ROWS * 128, map, bars.queryFull(), 64 * h, (tile % a.queryTiles) * ROWS, r.head);
+  d.split++;
+  const Piece p = pieceOf(a, d.split, d.at - a.whole);
+  w.tile = p.tile;
+  w.slot = p.slot;
+  w.r = runOf(a, w.tile, p.low, p.high, a.pieces);
+  return true;
 }
 
-// The loading warp: deals items, fills the rings. Keys run one stage ahead of values.
+// Tells the computing warps what comes next and sends the queries there.
+__device__ __forceinline__ void openItem(const Attention &a, const Work &w, int at, const TensorMap *map, u32 smem, Bars bars,
+                                         volatile Item *items) {
+  volatile Item *item = items + at;
+  item->tile = w.tile;
+  item->stages = w.r.last - w.r.first;
+  item->valid = w.r.valid;
+  item->slot = w.slot;
+  if (w.r.first == w.r.last) {
+    barArrive(bars.queryFull(at));
+    return;
+  }
+  barExpect(bars.queryFull(at), QUERY_BYTES);
+#pragma unroll
+  for (int h = 0; h < HALVES; h++)
+    loadBox(smem + Layout::query + at * QUERY_BYTES + h * ROWS * 128, map, bars.queryFull(at), 64 * h,
+            (w.tile % a.queryTiles) * ROWS, w.r.head);
+}
+
+__device__ __forceinline__ Tokens firstTokens(const Attention &a, const Work &w) {
+  return w.r.first < w.r.last ? stageTokens(a, w.r, w.r.first) : Tokens{0, 0};
+}
+
+// The loading warp: draws work, fills the rings. Keys run one stage ahead of values, also from one item to the next.
 __device__ __forceinline__ void loadAll(const Attention &a, const TensorMap *queryMap, const TensorMap *keyMap,
-                                        const TensorMap *valueMap, u32 smem, Bars bars, volatile Item *item, int lane) {
-  const int tiles = a.heads * a.queryTiles;
-  const int rest = tiles - a.whole;
-  const int items = a.whole + rest * a.pieces;
+                                        const TensorMap *valueMap, u32 smem, Bars bars, volatile Item *items, int lane) {
   const float perScore = 1.0f / a.scale;
-  Ring keys = {0, 1}, values = {0, 1};
-  u32 queryParity = 1;
+  Ring<STAGES> keys = {0, 1}, values = {0, 1};
+  Ring<QUERIES> queries = {0, 1};
+  Draw deal = {-1, 0, 0};
+  Work w, after;
   Counts counts;
   if (BIAS) clearCounts(smem + Layout::logCount, lane);
-  for (int at = takeItem(a, -1, lane); at < items; at = takeItem(a, at, lane)) {
-    const int slot = at - a.whole;  // negative for whole tiles
-    const int tile = slot < 0 ? at : a.whole + slot % rest;
-    const Run r = slot < 0 ? runOf(a, tile, 0, 1) : runOf(a, tile, slot / rest, a.pieces);
-    Tokens now = {0, 0}, next = {0, 0}, last = {0, 0};  // list entries are read a stage before they are needed
-    if (r.first < r.last) now = stageTokens(a, r, r.first);
-    if (r.first + 1 < r.last) next = stageTokens(a, r, r.first + 1);
-    if (BIAS) fetchCounts(counts, a, r, now, lane);
-    barWait(bars.queryEmpty(), queryParity);
-    queryParity ^= 1;
-    if (lane == 0) openItem(a, r, tile, a.pieces > 1 ? slot : -1, queryMap, smem, bars, item);
-    for (int i = r.first; i < r.last; i++) {
-      loadStage(keys, bars.keyEmpty(0), bars.keyFull(0), smem + Layout::keys, keyMap, r.head, now, lane);
-      if (BIAS)
-        storeCounts(counts, perScore, smem + Layout::logCount + keys.stage * COUNT_BYTES, bars.keyFull(keys.stage), lane);
-      keys.next();
-      if (BIAS) fetchCounts(counts, a, r, next, lane);
-      if (i > r.first) {
-        loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, last, lane);
-        values.next();
-      }
-      last = now;
-      now = next;
-      if (i + 2 < r.last) next = stageTokens(a, r, i + 2);
-    }
-    if (r.first < r.last) {
-      loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, r.head, last, lane);
-      values.next();
-    }
+  bool more = draw(a, deal, w, lane), owed = false;  // owed: values of the last stage of keys
+  Tokens now = {0, 0}, before = {0, 0};
+  int beforeHead = 0;
+  if (more) {
+    now = firstTokens(a, w);
+    if (BIAS) fetchCounts(counts, a, w.r, now, lane);
   }
-  barWait(bars.queryEmpty(), queryParity);
+  while (more) {
+    barWait(bars.queryEmpty(queries.at), queries.parity);
+    if (lane == 0) openItem(a, w, queries.at, queryMap, smem, bars, items);
+    queries.next();
+    const int stages = w.r.last - w.r.first, early = max(stages - 3, 0);
+    bool ahead = false;
+    for (int i = 0; i < max(stages, 1); i++) {
+      if (i == early) ahead = draw(a, deal, after, lane);  // before it is needed: it waits for memory
+      const bool inside = i + 1 < stages;
+      const Tokens next = inside ? stageTokens(a, w.r, w.r.first + i + 1) : ahead ? firstTokens(a, after) : Tokens{0, 0};
+      if (stages > 0) {
+        loadStage(keys, bars.keyEmpty(0), bars.keyFull(0), smem + Layout::keys, keyMap, w.r.head, now, lane);
+        const int at = keys.at == 0 ? STAGES - 1 : keys.at - 1;
+        if (BIAS) storeCounts(counts, perScore, smem, at, bars.keyFull(at), lane);
+      }
+      if (BIAS && inside) fetchCounts(counts, a, w.r, next, lane);
+      if (BIAS && !inside && ahead) fetchCounts(counts, a, after.r, next, lane);
+      if (owed)
+        loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, beforeHead, before, lane);
+      owed = stages > 0;
+      before = now;
+      beforeHead = w.r.head;
+      now = next;
+    }
+    w = after;
+    more = ahead;
+  }
+  if (owed)
+    loadStage(values, bars.valueEmpty(0), bars.valueFull(0), smem + Layout::values, valueMap, beforeHead, before, lane);
+  barWait(bars.queryEmpty(queries.at), queries.parity);
   if (lane > 0) return;
-  item->tile = -1;
-  barArrive(bars.queryFull());
+  items[queries.at].tile = -1;
+  items[queries.at].stages = 0;
+  barArrive(bars.queryFull(queries.at));
   if (a.counter && atomicAdd(a.counter + 1, 1) == static_cast<int>(gridDim.x) - 1) {
     a.counter[0] = 0;  // the last block leaves the counters as it found them
     a.counter[1] = 0;
@@ -311,116 +366,199 @@ __device__ __forceinline__ void clearTail(u32 stageAt, int valid, int thread, in
 }
 
 // s = log-counts + Q K^T for one stage; 64 rows x BLOCK_N keys. `ones` is this lane's part of a matrix
-// whose first three columns are one.
-__device__ __forceinline__ void issueScores(float (&s)[SCORES], u32 query, u32 key, u32 count, u32 ones) {
-  if (BIAS) scoreStep(s, ones, ones, 0, 0, COUNTS | count, 0);
+// whose first three columns are one; stages without log-counts spare the k-step.
+template <bool COUNTED> __device__ __forceinline__ void scoresOf(float (&s)[SCORES], u32 query, u32 key, u32 count, u32 ones) {
+  if (COUNTED) scoreStep(s, ones, ones, 0, 0, COUNTS | count, 0);
 #pragma unroll
   for (int k = 0; k < HEAD_DIM / 16; k++) {
     const u64 a = MATRIX | (query + (k / 4) * (ROWS * 128 >> 4) + (k % 4) * 2);
     const u64 b = MATRIX | (key + (k / 4) * (BLOCK_N * 128 >> 4) + (k % 4) * 2);
-    scoreStep(s, a, b, BIAS ? 1 : k);
+    scoreStep(s, a, b, COUNTED ? 1 : k);
   }
 }
 
-// o += P V for one stage; weights from registers, values MN-major.
-__device__ __forceinline__ void issueOutput(float (&o)[OUTS], const u32 (&p)[WEIGHTS], u32 value) {
+// What a computing warpgroup holds besides its registers of numbers.
+struct Worker {
+  u32 smem;
+  Bars bars;
+  const volatile Item *items;
+  int group, thread, lane;
+  float unit;
+  u32 counts, ones, query, keyStages, valueStages;  // matrix descriptors
+  Ring<STAGES> keys, values;
+  Ring<QUERIES> queries;  // the next item to take
+
+  __device__ __forceinline__ void arrive(u32 bar) const {
+    if (lane == 0) barArrive(bar);
+  }
+
+  // Waits for the next item. One without stages is given back at once.
+  __device__ __forceinline__ Item take(u32 &queryNow, u32 &emptyNow) {
+    barWait(bars.queryFull(queries.at), queries.parity);
+    Item mine = {0, 0, 0, 0};
+    const volatile Item *item = items + queries.at;
+    if (lane == 0) mine = {item->tile, item->stages, item->valid, item->slot};  // by the lane that gives the place back
+    const Item next = {__shfl_sync(0xffffffffu, mine.tile, 0), __shfl_sync(0xffffffffu, mine.stages, 0),
+                       __shfl_sync(0xffffffffu, mine.valid, 0), __shfl_sync(0xffffffffu, mine.slot, 0)};
+    queryNow = query + queries.at * (QUERY_BYTES >> 4);
+    emptyNow = bars.queryEmpty(queries.at);
+    if (next.stages == 0) arrive(emptyNow);
+    queries.next();
+    return next;
+  }
+
+  __device__ __forceinline__ void waitKeys() const { barWait(bars.keyFull(keys.at), keys.parity); }
+  __device__ __forceinline__ void waitValues() const { barWait(bars.valueFull(values.at), values.parity); }
+  __device__ __forceinline__ void freeKeys() {
+    arrive(bars.keyEmpty(keys.at));
+    keys.next();
+  }
+  __device__ __forceinline__ void freeValues() {
+    arrive(bars.valueEmpty(values.at));
+    values.next();
+  }
+
+  // Whether the stage of keys that has come has log-counts; the same for all lanes.
+  __device__ __forceinline__ bool counted() const {
+    if (!BIAS) return false;
+    u32 x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(smem + Layout::counted + 4 * keys.at) : "memory");
+    return __shfl_sync(0xffffffffu, x, 0) != 0;
+  }
+
+  __device__ __forceinline__ void issueScores(float (&s)[SCORES], u32 queryNow, bool some) const {
+    const u32 key = keyStages + keys.at * (STAGE_BYTES >> 4), count = counts + keys.at * (COUNT_BYTES >> 4);
+    if (BIAS && some) scoresOf<true>(s, queryNow, key, count, ones);
+    else scoresOf<false>(s, queryNow, key, count, ones);
+    mmaCommit();
+  }
+
+  // o += P V for one stage; weights from registers, values MN-major.
+  __device__ __forceinline__ void issueValues(float (&o)[OUTS], const u32 (&p)[WEIGHTS]) const {
+    const u32 value = valueStages + values.at * (STAGE_BYTES >> 4);
 #pragma unroll
-  for (int k = 0; k < BLOCK_N / 16; k++)
-    outputStep(o, p[4 * k], p[4 * k + 1], p[4 * k + 2], p[4 * k + 3], MATRIX | (value + k * (16 * 128 >> 4)));
+    for (int k = 0; k < BLOCK_N / 16; k++)
+      outputStep(o, p[4 * k], p[4 * k + 1], p[4 * k + 2], p[4 * k + 3], MATRIX | (value + k * (16 * 128 >> 4)));
+    mmaCommit();
+  }
+
+  // Scores of a stage alone: the first of an item that follows none.
+  __device__ __forceinline__ void scores(float (&s)[SCORES], u32 queryNow) {
+    waitKeys();
+    const bool some = counted();
+    mmaFence();
+    issueScores(s, queryNow, some);
+    mmaWait<0>();
+    pin(s);
+    freeKeys();
+  }
+
+  // Scores of a stage together with the value product of the stage before, which may still run at the end. The groups
+  // take turns at the matrix unit.
+  __device__ __forceinline__ void both(float (&s)[SCORES], float (&o)[OUTS], u32 (&p)[WEIGHTS], u32 queryNow) {
+    waitKeys();
+    const bool some = counted();
+    namedSync(1 + group, 256);
+    pin(o);
+    pin(p);
+    mmaFence();
+    issueScores(s, queryNow, some);
+    waitValues();
+    issueValues(o, p);
+    namedArrive(2 - group, 256);
+    mmaWait<1>();
+    pin(s);
+    freeKeys();
+  }
+  __device__ __forceinline__ void endValues(float (&o)[OUTS], u32 (&p)[WEIGHTS]) {
+    mmaWait<0>();
+    pin(o);
+    pin(p);
+    freeValues();
+  }
+
+  // Values past the last key may be anything with RAGGED; they lie in the stage that comes next. Without it they are zeros, but
+  // ptxas makes wgmma wait for each other (C7520) where this branch is missing.
+  __device__ __forceinline__ void clean(int valid) const {
+    if (valid >= BLOCK_N) return;
+    waitValues();
+    clearTail(smem + Layout::values + values.at * STAGE_BYTES, valid, thread, group);
+  }
+};
+
+__device__ __forceinline__ void clear(float (&o)[OUTS], Rows &rows) {
+#pragma unroll
+  for (int i = 0; i < OUTS; i++) o[i] = 0.0f;
+  rows.top[0] = rows.top[1] = NEG_INF;
+  rows.sum[0] = rows.sum[1] = 0.0f;
 }
 
-__device__ __forceinline__ void computeAll(const Attention &a, u32 smem, Bars bars, const volatile Item *item,
-                                           int group, int thread) {
-  const int lane = thread & 31;
-  const int rowInTile = 64 * group + 16 * (thread / 32) + lane / 4;
-  const float unit = a.scale * LOG2E;
-  const u32 counts = matrixAt(smem + Layout::logCount, BLOCK_N * 16);
-  const u32 ones = (lane & 3) == 0 ? 0x3f803f80u : (lane & 3) == 1 ? 0x3f80u : 0u;
-  const u32 query = matrixAt(smem + Layout::query + group * 64 * 128, 16);
-  const u32 keyStages = matrixAt(smem + Layout::keys, 16);
-  const u32 valueStages = matrixAt(smem + Layout::values, BLOCK_N * 128);
-  Ring keys = {0, 0}, values = {0, 0};
-  u32 queryParity = 0;
+__device__ __forceinline__ void computeAll(const Attention &a, Worker w) {
+  const int rowInTile = 64 * w.group + 16 * (w.thread / 32) + w.lane / 4;
   float s[SCORES], o[OUTS];
-  u32 p[WEIGHTS];
+  u32 p[WEIGHTS], query, queryEmpty;
   Rows rows;
-  if (group == 1) namedArrive(1, 256);  // the groups take turns at the matrix unit; group 0 begins
-  for (;;) {
-    barWait(bars.queryFull(), queryParity);
-    queryParity ^= 1;
-    Item mine = {0, 0, 0, 0};
-    if (lane == 0) mine = {item->tile, item->stages, item->valid, item->slot};  // by the lane that gives the place back
-    const int tile = __shfl_sync(0xffffffffu, mine.tile, 0), stages = __shfl_sync(0xffffffffu, mine.stages, 0);
-    const int valid = __shfl_sync(0xffffffffu, mine.valid, 0), slot = __shfl_sync(0xffffffffu, mine.slot, 0);
-    if (tile < 0) break;
-#pragma unroll
-    for (int i = 0; i < OUTS; i++) o[i] = 0.0f;
-    rows.top[0] = rows.top[1] = NEG_INF;
-    rows.sum[0] = rows.sum[1] = 0.0f;
-    if (stages > 0) {
-      barWait(bars.keyFull(keys.stage), keys.parity);
-      mmaFence();
-      issueScores(s, query, keyStages + keys.stage * (STAGE_BYTES >> 4), counts + keys.stage * (COUNT_BYTES >> 4), ones);
-      mmaCommit();
-      mmaWait<0>();
-      pin(s);
-      if (lane == 0) barArrive(bars.keyEmpty(keys.stage));
-      keys.next();
-      if (valid < BLOCK_N) {
-        mask(s, lane, valid);
-        if (RAGGED) {
-          barWait(bars.valueFull(values.stage), values.parity);
-          clearTail(smem + Layout::values + values.stage * STAGE_BYTES, valid, thread, group);
-        }
-      }
-      weigh<true>(s, rows, unit);
+  if (w.group == 1) namedArrive(1, 256);  // group 0 begins
+  Item now = w.take(query, queryEmpty);
+  while (now.tile >= 0) {
+    Item next;
+    clear(o, rows);
+    if (now.stages == 0) {
+      next = w.take(query, queryEmpty);
+    } else {
+      w.scores(s, query);
+      if (now.stages == 1) w.arrive(queryEmpty);
+      if (now.valid < BLOCK_N) mask(s, w.lane, now.valid);
+      weigh<true>(s, rows, w.unit);
       packWeights(p, s);
-      for (int i = 1; i < stages; i++) {
-        barWait(bars.keyFull(keys.stage), keys.parity);
-        namedSync(1 + group, 256);
-        pin(o);
-        pin(p);
-        mmaFence();
-        issueScores(s, query, keyStages + keys.stage * (STAGE_BYTES >> 4), counts + keys.stage * (COUNT_BYTES >> 4), ones);
-        mmaCommit();
-        barWait(bars.valueFull(values.stage), values.parity);
-        issueOutput(o, p, valueStages + values.stage * (STAGE_BYTES >> 4));
-        mmaCommit();
-        namedArrive(2 - group, 256);
-        mmaWait<1>();
-        pin(s);
-        if (lane == 0) barArrive(bars.keyEmpty(keys.stage));
-        keys.next();
-        const bool turned = weigh<false>(s, rows, unit);
-        pin(s);  // else the compiler moves the exponentials behind the wait
-        mmaWait<0>();
-        pin(o);
-        pin(p);
-        if (lane == 0) barArrive(bars.valueEmpty(values.stage));
-        values.next();
-        if (turned) {
+      w.clean(now.valid);
+      for (;;) {
+        for (int left = now.stages - 1; left > 0; left--) {
+          w.both(s, o, p, query);
+          if (left == 1) w.arrive(queryEmpty);
+          const bool turned = weigh<false>(s, rows, w.unit);
+          pin(s);  // else the compiler moves the exponentials behind the wait
+          w.endValues(o, p);
+          if (turned) {
 #pragma unroll
-          for (int j = 0; j < OUTS; j++) o[j] *= rows.turn[(j >> 1) & 1];
+            for (int j = 0; j < OUTS; j++) o[j] *= rows.turn[(j >> 1) & 1];
+          }
+          packWeights(p, s);
         }
+        next = w.take(query, queryEmpty);
+        if (next.stages == 0) break;
+        w.both(s, o, p, query);  // the next item's first scores beside this one's last product
+        if (next.stages == 1) w.arrive(queryEmpty);
+        if (next.valid < BLOCK_N) mask(s, w.lane, next.valid);
+        const Rows done = rows;
+        weigh<true>(s, rows, w.unit);
+        pin(s);
+        w.endValues(o, p);
         packWeights(p, s);
+        storeItem(a, o, done, now.tile, now.slot, rowInTile, w.lane, w.unit);
+#pragma unroll
+        for (int i = 0; i < OUTS; i++) o[i] = 0.0f;
+        w.clean(next.valid);
+        now = next;
       }
-    }
-    if (lane == 0) barArrive(bars.queryEmpty());
-    if (stages > 0) {
-      barWait(bars.valueFull(values.stage), values.parity);
+      w.waitValues();
       pin(o);
       pin(p);
       mmaFence();
-      issueOutput(o, p, valueStages + values.stage * (STAGE_BYTES >> 4));
-      mmaCommit();
-      mmaWait<0>();
-      pin(o);
-      if (lane == 0) barArrive(bars.valueEmpty(values.stage));
-      values.next();
+      w.issueValues(o, p);
+      w.endValues(o, p);
     }
-    storeItem(a, o, rows, tile, slot, rowInTile, lane, unit);
+    storeItem(a, o, rows, now.tile, now.slot, rowInTile, w.lane, w.unit);
+    now = next;
   }
-  if (group == 0) namedSync(1, 256);
+  if (w.group == 0) namedSync(1, 256);
+}
+
+__device__ __forceinline__ Worker workerOf(const Attention &a, u32 smem, Bars bars, const volatile Item *items, int group, int thread) {
+  const int quad = thread & 3;
+  return {smem, bars, items, group, thread, thread & 31, a.scale * LOG2E, matrixAt(smem + Layout::logCount, BLOCK_N * 16),
+          quad == 0 ? 0x3f803f80u : quad == 1 ? 0x3f80u : 0u, matrixAt(smem + Layout::query + group * 64 * 128, 16),
+          matrixAt(smem + Layout::keys, 16), matrixAt(smem + Layout::values, BLOCK_N * 128), {0, 0}, {0, 0}, {0, 0}};
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
@@ -429,12 +567,14 @@ extern "C" __global__ void __launch_bounds__(384, 1)
   extern __shared__ unsigned char raw[];
   const u32 smem = (sharedAddress(raw) + 1023) & ~1023u;
   unsigned char *aligned = raw + (smem - sharedAddress(raw));
-  volatile Item *item = reinterpret_cast<volatile Item *>(aligned + Layout::item);
+  volatile Item *items = reinterpret_cast<volatile Item *>(aligned + Layout::item);
   const Bars bars = {smem + Layout::bars};
   const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
   if (threadIdx.x == 0) {
-    barInit(bars.queryFull(), 1);
-    barInit(bars.queryEmpty(), 8);
+    for (int s = 0; s < QUERIES; s++) {
+      barInit(bars.queryFull(s), 1);
+      barInit(bars.queryEmpty(s), 8);
+    }
     for (int s = 0; s < STAGES; s++) {
       barInit(bars.keyFull(s), BIAS ? 2 : 1);
       barInit(bars.keyEmpty(s), 8);
@@ -447,9 +587,9 @@ extern "C" __global__ void __launch_bounds__(384, 1)
   __syncthreads();
   if (warp < 4) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(LOAD_REGS));
-    if (warp == 0) loadAll(a, &queryMap, &keyMap, &valueMap, smem, bars, item, threadIdx.x);
+    if (warp == 0) loadAll(a, &queryMap, &keyMap, &valueMap, smem, bars, items, threadIdx.x);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((504 - LOAD_REGS) / 2));
-    computeAll(a, smem, bars, item, warp / 4 - 1, threadIdx.x % 128);
+    computeAll(a, workerOf(a, smem, bars, items, warp / 4 - 1, threadIdx.x % 128));
   }
 }
