@@ -63,8 +63,8 @@ var presets = map[string]preset{
 		about: "as the paper has it: merging by query, hashed self and cross attention"},
 	"balanced": {item: "tempcache:cache-budget=32f,window=12,threshold=0.92,max-change=0", chunked: "tempcache:cache-budget=28f,window=8",
 		about: "the last 12 frames as they are, older ones merged, within 32 frames' worth of memory; models on Wan-2.1: 8 and 28"},
-	"fast": {item: "tempcache:cache-budget=22f,window=12,threshold=0.9,max-change=0", chunked: "tempcache:cache-budget=20f,window=8,threshold=0.85",
-		about: "the last 12 frames as they are, older ones merged more boldly, within 22 frames' worth of memory; models on Wan-2.1: 8 and 20"},
+	"fast": {item: "tempcache:cache-budget=22f,window=12,threshold=0.92,max-change=0", chunked: "tempcache:cache-budget=20f,window=8,threshold=0.85",
+		about: "the last 12 frames as they are, older ones merged, within 22 frames' worth of memory; models on Wan-2.1: 8 and 20"},
 	"places": {item: "pose:cache-budget=64MiB", about: "what was seen from a place is seen there again (world models)"},
 }
 
