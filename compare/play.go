@@ -201,7 +201,10 @@ func ratio(name string, a, b []Fraction) Finding {
 		d := float64(a[i]) - r*float64(b[i])
 		squares += d * d
 	}
-	f.Mean, f.SE = Fraction(r), Fraction(math.Sqrt(squares*n/(n-1))/under)
+	f.Mean, f.SE = Fraction(r), Fraction(math.NaN())
+	if n > 1 {
+		f.SE = Fraction(math.Sqrt(squares*n/(n-1)) / under)
+	}
 	return f
 }
 

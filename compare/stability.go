@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"longtake/kvcache"
 	"longtake/video"
 	"longtake/world"
 )
@@ -14,12 +15,23 @@ const stableFrames = 50
 // marks are the frames at which Stability looks.
 var marks = []int{100, 300, 1000, 2000, 3000}
 
-// looks are the statistics of some pictures: mean gradient, mean and standard deviation of all values, of 255.
-type looks struct{ edges, mean, spread, n float64 }
+// looks are the statistics of some pictures: mean gradient, mean and standard deviation of all values, of 255; how many are flat, and how many
+// were to come of a step that a wall stopped.
+type looks struct{ edges, mean, spread, flat, stopped, n float64 }
 
-func (l *looks) add(f video.Frame) {
+// flatEdges is the mean gradient below which a picture is nearly of one colour: a wall from nearby.
+const flatEdges = 4
+
+func (l *looks) add(f video.Frame, stopped bool) {
 	mean, spread := colours([]video.Frame{f})
-	l.edges, l.mean, l.spread, l.n = l.edges+edges(f), l.mean+mean, l.spread+spread, l.n+1
+	e := edges(f)
+	l.edges, l.mean, l.spread, l.n = l.edges+e, l.mean+mean, l.spread+spread, l.n+1
+	if e < flatEdges {
+		l.flat++
+	}
+	if stopped {
+		l.stopped++
+	}
 }
 
 // note writes the statistics of a mark.
@@ -27,7 +39,7 @@ func (l looks) note(f *found, of string, at int) {
 	for _, s := range []struct {
 		name  string
 		value float64
-	}{{sharpness, l.edges}, {colour, l.mean}, {contrast, l.spread}} {
+	}{{sharpness, l.edges}, {colour, l.mean}, {contrast, l.spread}, {"flat frames", l.flat}, {"steps stopped", l.stopped}} {
 		f.note(fmt.Sprintf("%s at %d, %s", s.name, at, of), s.value/l.n)
 	}
 }
@@ -58,13 +70,19 @@ func (o *PlayOptions) stability(ctx context.Context, entry Entry, s scene) (*fou
 	}
 	for _, at := range o.marks() {
 		made := looks{}
-		for _, frame := range frames[at-stableFrames : at] {
-			made.add(frame)
+		for i := at - stableFrames; i < at; i++ {
+			made.add(frames[i], o.stopped(poses[i-1], poses[i], s.actions[i]))
 		}
 		made.note(f, dreamt, at)
 		real[at].note(f, trueAstray, at)
 	}
 	return f, nil
+}
+
+// stopped reports whether an action was to move the player of a dream and did not.
+func (o *PlayOptions) stopped(from, to kvcache.Pose, action int) bool {
+	want := o.Engine.Advance(from, action)
+	return (want.X != from.X || want.Y != from.Y) && to.X == from.X && to.Y == from.Y
 }
 
 // marks are those inside the clip, behind what is given.
@@ -88,11 +106,14 @@ func (o *PlayOptions) looksAstray(s scene) (map[int]looks, error) {
 		}
 		at := other.poses[0]
 		for i, a := range s.actions {
-			at = other.world.Step(at, world.Action(a))
+			from := at
+			at = other.world.Step(from, world.Action(a))
+			want := from.Advance(world.Action(a))
+			stopped := (want.X != from.X || want.Y != from.Y) && at.X == from.X && at.Y == from.Y
 			for _, mark := range o.marks() {
 				if i >= mark-stableFrames && i < mark && i%every == 0 {
 					l := out[mark]
-					l.add(other.truth(at))
+					l.add(other.truth(at), stopped)
 					out[mark] = l
 				}
 			}
@@ -108,7 +129,7 @@ func (row *PlayRow) ratios(marks []int) {
 	}
 	first, last := marks[0], marks[len(marks)-1]
 	for _, of := range []string{dreamt, trueAstray} {
-		for _, name := range []string{sharpness, contrast} {
+		for _, name := range []string{sharpness, colour, contrast} {
 			a, b := row.clips(fmt.Sprintf("%s at %d, %s", name, last, of)), row.clips(fmt.Sprintf("%s at %d, %s", name, first, of))
 			row.Findings = append(row.Findings, ratio(fmt.Sprintf("%s at %d, of that at %d, %s", name, last, first, of), a, b))
 		}

@@ -42,9 +42,9 @@ func TestLooksOfAKnownPicture(t *testing.T) {
 		}
 	}
 	l := looks{}
-	l.add(f)
+	l.add(f, true)
 	// Of 12 values 6 have a neighbour to the left, 40 away; down nothing changes.
-	if l.edges != 20 || l.mean != 120 || l.spread != 20 || l.n != 1 {
-		t.Errorf("gradient, mean and spread are %+v, want 20, 120, 20", l)
+	if l.edges != 20 || l.mean != 120 || l.spread != 20 || l.flat != 0 || l.stopped != 1 || l.n != 1 {
+		t.Errorf("gradient, mean and spread are %+v, want 20, 120, 20, not flat, after a step that was stopped", l)
 	}
 }
