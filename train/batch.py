@@ -172,7 +172,7 @@ def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, place
     """Frames [B,T,tokens,192]: ctx true ones, then generated ones; forced: every frame is made after the true ones before it.
 
     evade: a player who was stopped turns right for seven frames instead of what the actions say. track: a list that gets the
-    places [B,T,2] and headings [B,T] by dead reckoning. ring: how many frames are stored; None: all.
+    places [B,T,2] and headings [B,T] by dead reckoning, and the actions [B,T]. ring: how many frames are stored; None: all.
     """
     r, out, path = Batch(m, tok, act.shape[1], policy, blocked, ring), [], []
     turning, heading = torch.zeros_like(act[:, 0]), head[:, 0]
@@ -191,7 +191,7 @@ def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, place
         if evade and stopped is not None:
             turning = torch.where(stopped & (turning == 0), torch.full_like(turning, 7), turning)
         out.append(made)
-        path.append((r.place, heading.float()))
+        path.append((r.place, heading.float(), a))
     if track is not None:
         track += [torch.stack(x, 1) for x in zip(*path)]
     return torch.stack(out, 1)

@@ -189,7 +189,7 @@ class Evaluation:
         for i in range(0, self.a.clips, at_once):
             track, part = [], {k: v[i:i + at_once] for k, v in c.items()}
             made = self.roll(part, 1, policy, blocked=self.a.blocked, evade=True, track=track, ring=ring)
-            again.append(returns(made, *track))
+            again.append(returns(made, *track[:2]))
             parts.append(torch.stack([torch.stack((gradient(made[:, at - 50:at]).mean(1), made[:, at - 50:at].mean((1, 2, 3)), made[:, at - 50:at].std((1, 2, 3))))
                                       for at in (100, 300, 1000, 2000, frames) if at <= frames]))
             if not i:

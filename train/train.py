@@ -13,8 +13,8 @@ import torch
 
 import checkpoint
 import data
+from dreams import Dreams
 from grow import grown
-from sharpen import Sharpener
 from simulator import Sim
 from tw import CONFIGS, TinyWorld, image, load, patchify, train_mask, widened
 
@@ -26,12 +26,11 @@ def arguments():
     ap.add_argument("--batch", type=int, default=16)
     ap.add_argument("--seconds", type=float, default=60)
     ap.add_argument("--start", type=float, default=0, help="time.time() from which the seconds count; 0: when training begins")
-    ap.add_argument("--sharpen", type=float, default=0, help="of the seconds, those at the end that sharpen (sharpen.py)")
-    ap.add_argument("--sharp_out", default="", help="stem for the sharpened weights; empty: the same as before")
-    ap.add_argument("--share", type=float, default=0.5, help="norm of the adversarial gradient, of the usual one's")
-    ap.add_argument("--sharp_rate", type=float, default=0.15, help="rate while sharpening, of the full one")
+    ap.add_argument("--dream_from", type=float, default=1, help="share of the time after which dreams are trained on (dreams.py); 1: never")
+    ap.add_argument("--dream_every", type=int, default=3, help="steps from one batch of dreams to the next")
+    ap.add_argument("--dream_share", type=float, default=0.4, help="norm of the first dreams' gradient, of the usual one's")
+    ap.add_argument("--dream_new", type=float, default=30, help="seconds after which dreams are made anew")
     ap.add_argument("--steps", type=int, default=10 ** 9)
-    ap.add_argument("--sharp_steps", type=int, default=0, help="of the steps, for a dry run")
     ap.add_argument("--init", default="", help="where to start; empty: random weights")
     ap.add_argument("--grow", default="", help="the configuration of --init, if it is a smaller one (grow.py)")
     ap.add_argument("--mlr", type=float, default=0.02, help="learning rate of Muon")
@@ -111,10 +110,10 @@ def noise_levels(batch, frames, dev):
     return torch.where(torch.rand(batch, frames, device=dev) < 0.1, torch.ones_like(t), t).clamp(0.02, 1)
 
 
-def noisy_context(x):
+def noisy_context(x, hide):
     """Noise on context frames, its level told to the model: light on half of them; pure on the first ones of a fifth of
-    the clips, so that the prompt must be used; pure on a run of frames in a third of the clips, so that what was there
-    must come from older frames of the same place."""
+    the clips, and on all of those to hide [B], so that the prompt must be used; pure on a run of frames in a third of the
+    clips, so that what was there must come from older frames of the same place."""
     batch, frames = x.shape[:2]
     dev = x.device
     i = torch.arange(frames, device=dev)
@@ -122,13 +121,13 @@ def noisy_context(x):
     prefix = torch.randint(1, frames // 2, (batch, 1), device=dev) * (torch.rand(batch, 1, device=dev) < 0.2)
     first = torch.randint(min(4, frames - 1), frames, (batch, 1), device=dev)
     many = torch.randint(3, 28, (batch, 1), device=dev) * (torch.rand(batch, 1, device=dev) < 0.35)
-    tc = torch.where((i < prefix) | (i >= first) & (i < first + many), torch.ones_like(tc), tc)
+    tc = torch.where(hide[:, None] | (i < prefix) | (i >= first) & (i < first + many), torch.ones_like(tc), tc)
     tt = tc[..., None, None]
     return (1 - tt) * x + tt * torch.randn_like(x), tc
 
 
 @torch.no_grad()
-def resampled_context(m, x, xc, tc, act, head, tok, bm, pf, passes):
+def resampled_context(m, x, xc, tc, act, head, tok, hide, bm, pf, passes):
     """Runs of context frames replaced by the model's re-denoising of the truth, in one step or, the second one after the
     runs of the first, in two: right content, own errors."""
     batch, frames = act.shape
@@ -140,7 +139,7 @@ def resampled_context(m, x, xc, tc, act, head, tok, bm, pf, passes):
     runs = (runs % 2 == 1)[..., None, None]
     for i in range(passes):
         own = m(xc, z, tc, ts, act, head, tok, pos, bm, pf).float().clamp(-1, 1)
-        xc, tc = noisy_context(torch.where(runs, own, x))
+        xc, tc = noisy_context(torch.where(runs, own, x), hide)
         if i + 1 < passes:
             eps = (z - (1 - ts)[..., None, None] * own) / ts[..., None, None]
             ts = ts * 0.5
@@ -150,7 +149,7 @@ def resampled_context(m, x, xc, tc, act, head, tok, bm, pf, passes):
 
 def clip_loss(m, clip, step, bm):
     """Loss of one batch, the squared error per frame [B,T] and the noise levels [B,T]."""
-    vid, tok, act, head, xy = clip
+    vid, tok, act, head, xy, hide = clip
     dev = act.device
     batch, frames = act.shape
     x = patchify(vid)
@@ -159,12 +158,12 @@ def clip_loss(m, clip, step, bm):
         s = int(torch.randint(1, frames // 3 + 1, (1,)))
         pos, first = (pos - s).clamp(min=0), s + 4
     pf = m.features(torch.cat(data.places(xy, act, head), 1), head.repeat(1, 2))
-    xc, tc = noisy_context(x)
+    xc, tc = noisy_context(x, hide)
     tn = noise_levels(batch, frames, dev)
     eps = torch.randn_like(x)
     with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):
         if step % 2 == 0:
-            xc, tc = resampled_context(m, x, xc, tc, act, head, tok, bm, pf, 1 + step // 2 % 2)
+            xc, tc = resampled_context(m, x, xc, tc, act, head, tok, hide, bm, pf, 1 + step // 2 % 2)
     with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):  # autocast would keep casts made without gradients
         z = (1 - tn)[..., None, None] * x + tn[..., None, None] * eps
         p = m(xc, z, tc, tn, act, head, tok, pos, bm, pf)
@@ -206,6 +205,45 @@ class Log:
               f"rate {factor:.2f} {rate:.0f} fr/s", flush=True)
 
 
+class Dreaming:
+    """When dreams are made and trained on, and how much their gradient weighs beside the usual one."""
+
+    CALIBRATION = 20
+
+    def __init__(self, a, m, sim, bm, seed):
+        self.a, self.m, self.bm, self.dreams = a, m, bm, Dreams(m, sim, seed, n=max(a.batch, 64) if a.device == "cuda" else a.batch,
+                                                               long=max(a.frames, 256) if a.device == "cuda" else a.frames)
+        self.made, self.scales, self.grads = 0, [], None
+
+    def step(self, opt):
+        """Gradients of a batch of dreams, put aside."""
+        if time.time() - self.made > self.a.dream_new:
+            self.dreams.line()
+            began = time.time()
+            self.dreams.refresh(opt.ema)
+            self.made = time.time()
+            print(f"new dreams in {self.made - began:.1f} s, weight {self.scale():.3g}", flush=True)
+        self.dreams.loss(self.m, self.a.batch, self.a.frames, self.bm).backward()
+        self.grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in opt.params]
+        for p in opt.params:
+            p.grad = None
+
+    def scale(self):
+        return sum(self.scales) / max(1, len(self.scales))
+
+    @torch.no_grad()
+    def add(self, opt):
+        """Add them to those of the usual loss. Their weight is set by the first batches' norms and then stays, so that they fade
+        as dreams come to look true."""
+        if self.grads is None:
+            return
+        if len(self.scales) < self.CALIBRATION:
+            usual, own = (torch.stack(torch._foreach_norm(g)).norm().item() for g in ([p.grad for p in opt.params], self.grads))
+            self.scales.append(self.a.dream_share * usual / max(own, 1e-12))
+        torch._foreach_add_([p.grad for p in opt.params], self.grads, alpha=self.scale())
+        self.grads = None
+
+
 def rate_factor(a, step, elapsed):
     """Warm-up, constant, then linear down by share of the wall time."""
     decay = 1 if elapsed < a.decay_from else max(a.decay_to, 1 - (1 - a.decay_to) * (elapsed - a.decay_from) / (1 - a.decay_from))
@@ -244,12 +282,13 @@ def main():
     dev = next(m.parameters()).device
     opt, bm = Optimiser(m, a.alr, a.mlr, a.average, a.device == "cuda"), train_mask(a.frames, a.device, m.tokens)
     print(f"{sum(p.numel() for p in m.parameters())} parameters, ready after {time.time() - began:.0f} s", flush=True)
-    sharpener, log, step, seed = None, Log(dev), 0, a.sitting * 100_000_000 + 10_000_000
+    log, step, seed = Log(dev), 0, a.sitting * 100_000_000 + 10_000_000
+    dreams = None
     start = a.start or log.start
     saved, many, clips, at = time.time(), max(a.batch, (256 // a.batch) * a.batch), None, 0
 
     def save():
-        stem = a.sharp_out if sharpener and a.sharp_out else f"{out}/{a.name}"
+        stem = f"{out}/{a.name}"
         if a.short:
             checkpoint.save_short(opt.ema, stem, a.short)
         else:
@@ -263,16 +302,15 @@ def main():
             seed += many
         batch, spent = [c[at:at + a.batch] for c in clips], time.time() - start
         at += a.batch
-        if spent < a.seconds - a.sharpen and step < a.steps - a.sharp_steps:
-            loss, se, tn = clip_loss(m, batch, step, bm)
-            loss.backward()
-            factor = rate_factor(a, step, spent / (a.seconds - a.sharpen))
-        else:
-            if sharpener is None:
-                save()
-                sharpener, opt.average = Sharpener(m, dev, a.share), min(a.average, 0.99)
-            loss, se, tn = sharpener.step(batch, step, bm, noise_levels, noisy_context)
-            factor = a.sharp_rate * max(0.05, min(1, (a.seconds - spent) / max(a.sharpen, 1) * 2, sharpener.n / 20))
+        share = spent / a.seconds
+        if share > a.dream_from and step % a.dream_every == 0:
+            dreams = dreams or Dreaming(a, m, sim, bm, seed + 50_000_000)
+            dreams.step(opt)
+        loss, se, tn = clip_loss(m, batch, step, bm)
+        loss.backward()
+        if dreams:
+            dreams.add(opt)
+        factor = rate_factor(a, step, share)
         opt.step(factor, step)
         step += 1
         log.add(loss, se, tn)
