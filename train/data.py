@@ -39,7 +39,7 @@ def blind(sim, w, pose, act):
 
 
 def press(sim, w, pose, generator):
-    """Poses [n,T,3] and actions [n,T] of players who walk on for 20 to 40 frames whatever is in the way, turn, and do it again;
+    """Poses [n,T,3] and actions [n,T] of players who walk on for 25 to 50 frames whatever is in the way, turn, and do it again;
     some walk backwards or slide along what stops them."""
     n, frames = pose.shape[:2]
     act, at = torch.zeros(n, frames, dtype=torch.long), pose[:, 0]
@@ -47,7 +47,7 @@ def press(sim, w, pose, generator):
         t = 1
         while t < frames:
             draw = torch.rand(5, generator=generator).tolist()
-            walk, turn = 20 + int(draw[0] * 21), 3 + int(draw[1] * 18)
+            walk, turn = 25 + int(draw[0] * 26), 3 + int(draw[1] * 18)
             row[t:t + walk] = 1
             if draw[2] < 0.3:  # the end of the way: back, aside, or with turns
                 row[t + walk - 8:t + walk] = (2, 5, 6, 7, 8)[int(draw[3] * 5)]

@@ -8,6 +8,7 @@ import torch
 import batch
 import checkpoint
 import data
+import dreams
 import infer
 import posecache
 import train
@@ -146,10 +147,46 @@ def steps_of_the_simulator_lead_where_its_walks_do():
     assert ((acts == 4).float().mean() > 0.05) and (blind[:, 1:] - blind[:, :-1]).norm(dim=-1).max() < 31
 
 
+def who_presses_is_stopped_and_turns():
+    sim = Sim("cpu")
+    w, _, pose, _ = sim.gen(3000, 4, 112, kind=MIXED)
+    pose, act = data.press(sim, w, pose, torch.Generator().manual_seed(3))
+    still = ((pose[:, 1:] - pose[:, :-1]).norm(dim=-1) < 1e-4) & (act[:, 1:] == 1)
+    assert still.float().mean() > 0.03 and ((act == 3) | (act == 4)).float().mean() > 0.1
+    for t in range(1, 112):
+        assert torch.equal(sim.step(w, pose[:, t - 1], act[:, t]), pose[:, t])
+
+
+def hidden_contexts_are_noise():
+    x = torch.ones(4, 8, 2, 3)
+    noisy, t = train.noisy_context(x, torch.tensor([True, False, False, True]))
+    assert (t[0] == 1).all() and (t[3] == 1).all() and (t[1:3] < 1).any() and noisy[0].mean().abs() < 0.5
+
+
+def equal_pictures_in_another_order_have_no_distance():
+    true = dreams.pictures(clip(MIXED, 16)[0].flatten(0, 1))
+    soft = torch.nn.functional.avg_pool2d(true, 3, 1, 1, count_include_pad=False).requires_grad_()
+    assert dreams.distance(true.flip(0), true) < 1e-9
+    far = dreams.distance(soft, true)
+    far.backward()
+    with torch.no_grad():
+        assert far > 0.01 and dreams.distance(soft - 300 * soft.grad, true) < far
+
+
+def dreams_can_be_learnt_from():
+    m, sim = small(PLACED), Sim("cpu")
+    d = dreams.Dreams(m, sim, 5, n=2, long=12)
+    d.refresh(list(m.parameters()))
+    loss = d.loss(m, 2, 8, train_mask(8, "cpu"))
+    loss.backward()
+    assert torch.isfinite(loss) and sum(p.grad is not None and p.grad.abs().max() > 0 for p in m.parameters()) > 50
+
+
 def losses_reach_every_parameter():
     m = small(PLACED)
     vid, tok, act, head, _, pose = Sim("cpu").clips(5, 2, 8, kind=STROLL)
-    loss, _, _ = train.clip_loss(m, (vid, tok, act, head, pose[..., :2]), 2, train_mask(8, "cpu"))
+    hide = torch.zeros(2, dtype=torch.bool)
+    loss, _, _ = train.clip_loss(m, (vid, tok, act, head, pose[..., :2], hide), 2, train_mask(8, "cpu"))
     loss.backward()
     missing = [n for n, p in m.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert not missing, missing
@@ -159,6 +196,8 @@ if __name__ == "__main__":
     torch.set_num_threads(2)
     for law in (a_training_pass_is_the_samplers, many_timelines_equal_one_sampler, a_checkpoint_keeps_sixteen_bits_of_mantissa,
                 a_wider_network_is_the_same_function, a_grown_network_predicts_larger_frames, places_are_true_or_reckoned,
-                a_walk_that_returns_returns, steps_of_the_simulator_lead_where_its_walks_do, losses_reach_every_parameter):
+                a_walk_that_returns_returns, steps_of_the_simulator_lead_where_its_walks_do, who_presses_is_stopped_and_turns,
+                hidden_contexts_are_noise, equal_pictures_in_another_order_have_no_distance, dreams_can_be_learnt_from,
+                losses_reach_every_parameter):
         law()
         print("ok", law.__name__)
