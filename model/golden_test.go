@@ -146,6 +146,8 @@ func TestRolloutEqualsPyTorch(t *testing.T) {
 		want, frames := g.Floats(t, "rollout.safetensors", "x0"), 15
 		if strings.Contains(dev.Name(), "generic") || testing.Short() {
 			frames = 5
+		} else if dev.Types().Cache == compute.BF16 {
+			frames = 6 // a dream doubles what rounding has changed every two frames: later ones say nothing of the arithmetic
 		}
 		for i, got := range s.roll(t, e, s.start, kvcache.Window{Recent: kvcache.Full}, frames) {
 			tolerance := roll

@@ -20,7 +20,7 @@ def main():
         per = t["frames"] / max(t["steps"], 1)
         marks.append(frames)
         for step, _, loss, high, first, *_ in t["log"]:
-            if step >= 60 and loss > 0.009:  # lines of sharpening have another loss
+            if step >= 60 and loss > 0.009:  # lines of sitting 2's sharpening have another loss
                 for line, v in zip(lines.values(), (loss, high, first)):
                     line.append((frames + step * per, v))
         frames += t["frames"]

@@ -84,7 +84,7 @@ func subjects() []subject {
 const span = 30 // headings: a full turn
 
 // needs are the entries of the fullest head of each layer at the end of a look back (threshold 0.9, mean of seeds 7000 to 7002).
-var needs = []float64{490, 1155, 686, 516, 1549, 916}
+var needs = []float64{468, 1162, 700, 529, 1527, 945}
 
 // lookBack shows a full turn to the right as truth and generates the turn back: everything in it has been seen.
 type lookBack struct {
