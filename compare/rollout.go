@@ -292,8 +292,7 @@ func (a *long) chunk(ctx context.Context, frontier int) error {
 	if !a.room(1) {
 		return fmt.Errorf("%d latent frames of keys are all that fits: %w", a.most, compute.ErrNoMemory)
 	}
-	if a.run.Filled && a.n+a.upcomingFrames() <= frontier-o.Span {
-		n := a.upcomingFrames()
+	if n := a.steps(); a.run.Filled && a.n+n <= frontier-o.Span {
 		if a.ahead != nil {
 			a.ahead.Settle()
 		}
@@ -317,6 +316,15 @@ func (a *long) chunk(ctx context.Context, frontier int) error {
 	}
 	o.Progress(a.entry.Name, min(a.n, o.Frames), o.Frames)
 	return nil
+}
+
+// steps is how many frames the next chunk gives, at most. It asks no cache, which might wait for a chunk in work, outside the time that is
+// measured.
+func (a *long) steps() int {
+	if e := a.engine; a.n > 0 {
+		return e.Frames(2*e.Network.ChunkFrames) - e.Frames(e.Network.ChunkFrames)
+	}
+	return a.upcomingFrames()
 }
 
 // fill is what a chunk of the history is made of that is not denoised.

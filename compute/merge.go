@@ -47,6 +47,7 @@ type Merging struct {
 	Lossless                   bool // joined keys must be equal
 	Space                      int  // keys compared 0: after the turn by place, 1: before rotation, 2: as stored
 	Mean, OnePerFrame, NoCount bool
+	ByMembers                  bool // entries are forgotten by members alone, of equals the oldest
 	CountCap, Decay            float64
 	Retest                     int
 	// Neighbours searches Radius and Depth, else the nearest of all entries counts. Asked searches by queries, Asks says

@@ -68,12 +68,19 @@ func (s *Ahead) Next(ctx context.Context, _ ...int) (frames []video.Frame, err e
 		return nil, err
 	}
 	landed := time.Now()
-	if s.chunks == 0 || s.chunk < s.chunks {
-		if err = s.launch(ctx); err != nil && ctx.Err() == nil {
+	if first == 0 { // nothing is on the screen yet: its frames do not wait for the chunk after it
+		if frames, err = s.vae.Decode(s.beside, s.shown, first); err != nil {
 			return nil, err
 		}
 	}
-	frames, err = s.vae.Decode(s.beside, s.shown, first)
+	if s.chunks == 0 || s.chunk < s.chunks {
+		if err := s.launch(ctx); err != nil && ctx.Err() == nil {
+			return nil, err
+		}
+	}
+	if first > 0 {
+		frames, err = s.vae.Decode(s.beside, s.shown, first)
+	}
 	s.times = Times{Denoise: landed.Sub(began), Decode: time.Since(landed)}
 	return frames, err
 }

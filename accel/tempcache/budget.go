@@ -109,9 +109,14 @@ func (r *ranking) sort() {
 
 func (r *ranking) reset() { r.list, r.next, r.made = r.list[:0], 0, false }
 
-// worth is what eviction goes by: members over age in frames.
-func (g *group) worth(slot, now int) float32 {
-	return float32(g.members[slot]) / float32(now-int(g.time[slot])+1)
+// worth is what eviction goes by, see Forgetting.
+func (l *layer) worth(g *group, slot, now int) float32 {
+	members, age := float32(g.members[slot]), float32(now-int(g.time[slot])+1)
+	if l.cache.p.Forget == Rarest {
+		fraction := 1 / age // a step of its own: processors that fuse would round once less than a GPU
+		return members + fraction
+	}
+	return members / age
 }
 
 // stale returns the entry of least worth.
@@ -119,13 +124,13 @@ func (l *layer) stale(g, frame int) int {
 	s, r := &l.groups[g], &l.desk.olds
 	if !r.made {
 		for i := range s.n {
-			r.offer(i, s.worth(i, frame))
+			r.offer(i, l.worth(s, i, frame))
 		}
 		r.sort()
 	}
 	for ; r.next < len(r.list); r.next++ {
 		// Entries that have changed since are worth more.
-		if o := r.list[r.next]; s.worth(int(o.slot), frame) == o.value && int(s.time[o.slot]) < frame {
+		if o := r.list[r.next]; l.worth(s, int(o.slot), frame) == o.value && int(s.time[o.slot]) < frame {
 			r.next++
 			return int(o.slot)
 		}
@@ -133,7 +138,7 @@ func (l *layer) stale(g, frame int) int {
 	// All of them have changed: a frame has filled the store on its own.
 	old := 0
 	for i := range s.n {
-		if s.worth(i, frame) < s.worth(old, frame) {
+		if l.worth(s, i, frame) < l.worth(s, old, frame) {
 			old = i
 		}
 	}

@@ -48,8 +48,9 @@ func all() map[string]tempcache.Policy {
 		"change bound": with(func(p *tempcache.Policy) {
 			p.Threshold, p.MaxChange = 0.7, 0.4
 		}),
-		"local heads":   with(func(p *tempcache.Policy) { p.Local = [][]bool{{true, false, false}, {false, true, true}} }),
-		"cap and decay": with(func(p *tempcache.Policy) { p.CountCap, p.Decay = 8, 0.9 }),
+		"local heads":      with(func(p *tempcache.Policy) { p.Local = [][]bool{{true, false, false}, {false, true, true}} }),
+		"rarest forgotten": with(func(p *tempcache.Policy) { p.Forget = tempcache.Rarest }),
+		"cap and decay":    with(func(p *tempcache.Policy) { p.CountCap, p.Decay = 8, 0.9 }),
 	}
 }
 

@@ -47,6 +47,17 @@ const (
 	Mean
 )
 
+// Forgetting says which entry a full store gives up: the one with the fewest members over its age in frames, or the one with the fewest
+// members, of equals the oldest. Age alone takes entries of many members that were not seen for a while, and with them most of the
+// attention on what comes back.
+type Forgetting uint8
+
+// Ways of forgetting.
+const (
+	Stalest Forgetting = iota
+	Rarest
+)
+
 // Budget bounds a cache. The zero value does not: then the cache grows, by doubling, with what is new in the video.
 type Budget struct {
 	// Frames is the number of latent frames that a head may hold in all: anchors, recent frames, the chunk and entries.
@@ -99,6 +110,8 @@ type Policy struct {
 	// Local, if given, says of each layer's heads which keep no entries: those that ignore history (see Routing). They see the anchors,
 	// the Recent frames and the chunk; their tokens count as evicted.
 	Local [][]bool
+	// Forget is what goes when a full store cannot merge.
+	Forget Forgetting
 	// Floor is the least cosine at which a full store merges its closest pair; below it evicts.
 	Floor float64
 }
@@ -140,7 +153,7 @@ func (p Policy) String() string {
 		{p.ByQuery, " by query"}, {p.OnePerFrame, " one a frame"}, {p.Shared, " shared"}, {p.NoLogCount, " without counts"},
 		{p.MaxError > 0, fmt.Sprintf(" error %g", p.MaxError)}, {p.MaxChange > 0, fmt.Sprintf(" change %g", p.MaxChange)}, {p.CountCap > 0, fmt.Sprintf(" cap %g", p.CountCap)},
 		{p.Decay > 0, fmt.Sprintf(" decay %g", p.Decay)}, {p.Retest > 0, fmt.Sprintf(" retest %d", p.Retest)},
-		{p.Local != nil, fmt.Sprintf(" %d local heads", p.locals())},
+		{p.Forget == Rarest, " rarest forgotten"}, {p.Local != nil, fmt.Sprintf(" %d local heads", p.locals())},
 	} {
 		if o.on {
 			b.WriteString(o.name)
@@ -172,7 +185,7 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("merging threshold %v and floor %v: a threshold is a cosine above 0 and at most 1, a floor one from -1 to 1", p.Threshold, p.Floor)
 	case !(p.MaxError >= 0) || !(p.MaxChange >= 0) || !(p.CountCap >= 0) || !(p.Decay >= 0 && p.Decay <= 1) || p.Retest < 0:
 		return fmt.Errorf("error bound %v, bound of change %v, count cap %v, decay %v (at most 1) and retest %d must not be negative", p.MaxError, p.MaxChange, p.CountCap, p.Decay, p.Retest)
-	case p.Space > Rotated || p.Search > Approximate || p.Keep > Mean:
+	case p.Space > Rotated || p.Search > Approximate || p.Keep > Mean || p.Forget > Rarest:
 		return fmt.Errorf("unknown space %d, search %d or representative %d", p.Space, p.Search, p.Keep)
 	case p.Search == Neighbours && (p.Radius < 0 || p.Depth < 1):
 		return fmt.Errorf("neighbours within radius %d, %d deep: want at least 0 and 1", p.Radius, p.Depth)

@@ -33,6 +33,7 @@ type policyFlags struct {
 	Depth        *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Entries of each place that neighbours looks at. Default: 6."`
 	CompareSpace *string  `group:"policy" placeholder:"SPACE" with:"cache=tempcache" help:"Form in which keys are compared: spatial (before rotation by time), unrotated, rotated. Default: spatial."`
 	Keep         *string  `group:"policy" placeholder:"KEY" with:"cache=tempcache" help:"Key that stands for merged ones: mean or newest. Default: mean."`
+	Forget       *string  `group:"policy" placeholder:"ENTRY" with:"cache=tempcache" help:"Which entry a full cache gives up: stalest (fewest members over its age) or rarest (fewest members). Default: stalest."`
 	Routing      *string  `group:"policy" placeholder:"FILE" with:"cache=tempcache" help:"Which heads ignore history and keep none, as longtake calibrate --for tempcache writes it. Default: none of them."`
 	PaperMode    *bool    `group:"policy" with:"cache=tempcache" help:"TempCache as the paper has it: rotated keys, found by the query, newest kept. Other flags change parts of it."`
 	ByQuery      *bool    `group:"policy" with:"cache=tempcache" help:"Find a token's entry by its query instead of its key."`

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -145,7 +146,7 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	if err := pick("compare-space", f.CompareSpace, &p.Space, spaces); err != nil {
 		return err
 	}
-	if err := pick("keep", f.Keep, &p.Keep, representatives); err != nil {
+	if err := errors.Join(pick("keep", f.Keep, &p.Keep, representatives), pick("forget", f.Forget, &p.Forget, forgettings)); err != nil {
 		return err
 	}
 	if err := search(&p, f.Search); err != nil {
@@ -200,11 +201,13 @@ func routed(p *tempcache.Policy, path *string, e *rollout.Engine) error {
 	return err
 }
 
-// spaces and representatives are TempCache's by name.
+// spaces, representatives and forgettings are TempCache's by name.
 var (
 	spaces = map[string]tempcache.Space{"spatial": tempcache.Spatial, "unrotated": tempcache.Unrotated, "rotated": tempcache.Rotated}
 
 	representatives = map[string]tempcache.Representative{"newest": tempcache.Newest, "mean": tempcache.Mean}
+
+	forgettings = map[string]tempcache.Forgetting{"stalest": tempcache.Stalest, "rarest": tempcache.Rarest}
 )
 
 // search sets how entries are found.

@@ -170,10 +170,11 @@ func newGPU(c *cudaLibrary, lt *sharedLibrary, index int) (*gpu, error) {
 // loaded meanwhile.
 func (d *gpu) warm() {
 	for _, p := range []product{
-		{rows: 16, in: 256, out: 1536, bias: true, biasHalf: true},
-		{rows: 16, in: 4096, out: 12288},
+		{rows: 15, in: 256, out: 1536, bias: true, biasHalf: true, dstHalf: true},
+		{rows: 15, in: 256, out: 1536, bias: true},
+		{rows: 17, in: 4096, out: 12288, dstHalf: true},
 	} {
-		p.xStride, p.dstStride, p.half, p.dstHalf, p.workspaceBytes = p.in, p.out, true, true, workspaceBytes
+		p.xStride, p.dstStride, p.half, p.workspaceBytes = p.in, p.out, true, workspaceBytes
 		p.xAlign, p.dstAlign, p.wAlign = 256, 256, 256
 		if plan, err := d.NewProduct(p); err == nil && plan != nil {
 			d.FreeProduct(plan)

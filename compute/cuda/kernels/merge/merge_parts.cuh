@@ -25,7 +25,7 @@ struct MergeArgs {
   u32 heads, groups, orderWords, radius, depth, queryLow, queryHigh;
   u32 half, rawHalf, space, first;
   u32 lossless, mean, onePerFrame, noCount, neighbours, asked, asks;
-  u32 batch, pad;  // not 0: all layers go on at once, each with probe, best and recent of its own behind each other
+  u32 batch, byMembers;  // batch: not 0: all layers go on at once, each with probe, best and recent of its own behind each other
 };
 static_assert(sizeof(MergeStore) == 128, "MergeStore is mirrored by mergeStore in merge.go");
 static_assert(sizeof(MergeArgs) == 240, "MergeArgs is mirrored by mergeArgs in merge.go");

@@ -108,7 +108,8 @@ struct Orders {
 
 // worth is what eviction goes by.
 __device__ __forceinline__ float worth(const MergeArgs& a, const MergeStore& s, u32 g, u32 e) {
-  return (float)stateOf(a, s, MEMBERS, g)[e] / (float)(a.frame - stateOf(a, s, TIME, g)[e] + 1);
+  float members = (float)stateOf(a, s, MEMBERS, g)[e], age = (float)(a.frame - stateOf(a, s, TIME, g)[e] + 1);
+  return a.byMembers ? members + 1.0f / age : members / age;
 }
 
 // ownOf is how near a token is to the entry that was found for it, as it is now.
