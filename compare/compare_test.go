@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -107,6 +108,11 @@ func TestAComparisonFindsWhatAPolicyForgets(t *testing.T) {
 	}
 	if q := narrow.Frontiers[1].OneStep; q == nil || q.Equal != 0 || !(q.PSNR > 10 && q.PSNR < 60) {
 		t.Errorf("one step of a window of one frame: %+v", q)
+	}
+	for i, near := range [2][]compare.Decibel{same.Frontiers[1].Around, narrow.Frontiers[1].Around} {
+		if len(near) != 2 || (near[0] >= 100) != (i == 0) || !(near[1] > 10) { // the chunks of frames 5 and 6; that of 4 ends at the frontier before
+			t.Errorf("single chunks before the end: %v", near)
+		}
 	}
 	if c := r.Ceiling; !(c.Mean.PSNR > 40) {
 		t.Errorf("the ceiling is %+v, expected close", c.Mean)
@@ -238,7 +244,7 @@ func TestRunsSideBySideFindTheSameAsRunsInTurn(t *testing.T) {
 		}
 		for k, f := range run.Frontiers {
 			g := other.Frontiers[k]
-			if g.Chunks < 1 || g.FPS <= 0 || g.Attend <= 0 || g.Tokens != f.Tokens || i > 0 && *f.OneStep != *g.OneStep {
+			if g.Chunks < 1 || g.FPS <= 0 || g.Attend <= 0 || g.Tokens != f.Tokens || i > 0 && *f.OneStep != *g.OneStep || !slices.Equal(f.Around, g.Around) {
 				t.Errorf("%s, frame %d: %+v, %+v", run.Policy.Name, f.Frame, f, g)
 			}
 		}

@@ -194,6 +194,8 @@ type Frontier struct {
 	Quality Quality `json:"quality"`
 	// OneStep compares the chunk that ends here, made on the reference's own history, with the reference's; nil if not run.
 	OneStep *Quality `json:"one_step,omitempty"`
+	// Around is the same of single chunks spread over Span before it, where the run keeps a history of its own: PSNR, oldest first.
+	Around []Decibel `json:"one_step_around,omitempty"`
 	// Self and Cross are what the attention policies looked at in that chunk, layer by layer; nil of dense ones.
 	Self  []Share `json:"self,omitempty"`
 	Cross []Share `json:"cross,omitempty"`

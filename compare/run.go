@@ -48,7 +48,8 @@ func Policies(ctx context.Context, o Options) (*Report, error) {
 		}
 		if i > 0 && o.OneStep {
 			for k, found := range c.followers[i-1].found[:len(run.Frontiers)] {
-				run.Frontiers[k].OneStep, run.Frontiers[k].Self, run.Frontiers[k].Cross = found.OneStep, found.Self, found.Cross
+				run.Frontiers[k].OneStep, run.Frontiers[k].Around = found.OneStep, found.Around
+				run.Frontiers[k].Self, run.Frontiers[k].Cross = found.Self, found.Cross
 			}
 		}
 		if i < len(o.Entries) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -160,7 +161,8 @@ type follower struct {
 	film      *film // of the entry
 	chunk     int   // of the reference, that comes next
 	look      *probes
-	found     []Frontier // OneStep, Self and Cross only
+	found     []Frontier // OneStep, Around, Self and Cross only
+	around    []Decibel  // before the next frontier
 
 	// An entry that differs from the reference in what it looks at only needs no history of its own: it borrows the reference's
 	// session to make its chunks. Frames and now are those of the chunk that the reference has not made yet.
@@ -243,12 +245,53 @@ func (w *follower) track(ctx context.Context, to int) (err error) {
 		if !ok {
 			return errLate
 		}
+		if err := w.glance(ctx); err != nil {
+			return err
+		}
 		if err := w.force(ctx, latent); err != nil {
 			return err
 		}
 		o.Progress(what, min(w.n, o.Frames), o.Frames)
 	}
 	return nil
+}
+
+// glances is how many single chunks are made before a frontier.
+const glances = 5
+
+// glance makes the reference's next chunk, which is there by now, if it is among those that are looked at before a frontier.
+func (w *follower) glance(ctx context.Context) error {
+	o, end := w.options, w.n+w.upcomingFrames()
+	i, _ := slices.BinarySearch(o.Frontiers, end)
+	if i == len(o.Frontiers) {
+		return nil
+	}
+	every := max(1, o.Span/glances)
+	if left := o.Frontiers[i] - end; left == 0 || left%every != 0 || left > every*glances {
+		return nil
+	}
+	frames, err := w.Peek(ctx, w.upcoming()...)
+	if err != nil {
+		return fmt.Errorf("policy %s, frame %d of the reference: %w", w.entry.Name, w.n, err)
+	}
+	q, err := w.against(frames, w.n)
+	w.around = append(w.around, q.PSNR)
+	return err
+}
+
+// against compares frames with the reference's from at on.
+func (w *follower) against(frames []video.Frame, at int) (Quality, error) {
+	w.reference.mu.Lock()
+	all := w.reference.frames
+	w.reference.mu.Unlock()
+	want := all[at:min(at+len(frames), len(all))]
+	s, err := score(frames, want, 0)
+	if err != nil {
+		return Quality{}, err
+	}
+	q := s.pool(0, len(want))
+	q.From, q.To = at, at+len(want)
+	return q, nil
 }
 
 // force goes on with a chunk of the reference. Where the entry's own run has ended, its clock goes on with what is known: sizes.
@@ -321,18 +364,12 @@ func (w *follower) meet(ctx context.Context) error {
 
 // judge compares the chunk with the reference's, which is made by now.
 func (w *follower) judge() error {
-	f, frames := w.now, w.frames
-	w.reference.mu.Lock()
-	all := w.reference.frames
-	w.reference.mu.Unlock()
-	want := all[w.at:min(w.at+len(frames), len(all))]
-	s, err := score(frames, want, 0)
+	q, err := w.against(w.frames, w.at)
 	if err != nil {
 		return err
 	}
-	q := s.pool(0, len(want))
-	q.From, q.To = w.at, w.at+len(want)
-	f.OneStep = &q
+	f := w.now
+	f.OneStep, f.Around, w.around = &q, w.around, nil
 	w.found = append(w.found, f)
 	return nil
 }

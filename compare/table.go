@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -38,7 +39,7 @@ func (r *Report) Table(w io.Writer) error {
 		fmt.Fprintf(w, "the time sufficed for %d of %d frames\n", r.Setup.Frames, r.Asked)
 	}
 	fmt.Fprintln(w)
-	fmt.Fprint(t, "policy\tframe\tfps\tp50\tp95\tcache\ttokens\tdensity\tPSNR here\tone step\tself density/recall\tcross density/recall\tself\tcross\tdeciding\tcompacting\t\n")
+	fmt.Fprint(t, "policy\tframe\tfps\tp50\tp95\tcache\ttokens\tdensity\tPSNR here\tone step\taround\tself density/recall\tcross density/recall\tself\tcross\tdeciding\tcompacting\t\n")
 	runs := r.Runs
 	if r.Ceiling != nil {
 		runs = append(runs[:len(runs):len(runs)], *r.Ceiling)
@@ -49,11 +50,20 @@ func (r *Report) Table(w io.Writer) error {
 			if f.OneStep != nil {
 				step = f.OneStep.PSNR
 			}
-			fmt.Fprintf(t, "%s\t%d\t%.2f\t%s\t%s\t%.1f MiB\t%.0f\t%.4f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", run.Policy.Name, f.Frame, f.FPS, milli(f.P50), milli(f.P95),
-				float64(f.CacheBytes)/(1<<20), f.Tokens, f.Density, f.Quality.PSNR, step, shares(f.Self), shares(f.Cross), milli(f.Attend), milli(f.AttendCross), milli(f.Match), milli(f.Compact))
+			fmt.Fprintf(t, "%s\t%d\t%.2f\t%s\t%s\t%.1f MiB\t%.0f\t%.4f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", run.Policy.Name, f.Frame, f.FPS, milli(f.P50), milli(f.P95),
+				float64(f.CacheBytes)/(1<<20), f.Tokens, f.Density, f.Quality.PSNR, step, f.around(), shares(f.Self), shares(f.Cross), milli(f.Attend), milli(f.AttendCross), milli(f.Match), milli(f.Compact))
 		}
 	}
 	return t.Flush()
+}
+
+// around is the mean and the least of the single chunks before the frontier and the one that ends there.
+func (f Frontier) around() string {
+	if len(f.Around) == 0 || f.OneStep == nil {
+		return "-"
+	}
+	list := append(slices.Clone(f.Around), f.OneStep.PSNR)
+	return fmt.Sprintf("%s (%s)", meanDecibel(list), slices.Min(list))
 }
 
 // String writes one decimal, "equal" for what is capped or infinite, "-" for what was not measured.

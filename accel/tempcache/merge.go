@@ -185,7 +185,7 @@ func (l *layer) same(g, entry, slot int) bool {
 }
 
 // samples is how many queries of a head stand for all of them.
-const samples = 32
+const samples = 16
 
 // ask loads the samples of a head's recent queries; false while no query has been seen.
 func (l *layer) ask(head int) bool {

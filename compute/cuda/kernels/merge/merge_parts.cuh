@@ -184,7 +184,7 @@ __device__ __forceinline__ bool same(const MergeArgs& a, const MergeStore& s, u3
 
 // movement is by how much logits move if the key at slot takes the place of the entry's.
 __device__ __forceinline__ float movement(const MergeArgs& a, const MergeStore& s, u32 g, u32 entry, u32 slot) {
-  const int samples = 32;
+  const int samples = 16;
   u32 n = a.heads / a.groups;
   if (a.queryHigh <= a.queryLow) return 0.0f;
   double worst = 0.0;
