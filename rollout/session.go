@@ -40,7 +40,8 @@ type Session struct {
 	poses             []kvcache.Pose
 	where             [][2]float64 // the same as places
 
-	trail trail // where it matters whether a step failed at a wall
+	trail    trail // where it matters whether a step failed at a wall
+	starting bool  // the chunk in work are start frames
 
 	clean  func(dq compute.Queue, latent compute.Tensor, chunk int)
 	staged bool

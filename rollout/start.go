@@ -65,6 +65,8 @@ func (e *Engine) encode(ctx context.Context, dq compute.Queue, frames []video.Fr
 
 // given makes latents of so many frames history; actions are those of all start frames.
 func (s *Session) given(latent compute.Tensor, frames int, actions []int) error {
+	s.starting = true
+	defer func() { s.starting = false }()
 	first := s.done()
 	end, err := s.begin(kvcache.Span{Start: first, Frames: frames}, actions[min(first, len(actions)):])
 	if err != nil {

@@ -114,17 +114,21 @@ func (s *Session) settle(latent compute.Tensor, end place, frames int) (place, e
 	if err != nil {
 		return end, err
 	}
+	still := s.engine.Still
+	if s.starting { // they do not flicker: a step that a wall stopped leaves the picture as it was
+		still.Enter, still.Leave, still.Slow = still.Enter/10, 0, 0
+	}
 	at, wished, size, failed := s.place.pose, s.place.pose, len(values)/frames, false
 	for i := range frames {
 		now, wish := values[i*size:(i+1)*size], s.poses[i]
 		goal := at
 		goal.X, goal.Y, goal.Heading, goal.Period = at.X+(wish.X-wished.X), at.Y+(wish.Y-wished.Y), wish.Heading, wish.Period
 		wished = wish
-		if s.trail.judge(s.engine.Still, at, goal, now) {
+		if s.trail.judge(still, at, goal, now) {
 			goal.X, goal.Y, failed = at.X, at.Y, true
 		}
 		at = goal
-		s.trail.add(s.engine.Still, at, now)
+		s.trail.add(still, at, now)
 		s.poses[i] = at
 	}
 	if ok {

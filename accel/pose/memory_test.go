@@ -3,6 +3,7 @@ package pose_test
 import (
 	"bytes"
 	"context"
+	"math"
 	"os"
 	"strconv"
 	"testing"
@@ -166,5 +167,38 @@ func TestHowManyKeysAreAtHandChangesNoFrame(t *testing.T) {
 				t.Fatalf("%s: frame %d differs", name, i)
 			}
 		}
+	}
+}
+
+// A true step towards a wall that fills the view may change the picture less than a dream flickers; world 3031 has two. Start frames are believed, unless
+// the picture stays as it was.
+func TestGivenStepsThatChangeLittleAreSteps(t *testing.T) {
+	e := open(t)
+	const span = 40
+	ep, err := world.NewEpisode(3031, span+1, world.WalkAndUndo, span)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(at func(i int) world.Pose, action func(i int) world.Action) kvcache.Pose {
+		r := rollout.Request{Prompt: ep.Prompt(), Cache: kvcache.Window{Recent: 1}, Heading: at(0).Heading}
+		for i := range span + 1 {
+			f := video.NewFrame(64, 64)
+			ep.World.Render(f.Pix, at(i), 64, 64)
+			r.Start, r.StartActions = append(r.Start, f), append(r.StartActions, int(action(i)))
+		}
+		s, err := e.NewSession(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		return s.Pose()
+	}
+	p := start(func(i int) world.Pose { return ep.Poses[i] }, func(i int) world.Action { return ep.Actions[i] })
+	if last := ep.Poses[span]; math.Hypot(p.X-float64(last.X-ep.Poses[0].X), p.Y-float64(last.Y-ep.Poses[0].Y)) > 1e-3 {
+		t.Errorf("the given frames lead to %+v, want %v from %v", p, last, ep.Poses[0])
+	}
+	p = start(func(int) world.Pose { return ep.Poses[0] }, func(int) world.Action { return world.Forward })
+	if p.X != 0 || p.Y != 0 {
+		t.Errorf("%d steps whose picture stays lead to %+v", span, p)
 	}
 }
