@@ -122,7 +122,7 @@ func TestLaunchesFitTheHardware(t *testing.T) {
 	check("gather", "gather_b")
 	q.TimeEmbed(a.Tensor(compute.F32, 3, 256), a.Tensor(compute.F32, 3), 10000)
 	check("time embed", "timeembed_f")
-	q.Noise(a.Tensor(compute.F32, 1025), compute.NoiseKey{})
+	q.Noise(a.Tensor(compute.F32, 2049), compute.NoiseKey{})
 	if check("noise", "noise_f"); f.last.grid[0] != 2 {
 		t.Errorf("noise: grid %v", f.last.grid)
 	}

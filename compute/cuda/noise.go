@@ -23,7 +23,7 @@ func (q *queue) Noise(dst compute.Tensor, key compute.NoiseKey) {
 	}
 	a := &q.noiseArgs
 	*a = noiseArgs{dst: address(dst), count: uint64(dst.Elems()), seed: key.Seed, chunk: key.Chunk, step: key.Step}
-	const perBlock = 4 * 256
-	blocks := (dst.Elems() + perBlock - 1) / perBlock
-	q.launch("noise", q.device.kernels.noise[half("noise", dst)], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{256, 1, 1}, 0, argument(a))
+	const threads, perBlock = 512, 4 * 512
+	blocks := min((dst.Elems()+perBlock-1)/perBlock, 2*q.device.limit.multiprocessors) // each fills tables of 21 KB first
+	q.launch("noise", q.device.kernels.noise[half("noise", dst)], [3]uint32{uint32(blocks), 1, 1}, [3]uint32{threads, 1, 1}, 0, argument(a))
 }
