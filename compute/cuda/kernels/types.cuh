@@ -31,6 +31,18 @@ __device__ __forceinline__ u32 pack2(float lo, float hi) {
   return r;
 }
 
+// pack4 rounds four numbers to e4m3, the first in the lowest byte. GPUs before sm_89 have no such type: there it is never called, but compiled.
+__device__ __forceinline__ u32 pack4(float a, float b, float c, float d) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  u16 lo, hi;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(lo) : "f"(b), "f"(a));
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(hi) : "f"(d), "f"(c));
+  return lo | (u32)hi << 16;
+#else
+  return 0;
+#endif
+}
+
 __device__ __forceinline__ void put(float* p, float v) { *p = v; }
 __device__ __forceinline__ void put(bf16* p, float v) { p->bits = (u16)pack2(v, 0.0f); }
 

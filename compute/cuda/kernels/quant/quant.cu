@@ -14,13 +14,6 @@ static_assert(sizeof(QuantArgs) == 80, "QuantArgs is mirrored by quantArgs in fp
 #define MOST 448.0f  // the largest e4m3
 #define HELD 5       // chunks of 8 that a thread keeps
 
-__device__ __forceinline__ u32 pack4(float a, float b, float c, float d) {
-  u16 lo, hi;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(lo) : "f"(b), "f"(a));
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(hi) : "f"(d), "f"(c));
-  return lo | (u32)hi << 16;
-}
-
 // largest over the block, of numbers that are not negative. NaN counts as infinite.
 __device__ __forceinline__ u32 largest(u32 v) {
   __shared__ u32 part[32];
