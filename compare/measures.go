@@ -262,29 +262,37 @@ func (o *PlayOptions) stroll(ctx context.Context, entry Entry, s scene) (*found,
 	return f, nil
 }
 
-// astray is the mean sharpness of what the scene's actions show in other worlds, whose walls they do not know, as they do not know
-// those of a dream: such walks look at walls from nearby more often than those for which the actions were chosen.
-func (o *PlayOptions) astray(s scene) (float64, error) {
-	const looks = 48
-	m := mean{}
+// astrayWorlds is how many other worlds a scene's actions are tried in.
+const astrayWorlds = 8
+
+// strayed goes the scene's way in other worlds, whose walls its actions do not know, as they do not know those of a dream: such walks look
+// at walls from nearby more often than those for which the actions were chosen. Visit hears of each step i from one pose to the next.
+func (o *PlayOptions) strayed(s scene, visit func(other scene, i int, from, to world.Pose)) error {
 	for n := range uint32(astrayWorlds) {
 		other, err := o.scene(s.seed + (n+1)*1_000_000)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		at := other.poses[0]
 		for i, a := range s.actions {
-			at = other.world.Step(at, world.Action(a))
-			if i%max(1, len(s.actions)/looks) == 0 {
-				m.add(edges(other.truth(at)))
-			}
+			from := at
+			at = other.world.Step(from, world.Action(a))
+			visit(other, i, from, at)
 		}
 	}
-	return m.value(), nil
+	return nil
 }
 
-// astrayWorlds is how many other worlds a scene's actions are tried in.
-const astrayWorlds = 8
+// astray is the mean sharpness of what the scene's actions show in other worlds.
+func (o *PlayOptions) astray(s scene) (float64, error) {
+	every, m := max(1, len(s.actions)/48), mean{}
+	err := o.strayed(s, func(other scene, i int, _, to world.Pose) {
+		if i%every == 0 {
+			m.add(edges(other.truth(to)))
+		}
+	})
+	return m.value(), err
+}
 
 // returns compares a dream's frames with the newest one that was made at the same place at least 30 steps or turns earlier.
 func returns(frames []video.Frame, poses []kvcache.Pose) (float64, error) {

@@ -99,27 +99,16 @@ func (o *PlayOptions) marks() (in []int) {
 func (o *PlayOptions) looksAstray(s scene) (map[int]looks, error) {
 	const every = 5
 	out := map[int]looks{}
-	for n := range uint32(astrayWorlds) {
-		other, err := o.scene(s.seed + (n+1)*1_000_000)
-		if err != nil {
-			return nil, err
-		}
-		at := other.poses[0]
-		for i, a := range s.actions {
-			from := at
-			at = other.world.Step(from, world.Action(a))
-			want := from.Advance(world.Action(a))
-			stopped := (want.X != from.X || want.Y != from.Y) && at.X == from.X && at.Y == from.Y
-			for _, mark := range o.marks() {
-				if i >= mark-stableFrames && i < mark && i%every == 0 {
-					l := out[mark]
-					l.add(other.truth(at), stopped)
-					out[mark] = l
-				}
+	err := o.strayed(s, func(other scene, i int, from, to world.Pose) {
+		for _, mark := range o.marks() {
+			if i >= mark-stableFrames && i < mark && i%every == 0 {
+				want, l := from.Advance(world.Action(s.actions[i])), out[mark]
+				l.add(other.truth(to), (want.X != from.X || want.Y != from.Y) && to.X == from.X && to.Y == from.Y)
+				out[mark] = l
 			}
 		}
-	}
-	return out, nil
+	})
+	return out, err
 }
 
 // ratios are what has become of the statistics at the last mark, as shares of those at the first: means over all clips against each other.

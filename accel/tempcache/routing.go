@@ -165,13 +165,15 @@ type routing struct {
 	all, near compute.Tensor // F32 [heads*queries], ln of the mass
 	out       compute.Tensor // F32 [heads*queries*headDim]
 	host      []byte
-	total     []float64 // mass of the near keys of every query
+	// By query: ln of all mass and of that of some near keys, and the share of all near ones.
+	whole, some []float32
+	total       []float64
 }
 
 func (p *routing) allocate(a compute.Arena, s kvcache.Shape) {
 	n := s.Heads * s.ChunkFrames * s.Tokens()
 	p.all, p.near, p.out = a.Tensor(compute.F32, n), a.Tensor(compute.F32, n), a.Tensor(compute.F32, n*s.HeadDim)
-	p.host, p.total = make([]byte, 4*n), make([]float64, n)
+	p.host, p.whole, p.some, p.total = make([]byte, 4*n), make([]float32, n), make([]float32, n), make([]float64, n)
 }
 
 // Attend attends densely, and adds up what falls on old keys.
@@ -192,11 +194,9 @@ func (p *routing) Attend(dq compute.Queue, at attention.Site, dst, query compute
 	heads, queries := query.Dim(0), query.Dim(1)
 	all, near := p.all.Slice(0, 0, heads*queries).Reshape(heads, queries), p.near.Slice(0, 0, heads*queries).Reshape(heads, queries)
 	attention.Mass(dq, all, p.out, query, kv)
-	total := p.total[:heads*queries]
+	whole, some, total := p.whole[:heads*queries], p.some[:heads*queries], p.total[:heads*queries]
 	clear(total)
-	whole := make([]float32, len(total))
 	p.read(dq, whole, all)
-	some := make([]float32, len(total))
 	for lo := 0; lo < len(kv.Parts); lo++ {
 		if part := kv.Parts[lo]; part.Frame >= 0 && part.Frame < first-p.router.Recent {
 			continue

@@ -218,7 +218,7 @@ func TestAttendSurvivesLargeLogits(t *testing.T) {
 		r.q.Attend(c.dst, c.query, c.keys, c.values, c.a)
 		r.outs = nil
 		if r.dev.class.cache == compute.BF16 {
-			r.Skip("the logits' rounding to bfloat16 exceeds 1 here")
+			r.Skip("needs a class with float32 logits, which rounding to bfloat16 moves by more than 1; avx512, avx2 and generic run it")
 		}
 		r.check("attend with large logits", c.dst, out, 3e-4)
 	})

@@ -16,7 +16,7 @@ func TestKernelsCompile(t *testing.T) {
 	}
 	compiler, err := openNVRTC(libNVRTC)
 	if err != nil {
-		t.Skipf("no NVRTC here, which needs no GPU (Debian: libnvrtc12 of non-free; or point LD_LIBRARY_PATH at one): %v", err)
+		t.Skipf("needs NVRTC, but no GPU; step CUDA kernels compile of .ci/run brings one (or point LD_LIBRARY_PATH at it): %v", err)
 	}
 	for _, arch := range []string{"sm_80", "sm_90a"} {
 		d := &Device{modules: &modules{arch: arch}}
