@@ -14,8 +14,8 @@ type Recaller interface {
 	// which the frame is remembered, from 0 on and below a bound; it is given to another frame when this one is forgotten. A frame
 	// that was left out by End has -1.
 	Keep(dq compute.Queue, frame int, latent compute.Tensor) (number int)
-	// Recall opens the next frame whose keys are missing for the chunk span to see it; ok is false when none is. Call it after SetPoses and before
-	// Begin, until ok is false.
+	// Recall opens the next frame whose keys are missing for the chunk span to see it, or for the chunk after it as far as can be told; ok is false
+	// when none is. Call it after SetPoses and before Begin, until ok is false.
 	Recall(dq compute.Queue, span Span) (r Recalled, ok bool)
 	// Outdate gives up all keys that were made again: something else than latents and controls has changed that they were made with.
 	Outdate()

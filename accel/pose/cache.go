@@ -33,6 +33,7 @@ type cache struct {
 	unused []int    // numbers that no frame has
 	recall recall
 	looks  int     // how often frames were chosen to be seen
+	opened int     // the chunk that Recall was last called for, by its first frame
 	window []dated // of every ring place of the view
 	top    []dated // of every retrieved place
 	parts  []kvcache.Part
@@ -118,6 +119,7 @@ func (c *cache) Reset() {
 			places[i] = dated{frame: -1}
 		}
 	}
+	c.opened = -1
 	c.done, c.span, c.poses, c.parts = 0, kvcache.Span{}, c.poses[:0], c.parts[:0]
 	c.guard.Take()
 	c.pos.Reset()

@@ -2,6 +2,7 @@ package pose
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"longtake/compute"
@@ -12,12 +13,18 @@ import (
 
 // walk feeds a frame for each pose and returns the cache as it is before the frame after them.
 func walk(t *testing.T, p Policy, poses []kvcache.Pose) (*cache, compute.Queue) {
+	c, dq, _ := counted(t, p, poses)
+	return c, dq
+}
+
+// counted is walk; recalls are how many keys every frame had made again.
+func counted(t *testing.T, p Policy, poses []kvcache.Pose) (c *cache, dq compute.Queue, recalls []int) {
 	t.Helper()
 	dev, err := cpu.New(cpu.Options{Threads: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	dq, err := dev.NewQueue()
+	dq, err = dev.NewQueue()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +41,8 @@ func walk(t *testing.T, p Policy, poses []kvcache.Pose) (*cache, compute.Queue) 
 	t.Cleanup(func() { made.Close(); arena.Free(); dq.Close(); dev.Close() })
 	keys := arena.Tensor(compute.F32, s.Heads, s.Tokens(), s.HeadDim)
 	latent := arena.Tensor(compute.F32, s.Tokens(), s.Latent)
-	c := made.(*cache)
+	c = made.(*cache)
+	recalls = make([]int, len(poses))
 	for i, at := range poses {
 		c.SetPoses([]kvcache.Pose{at})
 		for {
@@ -42,6 +50,7 @@ func walk(t *testing.T, p Policy, poses []kvcache.Pose) (*cache, compute.Queue) 
 			if !ok {
 				break
 			}
+			recalls[i]++
 			for l := range s.Layers {
 				r.Layers.Layer(l).Commit(dq, keys, keys)
 			}
@@ -58,7 +67,7 @@ func walk(t *testing.T, p Policy, poses []kvcache.Pose) (*cache, compute.Queue) 
 		c.End()
 		c.Keep(dq, i, latent)
 	}
-	return c, dq
+	return c, dq, recalls
 }
 
 // store is a memory of so many frames of the suite's first shape.
@@ -123,6 +132,31 @@ func TestAFullStoreForgetsWhatIsCovered(t *testing.T) {
 	}
 	if len(c.stored) > 12 || len(c.unused) < 1 {
 		t.Errorf("%d frames are stored of 12, %d numbers are unused", len(c.stored), len(c.unused))
+	}
+}
+
+// A player who comes back to places with two frames each needs two keys at once; the chunk before, which needs none, makes one of them.
+func TestKeysAreMadeAheadOfNeed(t *testing.T) {
+	var poses []kvcache.Pose
+	for x := range 8 {
+		poses = append(poses, kvcache.Pose{X: 2 * float64(x)}, kvcache.Pose{X: 2*float64(x) + 0.1})
+	}
+	for x := 15; x > 0; x-- {
+		poses = append(poses, kvcache.Pose{X: float64(x)})
+	}
+	p := store(4, 40)
+	p.Budget *= 4
+	c, _, recalls := counted(t, p, poses)
+	if most := slices.Max(recalls); most != 1 {
+		t.Errorf("keys made again, frame by frame: %v, want at most one in each", recalls)
+	}
+	if at := onward(kvcache.Pose{X: 1, Heading: 29, Period: 30}, kvcache.Pose{X: 1.5, Y: 1, Heading: 0, Period: 30}); at != (kvcache.Pose{X: 2, Y: 2, Heading: -29, Period: 30}) {
+		t.Errorf("a player goes on to %+v", at)
+	}
+	// The least of a store has no room for more than the chunk wants.
+	p.Budget = p.Room(c.shape, 40)
+	if c, _, recalls = counted(t, p, poses); c.slotsOfOld() != p.Top || slices.Max(recalls) != 2 {
+		t.Errorf("%d slots: keys made again, frame by frame: %v, want two at most", c.slotsOfOld(), recalls)
 	}
 }
 

@@ -33,16 +33,28 @@ func (c *cache) Keep(dq compute.Queue, frame int, latent compute.Tensor) int {
 	return number
 }
 
-// Recall opens the best match whose keys are missing.
+// Recall opens the best match whose keys are missing. If the chunk wants none it opens one that the next chunk may want: two in one chunk would be late.
 func (c *cache) Recall(dq compute.Queue, span kvcache.Span) (r kvcache.Recalled, ok bool) {
 	if len(c.poses) == 0 || len(c.poses) != span.Frames || span.Start != c.done {
 		return r, false // Begin says what is wrong
 	}
-	c.choose(c.poses[len(c.poses)-1])
+	now := c.poses[len(c.poses)-1]
+	c.choose(now)
 	c.looks++
 	for _, m := range c.best {
 		c.stored[m.at].seen = c.looks
 	}
+	r, ok = c.open(dq)
+	if !ok && c.opened != span.Start && len(c.stored) > 0 && c.slotsOfOld() > c.policy.Top {
+		c.choose(onward(c.stored[len(c.stored)-1].pose, now))
+		r, ok = c.open(dq)
+	}
+	c.opened = span.Start
+	return r, ok
+}
+
+// open opens the best of the chosen frames whose keys are missing.
+func (c *cache) open(dq compute.Queue) (r kvcache.Recalled, ok bool) {
 	for i, m := range c.best {
 		s := &c.stored[m.at]
 		if s.slot >= 0 {
@@ -50,7 +62,7 @@ func (c *cache) Recall(dq compute.Queue, span kvcache.Span) (r kvcache.Recalled,
 		}
 		c.spare()
 		last, n := len(c.free)-1, c.shape.Tokens()
-		s.slot, c.free = c.free[last], c.free[:last]
+		s.slot, c.free, s.seen = c.free[last], c.free[:last], c.looks
 		c.recall.slot, c.recall.place = s.slot, len(c.window)+i
 		c.top[i] = dated{frame: -1} // what lies there is overwritten
 		dq.Upload(c.at, c.positions(0))
@@ -58,6 +70,12 @@ func (c *cache) Recall(dq compute.Queue, span kvcache.Span) (r kvcache.Recalled,
 		return kvcache.Recalled{Number: s.number, Latent: c.latent, Layers: &c.recall}, true
 	}
 	return r, false
+}
+
+// onward is where a player who was at one pose and is at another will be.
+func onward(was, now kvcache.Pose) kvcache.Pose {
+	now.X, now.Y, now.Heading = 2*now.X-was.X, 2*now.Y-was.Y, 2*now.Heading-was.Heading
+	return now
 }
 
 // Outdate gives up all keys of old frames.
@@ -80,9 +98,14 @@ func (c *cache) spare() {
 			}
 		}
 	}
-	if held >= c.policy.slots(c.shape)-c.policy.Window-c.shape.ChunkFrames {
+	if held >= c.slotsOfOld() {
 		c.drop(last)
 	}
+}
+
+// slotsOfOld is how many old frames have room for their keys.
+func (c *cache) slotsOfOld() int {
+	return c.policy.slots(c.shape) - c.policy.Window - c.shape.ChunkFrames
 }
 
 // drop gives up a frame's keys.
