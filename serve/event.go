@@ -31,8 +31,10 @@ type Event struct {
 	Model   string `json:"model,omitempty"`
 	Hash    string `json:"model_sha256,omitempty"`
 	Kernel  string `json:"kernel_class,omitempty"`
-	Setup   *Setup `json:"setup,omitempty"`
-	Compare string `json:"compare,omitempty"`
+	// Policies says what the server's policies were, in words by name: of the first line.
+	Policies map[string]string `json:"policies,omitempty"`
+	Setup    *Setup            `json:"setup,omitempty"`
+	Compare  string            `json:"compare,omitempty"`
 
 	Action int    `json:"action,omitempty"`
 	Prompt string `json:"prompt,omitempty"`

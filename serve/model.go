@@ -105,6 +105,15 @@ func (m *Model) policy(name string) (string, error) {
 	return "", badf("there is no policy of the name %.40q", name)
 }
 
+// meanings are the policies in words, by name.
+func (m *Model) meanings() map[string]string {
+	words := map[string]string{}
+	for _, p := range m.Policies {
+		words[p.Name] = p.About
+	}
+	return words
+}
+
 // action returns the number of an action's name.
 func (m *Model) action(name string) (int, error) {
 	if i := slices.Index(m.Actions, name); i >= 0 {

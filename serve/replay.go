@@ -55,7 +55,7 @@ func Replay(ctx context.Context, m *Model, events []Event, show func(view int, f
 // recall opens the scene of a log with a reservation of its own.
 func recall(ctx context.Context, m *Model, events []Event, l *Ledger) (*scene, []video.Frame, error) {
 	first := events[0]
-	if err := matches(m, &first); err != nil {
+	if err := matches(m, events); err != nil {
 		return nil, nil, err
 	}
 	bytes, err := need(m, *first.Setup, first.Compare)
@@ -69,13 +69,28 @@ func recall(ctx context.Context, m *Model, events []Event, l *Ledger) (*scene, [
 	return openScene(ctx, m, e, *first.Setup, first.Compare, nil)
 }
 
-// matches refuses the log of another model or kernel class, whose frames would be others.
-func matches(m *Model, first *Event) error {
+// matches refuses the log of another model or kernel class, or of policies that have changed, whose frames would be others.
+func matches(m *Model, events []Event) error {
+	first := &events[0]
 	if first.Model != m.Name || first.Hash != m.Hash {
 		return badf("the log is of model %.40q (sha256 %.12s), this is %q (%.12s)", first.Model, first.Hash, m.Name, m.Hash)
 	}
 	if first.Kernel != m.Kernel {
 		return badf("the log was made by kernel class %.40q, this is %q, which rounds otherwise", first.Kernel, m.Kernel)
+	}
+	now := m.meanings()
+	for i := range events {
+		e := &events[i]
+		names := []string{e.Policy, e.Compare}
+		if e.Setup != nil {
+			names = append(names, e.Setup.Policy)
+		}
+		for _, name := range names {
+			was, said := first.Policies[name]
+			if is, ok := now[name]; said && ok && is != was { // a name that is unknown now is refused where it is used
+				return badf("policy %.40q of the log was %.80q, here it is %q: give --policies as they were", name, was, is)
+			}
+		}
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func openScene(ctx context.Context, m *Model, e *entry, setup Setup, compare str
 			return nil, nil, err
 		}
 	}
-	s.note(&Event{Type: eventBegin, Version: logVersion, Model: m.Name, Hash: m.Hash, Kernel: m.Kernel, Setup: &setup, Compare: compare})
+	s.note(&Event{Type: eventBegin, Version: logVersion, Model: m.Name, Hash: m.Hash, Kernel: m.Kernel, Policies: m.meanings(), Setup: &setup, Compare: compare})
 	if start, err = s.begin(ctx, setup, compare); err != nil {
 		s.Close()
 		return nil, nil, err

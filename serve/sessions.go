@@ -333,7 +333,7 @@ func (s *Server) revive(events []Event, mode string, fps float64) (o opening, er
 	if o.model, err = s.model(first.Model); err != nil {
 		return o, err
 	}
-	if err := matches(o.model, &first); err != nil {
+	if err := matches(o.model, events); err != nil {
 		return o, err
 	}
 	if mode != "" && mode != api.Live && mode != api.Step {

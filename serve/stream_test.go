@@ -205,6 +205,11 @@ func TestALiveSessionReplaysFromItsLog(t *testing.T) {
 	if _, err := Replay(t.Context(), r.Models[0], events, nil); !errors.As(err, &diverged) {
 		t.Fatalf("a changed log replays: %v", err)
 	}
+	changed := *r.Models[0]
+	changed.Policies = []Policy{{"window", "the last frames"}, {"fast", "fewer still"}}
+	if _, err := Replay(t.Context(), &changed, events, nil); !errors.Is(err, ErrRequest) || !strings.Contains(err.Error(), `was "fewer", here it is "fewer still"`) {
+		t.Fatalf("a log of a policy that has changed replays: %v", err)
+	}
 	events[0].Kernel = "other"
 	if _, err := Replay(t.Context(), r.Models[0], events, nil); !errors.Is(err, ErrRequest) {
 		t.Fatalf("a log of another kernel class replays: %v", err)
