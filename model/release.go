@@ -22,9 +22,9 @@ var releases = []Release{{
 	Name: "world-hd", Licence: "Apache-2.0", Width: 128, Height: 128,
 	About: "the embedded model's larger sibling, for GPUs (docs/model/world-hd.md)",
 	Files: []ReleaseFile{
-		{"config.json", 3340, "228982744150cd8fbc6ff70fc9ae72aadfe7a9d3dbcbeaed9bb62595702f5963"},
+		{"config.json", 3340, "034f6fdc58feb38bde91884b62116efc89225a31e4de73d8d87d58f38a272d97"},
 		{"vocab.json", 892, "e860f47b4076067f0b1da2c74c87b3547070917ebb4f030903c99d22d9278b34"},
-		{"weights.safetensors", 57_282_600, "7428ad0f1e4687ac6b13723709dcca9dbf6637a712c6e4ba8bd5f553f64eeb7a"},
+		{"weights.safetensors", 57_282_600, "bea3c667d75f7a5750e1dafd08aa4deceec70ee664327890eeee991e747726b1"},
 	},
 }}
 
