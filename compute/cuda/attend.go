@@ -53,6 +53,7 @@ func (m *encodedMap) argument() argumentAt { return argumentAt{m.aligned(), 128}
 // attendVariant is what the kernels are compiled for.
 type attendVariant struct {
 	headDim, listTile, blockKeys int
+	few                          int // not 0: the most keys there are, 32 or 64
 	bias, ragged, float, byTile  bool
 }
 
@@ -136,6 +137,12 @@ func (q *queue) attendMatrix(dst, query, keys, values compute.Tensor, a compute.
 	g := &q.attendArgs
 	*g = attendArgs{out: address(dst), outHead: int64(dst.Stride[0]), outToken: int64(dst.Stride[1]), heads: int32(s.heads),
 		queries: int32(s.queries), keys: int32(s.keys), queryTiles: int32((s.queries + attendRows - 1) / attendRows), scale: a.Scale}
+	if q.device.hopper() && s.keys <= 64 && a.Tiles.Ends.IsZero() && !s.byTile {
+		// A prompt's keys: stages of 128 would be mostly empty, and one block a multiprocessor waits for its queries.
+		if v.few, v.blockKeys = 64, 64; s.keys <= 32 {
+			v.few = 32
+		}
+	}
 	tiles := s.heads * int(g.queryTiles)
 	stages := (s.keys + v.blockKeys - 1) / v.blockKeys
 	if t := a.Tiles; !t.Ends.IsZero() {
@@ -173,7 +180,7 @@ func (q *queue) attendMatrix(dst, query, keys, values compute.Tensor, a compute.
 		q.fail("attend", err)
 		return
 	}
-	if q.device.hopper() {
+	if q.device.hopper() && v.few == 0 {
 		q.attendHopper(m, v, items, query, keys, values, s)
 	} else {
 		if pieces > 1 {
@@ -216,7 +223,7 @@ func (d *Device) hopper() bool { return d.modules.arch == "sm_90a" }
 
 // attendModule returns a variant, compiled at its first use.
 func (d *Device) attendModule(v attendVariant) (attendModule, error) {
-	if !d.hopper() {
+	if !d.hopper() || v.few > 0 {
 		v.blockKeys = 0
 	}
 	d.attendMu.Lock()
@@ -250,7 +257,10 @@ func (d *Device) attendModule(v attendVariant) (attendModule, error) {
 // sharedBytes is the dynamic shared memory of a variant, as kernels/attend/README.md counts it; blockKeys is 0 for the
 // portable kernel.
 func (v attendVariant) sharedBytes() int {
-	if v.blockKeys == 0 {
+	switch {
+	case v.few > 0:
+		return (256 + 4*v.few) * v.headDim
+	case v.blockKeys == 0:
 		return (256 + 512) * v.headDim
 	}
 	const stages, most = 2, 227 << 10
@@ -270,7 +280,10 @@ func (d *Device) attendSource(v attendVariant) (name string, src []byte, options
 	options = []string{define("HEAD_DIM", v.headDim), define("LIST_TILE", v.listTile), define("BIAS", number[v.bias]),
 		define("RAGGED", number[v.ragged]), define("OUT_F32", number[v.float]), define("BY_TILE", number[v.byTile])}
 	name, parts := "attend_mma", []string{"attend_parts.cuh", "attend_mma.cu"}
-	if d.hopper() {
+	switch {
+	case v.few > 0:
+		options = append(options, define("FEW", v.few))
+	case d.hopper():
 		name, parts = "attend_sm90", []string{"attend_parts.cuh", "attend_hopper.cuh", "attend_sm90.cu"}
 		options = append(options, define("BLOCK_N", v.blockKeys))
 	}

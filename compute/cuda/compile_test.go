@@ -45,7 +45,7 @@ func TestKernelsCompile(t *testing.T) {
 		for _, v := range []attendVariant{
 			{headDim: 128, blockKeys: 160}, {headDim: 128, blockKeys: 160, ragged: true}, {headDim: 64, blockKeys: 160},
 			{headDim: 128, blockKeys: 128, bias: true, ragged: true}, {headDim: 128, blockKeys: 128, bias: true, float: true},
-			{headDim: 128, blockKeys: 128, listTile: 64}, {headDim: 128, blockKeys: 128, listTile: 128, bias: true, byTile: true},
+			{headDim: 128, blockKeys: 128, listTile: 64}, {headDim: 128, few: 32, bias: true}, {headDim: 64, few: 64, ragged: true}, {headDim: 128, blockKeys: 128, listTile: 128, bias: true, byTile: true},
 		} {
 			name, src, options, err := d.attendSource(v)
 			if err != nil {

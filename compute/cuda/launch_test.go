@@ -281,6 +281,14 @@ func TestMatrixAttentionIsChosenAndCut(t *testing.T) {
 			t.Errorf("%s: maps %+v", c.name, f.maps)
 		}
 	}
+	// A prompt's keys take the portable kernel, a block a tile.
+	few := a.Tensor(compute.BF16, 12, 23, 128)
+	f.maps, f.launches = nil, nil
+	q.Attend(dst, query, few, few, compute.Attention{Scale: 0.1, LogCount: a.Tensor(compute.F32, 12, 23)})
+	if m, ok := d.variants[attendVariant{headDim: 128, few: 32, bias: true}]; q.Err() != nil || !ok || m.shared != 48<<10 ||
+		strings.Join(f.launches, " ") != "attend" || len(f.maps) != 0 || q.attendArgs.whole != 444 || q.attendArgs.pieces != 1 {
+		t.Errorf("few keys: %v, %v, %+v, variants %v", q.Err(), f.launches, q.attendArgs, d.variants)
+	}
 	for name, run := range map[string]func(){
 		"f32 query":      func() { q.Attend(dst, a.Tensor(compute.F32, 12, 4680, 128), keys, keys, dense) },
 		"negative scale": func() { q.Attend(dst, query, keys, keys, compute.Attention{Scale: -1}) },

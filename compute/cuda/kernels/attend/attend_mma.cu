@@ -5,14 +5,19 @@
 // code with its inner loop, so that each checks the other.
 //
 // A thread block is 8 warps of 16 query rows: one query tile, or one piece of it, a block. Keys pass
-// in units of 64 through two shared-memory stages.
+// in units of 64 through two shared-memory stages. With FEW, 32 or 64, there are no more keys than that: one stage, and registers
+// for two blocks a multiprocessor, whose memory and arithmetic then overlap.
+
+#ifndef FEW
+#define FEW 0
+#endif
 
 struct Operands {  // strides in elements, the last dimension is contiguous, 16-byte aligned rows
   const bf16 *query, *key, *value;
   long long queryHead, queryToken, keyHead, keyToken, valueHead, valueToken;
 };
 
-constexpr int UNIT = 64;                          // keys of one stage
+constexpr int UNIT = FEW ? FEW : 64;              // keys of one stage
 constexpr int CHUNKS = HEAD_DIM / 8;              // 16-byte chunks of a row
 constexpr int QUERY_BYTES = ROWS * HEAD_DIM * 2;
 constexpr int UNIT_BYTES = UNIT * HEAD_DIM * 2;   // shared memory: query, then 2 x (key unit, value unit)
@@ -84,9 +89,9 @@ __device__ __forceinline__ void scoreUnit(float (&s)[UNIT / 2], const u32 (&q)[H
   }
 }
 
-// Scores to weights, with scale, log-counts and the bound on the keys; turns the running state.
-__device__ __forceinline__ void weigh(float (&s)[UNIT / 2], float (&o)[OUTS], Rows &rows, const float *logCount, int token,
-                                      int keys, float scale, float unit, int lane) {
+// Scores to weights, with scale, log-counts and the bound on the keys; turns the running sums, and leaves in rows what outputs are turned by.
+__device__ __forceinline__ void weigh(float (&s)[UNIT / 2], Rows &rows, const float *logCount, int token, int keys, float scale,
+                                      float unit, int lane) {
 #pragma unroll
   for (int j = 0; j < UNIT / 8; j++) {
 #pragma unroll
@@ -121,12 +126,24 @@ __device__ __forceinline__ void weigh(float (&s)[UNIT / 2], float (&o)[OUTS], Ro
       }
     }
     rows.sum[r] = rows.sum[r] * turn + sum;
+    rows.turn[r] = turn;
+  }
+}
+
+__device__ __forceinline__ void turnOuts(float (&o)[OUTS], const Rows &rows) {
+#pragma unroll
+  for (int r = 0; r < 2; r++)
 #pragma unroll
     for (int j = 0; j < HEAD_DIM / 8; j++) {
-      o[4 * j + 2 * r] *= turn;
-      o[4 * j + 2 * r + 1] *= turn;
+      o[4 * j + 2 * r] *= rows.turn[r];
+      o[4 * j + 2 * r + 1] *= rows.turn[r];
     }
-  }
+}
+
+__device__ __forceinline__ void loadQueries(u32 (&q)[HEAD_DIM / 16][4], u32 smem, int warp, int lane) {
+#pragma unroll
+  for (int k = 0; k < HEAD_DIM / 16; k++)
+    loadMatrices(q[k], at(smem, 16 * warp + (lane & 7) + ((lane / 8) & 1) * 8, 2 * k + lane / 16));
 }
 
 __device__ __forceinline__ void addValues(float (&o)[OUTS], const float (&s)[UNIT / 2], u32 valueAt, int lane) {
@@ -144,7 +161,7 @@ __device__ __forceinline__ void addValues(float (&o)[OUTS], const float (&s)[UNI
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, FEW ? 2 : 1)
     attend(const __grid_constant__ Operands x, const __grid_constant__ Attention a) {
   extern __shared__ uint4 raw[];
   const u32 smem = static_cast<u32>(__cvta_generic_to_shared(raw));
@@ -170,23 +187,32 @@ extern "C" __global__ void __launch_bounds__(256)
   float o[OUTS] = {};
   Rows rows = {{NEG_INF, NEG_INF}, {0.0f, 0.0f}, {1.0f, 1.0f}};
   u32 q[HEAD_DIM / 16][4];
-  for (int i = u.first; i < u.last; i++) {
-    if (i + 1 < u.last) load(i + 1);
-    copyCommit();
-    copyWait<1>();
+  if constexpr (FEW > 0) {
+    copyWait<0>();
     __syncthreads();
-    if (i == u.first) {
-#pragma unroll
-      for (int k = 0; k < HEAD_DIM / 16; k++)
-        loadMatrices(q[k], at(smem, 16 * warp + (lane & 7) + ((lane / 8) & 1) * 8, 2 * k + lane / 16));
+    if (u.first < u.last) {
+      float s[UNIT / 2];
+      loadQueries(q, smem, warp, lane);
+      scoreUnit(s, q, smem + QUERY_BYTES, lane);
+      weigh(s, rows, logCount, 0, u.keys, a.scale, unit, lane);
+      addValues(o, s, smem + QUERY_BYTES + UNIT_BYTES, lane);
     }
-    const u32 stage = smem + QUERY_BYTES + ((i - u.first) & 1) * 2 * UNIT_BYTES;
-    float s[UNIT / 2];
-    scoreUnit(s, q, stage, lane);
-    weigh(s, o, rows, logCount, unitToken(a, u, i), u.keys, a.scale, unit, lane);
-    addValues(o, s, stage + UNIT_BYTES, lane);
-    __syncthreads();
+  } else {
+    for (int i = u.first; i < u.last; i++) {
+      if (i + 1 < u.last) load(i + 1);
+      copyCommit();
+      copyWait<1>();
+      __syncthreads();
+      if (i == u.first) loadQueries(q, smem, warp, lane);
+      const u32 stage = smem + QUERY_BYTES + ((i - u.first) & 1) * 2 * UNIT_BYTES;
+      float s[UNIT / 2];
+      scoreUnit(s, q, stage, lane);
+      weigh(s, rows, logCount, unitToken(a, u, i), u.keys, a.scale, unit, lane);
+      turnOuts(o, rows);
+      addValues(o, s, stage + UNIT_BYTES, lane);
+      __syncthreads();
+    }
+    copyWait<0>();
   }
-  copyWait<0>();
   storeItem(a, o, rows, tile, piece.slot, 16 * warp + lane / 4, lane, unit);
 }
