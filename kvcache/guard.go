@@ -16,8 +16,8 @@ var ErrNotFinite = errors.New("key is not a finite number")
 type Guard struct {
 	err error
 
-	// Of queues whose memory is elsewhere: attention with queries of zeros over the last layer's keys, F32 [heads, 1, headDim],
-	// is not finite if any of them is not.
+	// Of queues whose memory is elsewhere: attention with queries of zeros over the last layer's keys, [heads, 1, headDim] in the
+	// keys' type, which is what matrix units take, is not finite if any of them is not.
 	zeros, sums compute.Tensor
 	ready       bool
 	pending     compute.Queue // holds sums of span
@@ -27,7 +27,7 @@ type Guard struct {
 
 // Allocate takes the little memory of a Guard.
 func (g *Guard) Allocate(a compute.Arena, s Shape) {
-	g.zeros, g.sums = a.Tensor(compute.F32, s.Heads, 1, s.HeadDim), a.Tensor(compute.F32, s.Heads, 1, s.HeadDim)
+	g.zeros, g.sums = a.Tensor(s.DType, s.Heads, 1, s.HeadDim), a.Tensor(s.DType, s.Heads, 1, s.HeadDim)
 }
 
 // Check looks at the clean keys [heads, tokens, headDim] of a layer. In host memory all are looked at. Other queues look at the
@@ -88,7 +88,7 @@ func (g *Guard) Bad() bool {
 	if g.pending != nil {
 		b := make([]byte, g.sums.Bytes())
 		g.pending.Download(b, g.sums)
-		if g.pending.Err() == nil && !finite(b, compute.F32) {
+		if g.pending.Err() == nil && !finite(b, g.sums.DType) {
 			g.err = fmt.Errorf("latent frames %d to %d, layer %d: %w", g.span.Start, g.span.Start+g.span.Frames-1, g.layer, ErrNotFinite)
 		}
 		g.pending = nil
