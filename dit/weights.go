@@ -98,7 +98,7 @@ func loadBlock(l weights.Placer, c Config, n Names) block {
 		normK:      l.Table("self_attn.norm_k"+n.NormSuffix, d),
 		normCross:  l.Table("norm3.weight", d),
 		biasCross:  l.Table("norm3.bias", d),
-		crossQ:     loadLinear(l, d, d, "cross_attn.q"),
+		crossQ:     loadCoarse(l, coarseNormed, d, d, "cross_attn.q"),
 		crossKV:    loadLinear(l, 2*d, d, "cross_attn.k", "cross_attn.v"),
 		crossOut:   loadLinear(l, d, d, "cross_attn.o"),
 		crossNormQ: l.Table("cross_attn.norm_q"+n.NormSuffix, d),
@@ -113,15 +113,24 @@ func loadBlock(l weights.Placer, c Config, n Names) block {
 }
 
 // coarseLeast is from how many numbers a weight may be coarse: at 4,680 rows an H100 multiplies 1,536 x 1,536 in 33 us in bfloat16 and in
-// 35 in e4m3, of which 7 round the operand; three times as many pay.
-const coarseLeast = 4 << 20
+// 35 in e4m3, of which 7 round the operand; three times as many pay. coarseNormed is that of a product whose operand the norm before it
+// rounds, which AddNorm does with next to no time of its own.
+const (
+	coarseLeast  = 4 << 20
+	coarseNormed = 2 << 20
+)
 
 // loadLinear loads one linear layer, or several of one shape stacked along the outputs.
 func loadLinear(l weights.Placer, out, in int, names ...string) linear {
+	return loadCoarse(l, coarseLeast, out, in, names...)
+}
+
+// loadCoarse is loadLinear with the size from which the layer may be coarse.
+func loadCoarse(l weights.Placer, least, out, in int, names ...string) linear {
 	w, b := make([]string, len(names)), make([]string, len(names))
 	for i, n := range names {
 		w[i], b[i] = n+".weight", n+".bias"
 	}
-	l.Coarse = l.Coarse && out*in >= coarseLeast
+	l.Coarse = l.Coarse && out*in >= least
 	return linear{l.Matrix(out, in, w...), l.Biases(b, out/len(names))}
 }

@@ -78,6 +78,24 @@ func quantPlan(dst, x, scale compute.Tensor, top uint64) (a quantArgs, threads i
 	return a, wholeWarps(x.Shape[1]/8, quantHeld)
 }
 
+// rounded is what scratchQuant holds in e4m3 by rows, with its scales in scratchScales: a tensor that the last of so many operations wrote.
+type rounded struct {
+	of  compute.Tensor
+	ops uint64
+}
+
+// coarseToo says whether AddNorm is to round dst to e4m3 as well, for a product that may come next, and tells its kernel where.
+func (q *queue) coarseToo(dst compute.Tensor) bool {
+	if q.device.fp8 != FP8Rows || dst.Shape[1]%quantAlign != 0 {
+		return false
+	}
+	to, scale := q.scratch(scratchQuant, compute.F8E4M3, dst.Shape[0], dst.Shape[1]), q.scratch(scratchScales, compute.F32, 1, dst.Shape[0]+1)
+	if q.err == nil {
+		q.addArgs.coarse, q.addArgs.scale = address(to), address(scale)
+	}
+	return q.err == nil
+}
+
 // quantised rounds x, or act(x + bias) with a bias in BF16 (by rows only), to work space, and returns it with its scales.
 func (q *queue) quantised(x, bias compute.Tensor, act compute.Activation) (to, scale compute.Tensor) {
 	to, scale = q.scratch(scratchQuant, compute.F8E4M3, x.Shape[0], x.Shape[1]), q.scratch(scratchScales, compute.F32, 1, x.Shape[0]+1)
@@ -85,6 +103,9 @@ func (q *queue) quantised(x, bias compute.Tensor, act compute.Activation) (to, s
 		return to, scale
 	}
 	scale = scale.Reshape(x.Shape[0] + 1)
+	if bias.IsZero() && q.rounded.ops == q.ops && q.rounded.of == x {
+		return to, scale
+	}
 	kind := half("quantise", x)
 	if !aligned(x) {
 		s := q.scratch(scratchInput, compute.BF16, x.Shape[0], x.Shape[1])

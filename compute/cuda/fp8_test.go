@@ -44,6 +44,20 @@ func TestCoarseWeightsTakeAByteAndTheirProductsScales(t *testing.T) {
 	if !slices.Equal(f.launches, []string{"quant_b", "map_bf", "cublasLt"}) || last.fp8 != FP8Rows || !last.biasHalf || q.Err() != nil {
 		t.Errorf("launched %v, product %+v, %v", f.launches, last, q.Err())
 	}
+	x, y := a.Tensor(compute.BF16, 6, 48), a.Tensor(compute.BF16, 6, 48)
+	dst, bias := a.Tensor(compute.BF16, 6, 32), a.Tensor(compute.BF16, 32)
+	f.launches = nil
+	q.AddNorm(y, x, x, y, compute.Tensor{}, compute.Norm{})
+	q.Linear(dst, y, m, bias, compute.None) // rounded already
+	q.Linear(dst, y, m, bias, compute.None) // a product may have written it
+	q.AddNorm(y, x, x, y, compute.Tensor{}, compute.Norm{})
+	q.Linear(dst, x, m, bias, compute.None)
+	q.AddNorm(y, x, x, y, compute.Tensor{}, compute.Norm{})
+	q.Upload(y, make([]byte, y.Bytes()))
+	q.Linear(dst, y, m, bias, compute.None)
+	if want := []string{"addnorm_coarse", "cublasLt", "quant_b", "cublasLt", "addnorm_coarse", "quant_b", "cublasLt", "addnorm_coarse", "quant_b", "cublasLt"}; !slices.Equal(f.launches, want) || q.Err() != nil {
+		t.Errorf("sums and products launched %v, want %v; %v", f.launches, want, q.Err())
+	}
 	second := a.Matrix(host(true, 48, 32))
 	f.launches = nil
 	q.FeedForward(a.Tensor(compute.BF16, 5, 48), a.Tensor(compute.BF16, 5, 32), a.Tensor(compute.BF16, 5, 48), m, second, a.Tensor(compute.BF16, 32), compute.Tensor{}, compute.GELU)

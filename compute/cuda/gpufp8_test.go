@@ -191,6 +191,18 @@ func TestAddNormOfABFloat16SumIsTheTwoOperations(t *testing.T) {
 		if d := distance(b.floats(dst[0]), b.floats(dst[1])); d > 1e-3 {
 			t.Errorf("%v: norms differ by %.2g", shape, d)
 		}
+		if width%quantAlign != 0 {
+			continue
+		}
+		// What it rounds for a product is what the product would have rounded.
+		_, w := b.pair(96, width, 1)
+		out := [2]compute.Tensor{b.Tensor(compute.BF16, rows, 96), b.Tensor(compute.BF16, rows, 96)}
+		b.AddNorm(dst[0], sums[0], x, y, gate, n)
+		b.Linear(out[0], dst[0], w, compute.Tensor{}, compute.None)
+		b.Linear(out[1], dst[0], w, compute.Tensor{}, compute.None)
+		if d := distance(b.floats(out[0]), b.floats(out[1])); d > 1e-6 {
+			t.Errorf("%v: products of what was rounded before and by themselves differ by %.2g", shape, d)
+		}
 	}
 }
 

@@ -78,6 +78,7 @@ func (q *queue) Replay(recorded io.Closer) {
 		q.fail("replay", errRecording)
 		return
 	}
+	q.ops++
 	q.flush()
 	q.fail("replay", q.drv.LaunchGraph(g.exec, q.stream))
 }

@@ -164,6 +164,7 @@ func (q *queue) biasAs(dt compute.DType, bias compute.Tensor) compute.Tensor {
 
 // run starts a product, or writes it down in a batch.
 func (q *queue) run(p *productPlan, o operands) {
+	q.ops++
 	if q.batch.open {
 		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepProduct, target: p.number, operands: o})
 		return

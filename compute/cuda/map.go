@@ -176,6 +176,7 @@ func (q *queue) Copy(dst, src compute.Tensor) {
 
 // copyOn copies bytes on the GPU, or writes that down in a batch.
 func (q *queue) copyOn(dst, src uint64, bytes int64) {
+	q.ops++
 	if q.batch.open {
 		q.batch.now.steps = append(q.batch.now.steps, step{kind: stepCopy, operands: operands{dst: dst, x: src, w: uint64(bytes)}})
 		return

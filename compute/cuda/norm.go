@@ -20,6 +20,7 @@ type normArgs struct {
 type addArgs struct {
 	y, gate, sum                   uint64
 	yStride, gateStride, sumStride int64
+	coarse, scale                  uint64
 	rowsPerGate                    uint32
 	_                              uint32
 }
@@ -141,7 +142,17 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 		q.Norm(dst, sum, n)
 		return
 	}
+	coarse := kernel == 4 && q.normArgs.vec == 1 && q.coarseToo(dst)
+	if coarse {
+		kernel = 5
+	}
+	if q.err != nil {
+		return
+	}
 	q.launch("add norm", q.device.kernels.addNorm[kernel], grid, threads, 0, argument(&q.normArgs), argument(b))
+	if coarse {
+		q.rounded = rounded{dst, q.ops}
+	}
 }
 
 // NormRope normalises rows and rotates their heads, see compute.NormRoper. In one pass where all allows 16-byte accesses.

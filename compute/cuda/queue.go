@@ -44,6 +44,8 @@ type queue struct {
 	plans     []*productPlan // of products, by number
 	batch     batch
 	profile   *profile
+	ops       uint64 // operations so far
+	rounded   rounded
 	mark      uintptr // event, up to which a queue that follows waits; made when the first one does
 
 	// The kernels' arguments. They live here because a launch needs them at a fixed place for the time of the call.
@@ -189,6 +191,7 @@ func (q *queue) launch(op string, fn uintptr, grid, threads [3]uint32, sharedByt
 	if q.err != nil || grid[0] == 0 || grid[1] == 0 || grid[2] == 0 {
 		return
 	}
+	q.ops++
 	early := q.device.early[fn]
 	if q.batch.open {
 		q.batch.note(fn, early, grid, threads, sharedBytes, args)

@@ -21,6 +21,7 @@ func (q *queue) Upload(dst compute.Tensor, src []byte) {
 		q.fail("upload", errRecording)
 		return
 	}
+	q.ops++
 	q.flush()
 	if q.err != nil {
 		return

@@ -71,6 +71,8 @@ struct AddArgs {
   const float* gate;
   void* sum;
   i64 yStride, gateStride, sumStride;
+  u8* coarse;    // addnorm_coarse: [rows, width], the result once more, in e4m3
+  float* scale;  // [rows], what undoes it
   u32 rowsPerGate, pad;
 };
 
@@ -80,7 +82,7 @@ struct TurnArgs {
   Divisor headDim, frame;
   Turn turn;
 };
-static_assert(sizeof(AddArgs) == 56 && sizeof(TurnArgs) == 128, "mirrored by addArgs and turnArgs in norm.go");
+static_assert(sizeof(AddArgs) == 72 && sizeof(TurnArgs) == 128, "mirrored by addArgs and turnArgs in norm.go");
 
 __device__ __forceinline__ void close(Raw<8, float>& r, const float (&v)[8]) {
   r.a = make_float4(v[0], v[1], v[2], v[3]), r.b = make_float4(v[4], v[5], v[6], v[7]);
@@ -247,6 +249,78 @@ __device__ __forceinline__ void addnorm(const NormArgs& a, const AddArgs& add) {
   finish<V, R, D, X>(a, t);
 }
 
+// largest is the maximum of R numbers over the threads of a row, as total sums them.
+template <int R>
+__device__ __forceinline__ void largest(u32 (&s)[R]) {
+  __shared__ u32 part[R][32];
+#pragma unroll
+  for (int m = 16; m > 0; m >>= 1)
+#pragma unroll
+    for (int r = 0; r < R; r++) s[r] = max(s[r], __shfl_xor_sync(0xffffffffu, s[r], m));
+  if (blockDim.x > 32) {
+    u32 warps = blockDim.x / 32, mine = threadIdx.y * warps;
+    if (threadIdx.x % 32 == 0)
+#pragma unroll
+      for (int r = 0; r < R; r++) part[r][mine + threadIdx.x / 32] = s[r];
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < R; r++)
+      for (u32 w = 0; w < warps; w++) s[r] = max(s[r], part[r][mine + w]);
+  }
+}
+
+__device__ __forceinline__ u32 pack4(float a, float b, float c, float d) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  u16 lo, hi;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(lo) : "f"(b), "f"(a));
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(hi) : "f"(d), "f"(c));
+  return lo | (u32)hi << 16;
+#else
+  return 0;
+#endif
+}
+
+// addnormCoarse is addnorm of bfloat16, and kernels/quant's rounding of its result by rows.
+template <int R>
+__device__ __forceinline__ void addnormCoarse(const NormArgs& a, const AddArgs& add) {
+  Rows<8, R, bf16> t;
+  fetchRows<8, R, bf16>(t, a, a.x, a.xStride);
+  addRows<8, R, bf16, bf16>(t, a, add);
+  Moments<R> m;
+  moments<8, R, bf16>(m, a, t);
+  u32 top[R] = {};
+#pragma unroll
+  for (int i = 0; i < HELD; i++) {
+    u32 col = (threadIdx.x + i * blockDim.x) * 8;
+    if (col >= t.width) break;
+    float v[R][8];
+    normed<8, R, bf16>(v, a, m, t, i, col);
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+      close(t.raw[r][i], v[r]);  // rounded, in place of the sum
+      *(uint4*)((bf16*)a.dst + (t.first + r) * a.dstStride + col) = t.raw[r][i].a;
+      open(v[r], t.raw[r][i]);
+#pragma unroll
+      for (int j = 0; j < 8; j++) top[r] = max(top[r], __float_as_uint(v[r][j]) & 0x7fffffffu);
+    }
+  }
+  largest<R>(top);
+#pragma unroll
+  for (int r = 0; r < R; r++) {
+    float most = __uint_as_float(top[r]), inv = top[r] == 0 ? 0.0f : 448.0f / most;
+    if (threadIdx.x == 0 && t.width > 0) add.scale[t.first + r] = top[r] == 0 ? 1.0f : most / 448.0f;
+#pragma unroll
+    for (int i = 0; i < HELD; i++) {
+      u32 col = (threadIdx.x + i * blockDim.x) * 8;
+      if (col >= t.width) break;
+      float v[8];
+      open(v, t.raw[r][i]);
+      *(uint2*)(add.coarse + (i64)(t.first + r) * a.width + col) = make_uint2(pack4(v[0] * inv, v[1] * inv, v[2] * inv, v[3] * inv),
+                                                                            pack4(v[4] * inv, v[5] * inv, v[6] * inv, v[7] * inv));
+    }
+  }
+}
+
 template <int R, typename D, typename X>
 __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turns) {
   Rows<8, R, X> t;
@@ -300,6 +374,11 @@ ADDNORM(addnorm_fb, float, float, bf16)
 ADDNORM(addnorm_bf, bf16, float, float)
 ADDNORM(addnorm_bb, bf16, float, bf16)
 ADDNORM(addnorm_half, bf16, bf16, bf16)
+extern "C" __global__ void __launch_bounds__(512) addnorm_coarse(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) {
+  begin();
+  if (a.together == 2) addnormCoarse<2>(a, add);
+  else addnormCoarse<1>(a, add);
+}
 NORMROPE(normrope_ff, float, float)
 NORMROPE(normrope_fb, float, bf16)
 NORMROPE(normrope_bf, bf16, float)
