@@ -269,17 +269,6 @@ __device__ __forceinline__ void largest(u32 (&s)[R]) {
   }
 }
 
-__device__ __forceinline__ u32 pack4(float a, float b, float c, float d) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  u16 lo, hi;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(lo) : "f"(b), "f"(a));
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(hi) : "f"(d), "f"(c));
-  return lo | (u32)hi << 16;
-#else
-  return 0;
-#endif
-}
-
 // addnormCoarse is addnorm of bfloat16, and kernels/quant's rounding of its result by rows.
 template <int R>
 __device__ __forceinline__ void addnormCoarse(const NormArgs& a, const AddArgs& add) {
