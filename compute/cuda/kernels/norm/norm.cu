@@ -363,7 +363,7 @@ ADDNORM(addnorm_fb, float, float, bf16)
 ADDNORM(addnorm_bf, bf16, float, float)
 ADDNORM(addnorm_bb, bf16, float, bf16)
 ADDNORM(addnorm_half, bf16, bf16, bf16)
-extern "C" __global__ void __launch_bounds__(512) addnorm_coarse(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) {
+extern "C" __global__ void __launch_bounds__(512, 1) addnorm_coarse(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) {
   begin();
   if (a.together == 2) addnormCoarse<2>(a, add);
   else addnormCoarse<1>(a, add);
