@@ -117,13 +117,15 @@ func mergesLikeTheHost(t *testing.T, dev compute.Device, word string) {
 		if !strings.Contains(name, word) {
 			continue
 		}
-		for budget := range 3 {
+		for budget := range 4 {
 			p := p
 			switch budget {
 			case 1:
 				p.Budget.Frames = p.Anchor + p.Recent + shape.ChunkFrames + 3
 			case 2: // nothing is near enough to be united: entries are forgotten
 				p.Budget.Frames, p.Floor = p.Anchor+p.Recent+shape.ChunkFrames+2, 0.99
+			case 3: // nothing is ever forgotten
+				p.Budget.Frames, p.Floor = p.Anchor+p.Recent+shape.ChunkFrames+1, -1
 			}
 			t.Run(fmt.Sprintf("%s, budget %d", name, budget), func(t *testing.T) {
 				a, b := newFed(t, host, p, shape), newFed(t, dev, p, shape)

@@ -388,6 +388,26 @@ func TestABudgetInBytesIsUsedUp(t *testing.T) {
 	}
 }
 
+// TestAFloorOfMinusOneForgetsNothing shows a full cache frames of which every token is new.
+func TestAFloorOfMinusOneForgetsNothing(t *testing.T) {
+	s := small
+	s.Rows, s.Columns = 5, 7
+	for _, radius := range []int{0, 1} {
+		p := tempcache.Prototype()
+		p.Recent, p.Search, p.Radius, p.Depth, p.Floor = 0, tempcache.Neighbours, radius, 1, -1
+		p.Budget.Frames = s.ChunkFrames + 1
+		b, rng := newBench(t, p, s), rand.New(rand.NewPCG(5, uint64(radius)))
+		for range 40 {
+			b.frame(numbers(rng, s), numbers(rng, s))
+		}
+		for h, x := range b.cache.Stats().Heads {
+			if x.Evicted != 0 || x.Merged == 0 {
+				t.Errorf("radius %d, head %d: %+v, want none evicted", radius, h, x)
+			}
+		}
+	}
+}
+
 // TestGrowthIsKnownBeforehand shows a cache without a budget nothing but new keys.
 func TestGrowthIsKnownBeforehand(t *testing.T) {
 	p := tempcache.Default()

@@ -29,7 +29,8 @@ func (s Space) String() string { return [...]string{"spatial", "unrotated", "rot
 type Search uint8
 
 // Searches. Exact looks at every entry of the head. Neighbours looks at the Depth newest entries of each place of the picture
-// within Radius rows and columns: the first of a place is the previous frame's, the others have left and may come back.
+// within Radius rows and columns (farther where none has an entry): the first of a place is the previous frame's, the others have left and may
+// come back.
 // Approximate asks an index of Policy.Matcher.
 const (
 	Exact Search = iota
@@ -112,7 +113,7 @@ type Policy struct {
 	Local [][]bool
 	// Forget is what goes when a full store cannot merge.
 	Forget Forgetting
-	// Floor is the least cosine at which a full store merges its closest pair; below it evicts.
+	// Floor is the least cosine at which a full store merges its closest pair; below it evicts. At -1 nothing is forgotten.
 	Floor float64
 }
 

@@ -97,14 +97,27 @@ func (l *layer) search(dq compute.Queue, g, at int, asked bool) {
 	}
 }
 
-// around returns the nearest of the Depth newest entries of each place within Radius of a token.
+// around returns the nearest of the Depth newest entries of each place within Radius of a token. Where no place has one, the square doubles:
+// a full store can then always merge what it has no room for.
 func (l *layer) around(g, token int, x []float32) (slot int32, top float32) {
+	c := l.cache
+	if l.groups[g].n == 0 {
+		return -1, 0
+	}
+	for radius := c.p.Radius; ; radius = 2*radius + 1 {
+		if slot, top = l.within(g, token, radius, x); slot >= 0 || radius >= max(c.shape.Rows, c.shape.Columns) {
+			return slot, top
+		}
+	}
+}
+
+func (l *layer) within(g, token, radius int, x []float32) (slot int32, top float32) {
 	c, s := l.cache, &l.groups[g]
 	slot = -1
 	columns := c.shape.Columns
 	row, column := token/columns, token%columns
-	for r := max(0, row-c.p.Radius); r <= min(c.shape.Rows-1, row+c.p.Radius); r++ {
-		for k := max(0, column-c.p.Radius); k <= min(columns-1, column+c.p.Radius); k++ {
+	for r := max(0, row-radius); r <= min(c.shape.Rows-1, row+radius); r++ {
+		for k := max(0, column-radius); k <= min(columns-1, column+radius); k++ {
 			at := s.head[r*columns+k]
 			for n := 0; n < c.p.Depth && at >= 0; n++ {
 				if v := dot(x, l.unit.f32(g, int(at))); slot < 0 || v > top {

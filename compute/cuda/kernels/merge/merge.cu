@@ -88,6 +88,29 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   }
 }
 
+// nearest returns the entry with the highest score of the newest ones of each place around token i, -1 if there is none. Where no place
+// within the radius has one, the square doubles. recent is the group's.
+template <typename Score>
+__device__ __forceinline__ int nearest(const MergeArgs& a, const int* recent, u32 i, Score score) {
+  int r = (int)(i / a.columns), c = (int)(i % a.columns), slot = -1;
+  float top = 0.0f;
+  for (int radius = (int)a.radius;; radius = 2 * radius + 1) {
+    int r0 = max(0, r - radius), r1 = min((int)a.rows - 1, r + radius);
+    int c0 = max(0, c - radius), c1 = min((int)a.columns - 1, c + radius);
+    for (int y = r0; y <= r1; y++)
+      for (int x = c0; x <= c1; x++) {
+        const int* place = recent + (i64)(y * (int)a.columns + x) * a.depth;
+        for (u32 k = 0; k < a.depth; k++) {
+          int e = place[k];
+          if (e < 0) break;
+          float v = score(e);
+          if (slot < 0 || v > top) slot = e, top = v;
+        }
+      }
+    if (slot >= 0 || radius >= (int)max(a.rows, a.columns)) return slot;
+  }
+}
+
 // merge_around finds the nearest of the newest entries around each token. A warp has a token.
 extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_constant__ MergeArgs a) {
   u32 layer = layerOf(a, blockIdx.z);
@@ -97,38 +120,22 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
   const float* ask = a.asked ? a.query : probeOf(a, layer);
   u32 width = a.heads / a.groups * a.headDim;
   const float* unit = s.unit + (i64)g * s.slots * width;
-  int r = (int)(i / a.columns), c = (int)(i % a.columns), slot = -1;
-  float top = 0.0f;
-  int r0 = max(0, r - (int)a.radius), r1 = min((int)a.rows - 1, r + (int)a.radius);
-  int c0 = max(0, c - (int)a.radius), c1 = min((int)a.columns - 1, c + (int)a.radius);
-  if (width <= 128) {  // the query stays in registers
+  const int* recent = recentOf(a, layer) + (i64)g * a.tokens * a.depth;
+  int slot = -1;
+  if (s.entries[g] > 0 && width <= 128) {  // the query stays in registers
     float2 q0 = make_float2(0.0f, 0.0f), q1 = q0;
     const float2* q = (const float2*)ask + ((i64)g * a.tokens + i) * (width / 2);
     if (lane() < width / 2) q0 = q[lane()];
     if (lane() + 32 < width / 2) q1 = q[lane() + 32];
-    for (int y = r0; y <= r1; y++)
-      for (int x = c0; x <= c1; x++) {
-        const int* recent = recentOf(a, layer) + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
-        for (u32 k = 0; k < a.depth; k++) {
-          int e = recent[k];
-          if (e < 0) break;
-          const float2* u = (const float2*)unit + (i64)e * (width / 2);
-          float v = 0.0f;
-          if (lane() < width / 2) v = q0.x * u[lane()].x + q0.y * u[lane()].y;
-          if (lane() + 32 < width / 2) v += q1.x * u[lane() + 32].x + q1.y * u[lane() + 32].y;
-          v = warpSum(v);
-          if (slot < 0 || v > top) slot = e, top = v;
-        }
-      }
-  } else {
-    for (int y = r0; y <= r1; y++)
-      for (int x = c0; x <= c1; x++) {
-        const int* recent = recentOf(a, layer) + ((i64)g * a.tokens + y * (int)a.columns + x) * a.depth;
-        for (u32 k = 0; k < a.depth && recent[k] >= 0; k++) {
-          float v = dotRows(a, ask, (i64)g * a.tokens + i, unit, recent[k]);
-          if (slot < 0 || v > top) slot = recent[k], top = v;
-        }
-      }
+    slot = nearest(a, recent, i, [&](int e) {
+      const float2* u = (const float2*)unit + (i64)e * (width / 2);
+      float v = 0.0f;
+      if (lane() < width / 2) v = q0.x * u[lane()].x + q0.y * u[lane()].y;
+      if (lane() + 32 < width / 2) v += q1.x * u[lane() + 32].x + q1.y * u[lane() + 32].y;
+      return warpSum(v);
+    });
+  } else if (s.entries[g] > 0) {
+    slot = nearest(a, recent, i, [&](int e) { return dotRows(a, ask, (i64)g * a.tokens + i, unit, e); });
   }
   if (lane() == 0) bestOf(a, layer)[g * a.tokens + i] = slot;
 }
