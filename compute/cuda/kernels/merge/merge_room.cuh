@@ -106,10 +106,13 @@ struct Orders {
   float* own;
 };
 
-// worth is what eviction goes by.
+// worth is what eviction goes by: of an entry, and of so many members at a time.
+__device__ __forceinline__ float worth(const MergeArgs& a, int members, int time) {
+  float age = (float)(a.frame - time + 1);
+  return a.byMembers ? (float)members + 1.0f / age : (float)members / age;
+}
 __device__ __forceinline__ float worth(const MergeArgs& a, const MergeStore& s, u32 g, u32 e) {
-  float members = (float)stateOf(a, s, MEMBERS, g)[e], age = (float)(a.frame - stateOf(a, s, TIME, g)[e] + 1);
-  return a.byMembers ? members + 1.0f / age : members / age;
+  return worth(a, stateOf(a, s, MEMBERS, g)[e], stateOf(a, s, TIME, g)[e]);
 }
 
 // ownOf is how near a token is to the entry that was found for it, as it is now.
@@ -323,7 +326,7 @@ struct Decider {
 __device__ __forceinline__ bool rankOf(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32 e, u32& key) {
   u32 at = min(e, s.slots - 1);  // without a branch, so that several can be read at a time
   int x = stateOf(a, s, pairs ? NEAR : MEMBERS, g)[at], y = stateOf(a, s, pairs ? NEARNESS : TIME, g)[at];
-  key = ordered(pairs ? -__int_as_float(y) : (float)x / (float)(a.frame - y + 1));
+  key = ordered(pairs ? -__int_as_float(y) : worth(a, x, y));
   return e < s.slots && (!pairs || x >= 0);
 }
 
