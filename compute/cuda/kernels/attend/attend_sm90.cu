@@ -421,8 +421,9 @@ struct Worker {
   // Whether the stage of keys that has come has log-counts; the same for all lanes.
   __device__ __forceinline__ bool counted() const {
     if (!BIAS) return false;
-    u32 x;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(smem + Layout::counted + 4 * keys.at) : "memory");
+    u32 x = 0;
+    if (lane == 0)  // the lane that gives the place back
+      asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(smem + Layout::counted + 4 * keys.at) : "memory");
     return __shfl_sync(0xffffffffu, x, 0) != 0;
   }
 
