@@ -117,7 +117,7 @@ func (r *bench) planParts(b *testing.B, name string, p compute.Planning) {
 		"norms": func(int) {
 			r.launch("plan", k[2], [3]uint32{(rows[0]*8 + 15) / 16, wanHeads, 1}, large, 0, argument(a))
 		},
-		"scores": func(int) { r.launch("plan", k[3], planScores(a), some, 0, argument(a)) },
+		"scores": func(int) { r.launch("plan", k[3], planScores(a), some, planScoresShared, argument(a)) },
 		"pick":   func(int) { r.launch("plan", k[4], rows, large, 0, argument(a)) },
 		"keys":   func(int) { r.launch("plan", k[5], [3]uint32{rows[0] * wanHeads, 1, 1}, large, 0, argument(a)) },
 	} {

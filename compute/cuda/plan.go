@@ -26,6 +26,9 @@ func (d *Device) Plans() {}
 // planShared is the most shared memory that plan_groups asks for.
 const planShared = 4 * planQueries * (planHeadDim + 1)
 
+// planScoresShared is the shared memory that plan_scores asks for: COLUMNS means in halves, APART words apart.
+const planScoresShared = 4 * 64 * 144
+
 // The largest tile of queries and head dimension of kernels/plan.
 const planQueries, planHeadDim = 128, 128
 
@@ -66,7 +69,7 @@ func (q *queue) Plan(p compute.Planning) {
 	if a.mass == 0 {
 		q.launch("plan", k[2], [3]uint32{uint32((queryTiles*each + 15) / 16), uint32(heads), 1}, large, 0, argument(a))
 	}
-	q.launch("plan", k[3], planScores(a), some, 0, argument(a))
+	q.launch("plan", k[3], planScores(a), some, planScoresShared, argument(a))
 	q.launch("plan", k[4], rows, large, 0, argument(a))
 	q.launch("plan", k[5], [3]uint32{uint32(heads * queryTiles), 1, 1}, large, 0, argument(a))
 	if a.rest != 0 {

@@ -43,6 +43,15 @@ __device__ __forceinline__ u32 pack4(float a, float b, float c, float d) {
 #endif
 }
 
+// angle is the cosine that so many different bits of two codes stand for, as the host has it: half of them is next to a right angle. It divides
+// by two steps of Newton's; a division would call a function, and callers keep registers for it in local memory.
+__device__ __forceinline__ float angle(u32 differ, u32 bits) {
+  double all = bits, part = __fdividef(1.0f, (float)bits);
+  part = fma(part, fma(-all, part, 1.0), part);
+  part = fma(part, fma(-all, part, 1.0), part);
+  return 2 * differ == bits ? 6.123234e-17f : (float)cospi(differ * part);
+}
+
 __device__ __forceinline__ void put(float* p, float v) { *p = v; }
 __device__ __forceinline__ void put(bf16* p, float v) { p->bits = (u16)pack2(v, 0.0f); }
 

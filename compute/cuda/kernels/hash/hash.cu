@@ -64,6 +64,13 @@ extern "C" __global__ void __launch_bounds__(256) hash_signs(const __grid_consta
   }
 }
 
+// quotient is x / y rounded to nearest, as the host divides, from 1 / y rounded to nearest: the remainder of a first quotient is exact, and corrects it
+// (Markstein, IBM J. Res. Dev. 34, 1990). y is the step of a row that has x: no part of it over- or underflows.
+__device__ __forceinline__ float quotient(float x, float y, float inverse) {
+  float q = __fmul_rn(x, inverse);
+  return __fmaf_rn(__fmaf_rn(-q, y, x), inverse, q);
+}
+
 // hash_levels rounds every number of a row to a level, with one scale a row: to bytes, or to what they mean, or both. A warp has a row.
 extern "C" __global__ void __launch_bounds__(256) hash_levels(const __grid_constant__ HashArgs a) {
   u32 lane = threadIdx.x % 32, h = blockIdx.y, row = blockIdx.x * 8 + threadIdx.x / 32;
@@ -77,14 +84,16 @@ extern "C" __global__ void __launch_bounds__(256) hash_levels(const __grid_const
 #pragma unroll
   for (int w = 16; w > 0; w >>= 1) square += __shfl_xor_sync(FULL, square, w);
   float scale = a.step * sqrtf(square / (float)a.width), half = (float)(1u << (a.bits - 1));
+  float inverse = scale != 0.0f ? __frcp_rn(scale) : 0.0f;
   u32 per = 8 / a.bits, bytes = (a.width + per - 1) / per;
   if (lane == 0 && a.scales != nullptr) a.scales[to] = scale;
   for (u32 b = lane; b < bytes; b += 32) {
     u32 byte = 0;
+#pragma unroll 1
     for (u32 j = 0; j < per && b * per + j < a.width; j++) {
       float level = 0.0f, known = 0.0f;
       if (scale != 0.0f) {
-        level = fminf(fmaxf(floorf(element(a.x, from + b * per + j, a.xHalf) / scale) + half, 0.0f), 2.0f * half - 1.0f);
+        level = fminf(fmaxf(floorf(quotient(element(a.x, from + b * per + j, a.xHalf), scale, inverse)) + half, 0.0f), 2.0f * half - 1.0f);
         known = scale * (level - (half - 0.5f));
       }
       byte |= (u32)level << (j * a.bits);

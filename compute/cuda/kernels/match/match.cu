@@ -166,7 +166,7 @@ extern "C" __global__ void __launch_bounds__(128) match_codes(const __grid_const
   u32 t = threadIdx.x, head = blockIdx.y, q = blockIdx.x * 128 + t;
   u32 first = blockIdx.z * a.pieceKeys, end = min(keysOf(a, head), first + a.pieceKeys);
   if (first >= end) return;
-  for (u32 i = t; i <= a.bits; i += 128) cosines[i] = (float)cos(3.14159265358979323846 * (double)i / (double)a.bits);
+  for (u32 i = t; i <= a.bits; i += 128) cosines[i] = angle(i, a.bits);
   for (u32 w = 0; w < a.width; w++) own[w] = q < a.queries ? ((const u64*)a.query)[((u64)head * a.queryRoom + q) * a.width + w] : 0;
   float top = __int_as_float(0xff800000);
   u32 at = 0xffffffffu;

@@ -92,6 +92,7 @@ __device__ __forceinline__ void bring(const PlanArgs& a, u32* q, u32 width, i64 
   const bf16* half = (const bf16*)a.query + from;
   if (HALF && ((u64)half & 15) == 0 && a.queryRow % 8 == 0) {
     u32 each = a.headDim / 8;
+#pragma unroll 8
     for (u32 i = threadIdx.x; i < n * each; i += 256) {
       u32 y = i / each, x = i % each;
       uint4 v = *(const uint4*)(half + (i64)y * a.queryRow + x * 8);
@@ -176,9 +177,11 @@ template <bool HALF>
 __device__ __forceinline__ void groupsOf(const PlanArgs& a) {
   extern __shared__ float4 shared[];
   __shared__ u32 order[128];
+  __shared__ float mass[128];
   u32* q = (u32*)shared;
   u32 t = threadIdx.x, tile = blockIdx.x, h = blockIdx.y, width = HALF ? a.headDim / 2 + 1 : a.headDim + 1;
   u32 lo = tile * a.queryTile, n = min(a.queries, lo + a.queryTile) - lo;
+  if (a.mass != nullptr && t < n) mass[t] = a.mass[(i64)h * a.queries + lo + t];
   bring<HALF>(a, q, width, h * a.queryHead + (i64)lo * a.queryRow, n);
   divide<HALF>(a, q, width, n, order);
   i64 row = ((i64)h * a.queryTiles + tile) * a.groupsEach, all = (i64)a.heads * a.queryTiles * a.groupsEach;
@@ -186,6 +189,7 @@ __device__ __forceinline__ void groupsOf(const PlanArgs& a) {
   for (u32 g = t / TEAM; g < a.groupsEach && 2 * pair < a.headDim; g += 256 / TEAM) {
     u32 first = g * a.group, end = min(n, first + a.group);
     float2 m = make_float2(0.0f, 0.0f);
+#pragma unroll 8
     for (u32 i = first; i < end; i++) {
       float2 x = pairAt<HALF>(q, width, order[i], pair);
       m.x += x.x, m.y += x.y;
@@ -202,7 +206,7 @@ __device__ __forceinline__ void groupsOf(const PlanArgs& a) {
   if (a.mass == nullptr || t >= a.groupsEach) return;
   float s = 0.0f;
   u32 first = t * a.group, end = min(n, first + a.group);
-  for (u32 i = first; i < end; i++) s += a.mass[(i64)h * a.queries + lo + order[i]] / (float)(end - first);
+  for (u32 i = first; i < end; i++) s += mass[order[i]] / (float)(end - first);
   a.norms[row + t] = s;
 }
 
@@ -234,7 +238,7 @@ __device__ __forceinline__ float power(float x) { return x < -80.0f ? 0.0f : __i
 
 // fillCosines writes what a number of different bits says of an angle.
 __device__ __forceinline__ void fillCosines(const PlanArgs& a, float* cosines) {
-  for (u32 i = threadIdx.x; i <= a.bits && a.codes != nullptr; i += blockDim.x) cosines[i] = (float)cos(3.14159265358979323846 * (double)i / (double)a.bits);
+  for (u32 i = threadIdx.x; i <= a.bits && a.codes != nullptr; i += blockDim.x) cosines[i] = angle(i, a.bits);
 }
 
 // hashed estimates by codes: 16 groups from row on against 8 tiles.
@@ -361,16 +365,56 @@ extern "C" __global__ void __launch_bounds__(256) plan_norms(const __grid_consta
 
 #define COLUMNS 64  // tiles of keys of a block of plan_scores
 #define ROWS 64     // groups that it walks at a time
+#define APART 144   // words from one tile's mean to the next in shared memory
+
+// halve brings the means of COLUMNS tiles to shared memory, divided for multiply: of four neighbours the high halves, then the low ones. All
+// warps need them; and their loads are all on the way at once.
+__device__ __forceinline__ void halve(const PlanArgs& a, u32* halves, const u32* kinds, u32 h, u32 t0) {
+  u32 parts = a.headDim / 4;
+#pragma unroll 8
+  for (u32 i = threadIdx.x; i < COLUMNS * parts; i += 128) {
+    u32 y = i / parts, x = i - y * parts;
+    const float* from = a.known != nullptr && kinds[y] < 4 ? a.known : a.means;
+    float4 v = *(const float4*)(from + ((i64)h * a.room + min(t0 + y, a.tiles - 1)) * a.headDim + x * 4);
+    uint4 w;
+    split(v.x, v.y, w.x, w.z);
+    split(v.z, v.w, w.y, w.w);
+    *(uint4*)(halves + y * APART + x * 4) = w;
+  }
+}
+
+// products multiplies 16 rows of groups by the means of 8 tiles in shared memory.
+__device__ __forceinline__ void products(const PlanArgs& a, const u32 (&qh)[STEPS][4], const u32 (&ql)[STEPS][4], const u32* halves, float (&s)[4]) {
+  u32 lane = threadIdx.x % 32;
+  const uint4* from = (const uint4*)(halves + lane / 4 * APART + lane % 4 * 4);
+  float high[4] = {}, low[4] = {}, other[4] = {};  // sums of their own, which do not wait for each other
+#pragma unroll
+  for (u32 k = 0; k < STEPS; k++) {
+    if (k * 16 >= a.headDim) break;
+    uint4 w = from[k * 4];
+    multiply(low, ql[k], w.x, w.y);
+    multiply(other, qh[k], w.z, w.w);
+    multiply(high, qh[k], w.x, w.y);
+  }
+#pragma unroll
+  for (u32 j = 0; j < 4; j++) s[j] = high[j] + (low[j] + other[j]);
+}
 
 // plan_scores adds up the groups' shares of tiles of keys. A block has as many tiles of queries of a head as have ROWS groups, at least
 // one, and COLUMNS tiles of keys; a warp has 16 groups at a time.
 extern "C" __global__ void __launch_bounds__(128) plan_scores(const __grid_constant__ PlanArgs a) {
-  __shared__ float shares[ROWS][COLUMNS + 1], cosines[MOST_BITS + 1];
+  extern __shared__ uint4 means[];
+  __shared__ float shares[ROWS][COLUMNS + 1], cosines[MOST_BITS + 1], logs[COLUMNS];
+  __shared__ u32 kindAt[COLUMNS];
+  u32* halves = (u32*)means;
   fillCosines(a, cosines);
   u32 t = threadIdx.x, lane = t % 32, warp = t / 32, r = lane / 4, c = lane % 4, h = blockIdx.z, t00 = blockIdx.y * COLUMNS;
   u32 kind = t00 + t % COLUMNS < a.tiles ? (u32)a.kinds[t00 + t % COLUMNS] : 0;
-  bool kinds[3] = {__syncthreads_or(kind == 2) != 0, __syncthreads_or(kind == 3) != 0, __syncthreads_or(kind == 4) != 0};
-  if (!kinds[0] && !kinds[1] && !kinds[2]) return;
+  if (t < COLUMNS) kindAt[t] = kind, logs[t] = t00 + t < a.tiles ? a.logs[(i64)h * a.room + t00 + t] : 0.0f;
+  u32 kinds = 0;  // a bit for each that a tile of the block has
+  for (u32 k = 2; k < 5; k++) kinds |= __syncthreads_or(kind == k) != 0 ? 1u << k : 0u;
+  if (kinds == 0) return;
+  if (a.codes == nullptr || (kinds & 1u << 4)) halve(a, halves, kindAt, h, t00);
   u32 each = max(1u, ROWS / a.groupsEach), tile0 = blockIdx.x * each, last = min(a.queryTiles, tile0 + each);
   u32 rows = a.queryTiles * a.groupsEach, begin = tile0 * a.groupsEach, end = last * a.groupsEach;
   float sum = 0.0f;
@@ -382,23 +426,26 @@ extern "C" __global__ void __launch_bounds__(128) plan_scores(const __grid_const
       u32 row = mine + r + 8 * j;
       norm[j] = row < end && realRow(a, row) ? a.norms[(i64)h * rows + row] : INF;
     }
+    __syncthreads();  // the means are there; and the shares have been read
 #pragma unroll 1
     for (u32 k = 2; k < 5; k++) {
-      if (!kinds[k - 2] || mine >= end) continue;
+      if (!(kinds & 1u << k) || mine >= end) continue;
       u32 qh[STEPS][4], ql[STEPS][4];
       i64 from = (k == 3 ? (i64)a.heads * rows : 0) + (i64)h * rows + mine;
       bool codes = a.codes != nullptr && k < 4;
       if (!codes) fragments(a, a.groups + from * a.headDim, end - mine, qh, ql);
+#pragma unroll 2
       for (u32 n = 0; n < COLUMNS; n += 8) {
-        if (!anyOf(a, t00 + n, k)) continue;
+        if (!__any_sync(FULL, kindAt[n + lane % 8] == k)) continue;
         float s[4];
         if (codes) hashed(a, h, k, from, end - mine, cosines, t00 + n, s);
-        else estimates(a, h, k, qh, ql, t00 + n, s);
+        else products(a, qh, ql, halves + n * APART, s);
 #pragma unroll
         for (u32 j = 0; j < 4; j++) {
-          float share = s[j] == -INF || norm[j / 2] == INF ? 0.0f : power(a.temper * fminf(0.0f, s[j] - norm[j / 2]));
           u32 x = n + c * 2 + j % 2;
-          if (t00 + x < a.tiles && (u32)a.kinds[t00 + x] == k) shares[warp * 16 + r + j / 2 * 8][x] = share;
+          if (kindAt[x] != k) continue;
+          if (!codes) s[j] = s[j] * a.scale + logs[x];
+          shares[warp * 16 + r + j / 2 * 8][x] = s[j] == -INF || norm[j / 2] == INF ? 0.0f : power(a.temper * fminf(0.0f, s[j] - norm[j / 2]));
         }
       }
     }
@@ -411,7 +458,6 @@ extern "C" __global__ void __launch_bounds__(128) plan_scores(const __grid_const
       if (kind >= 2) a.scores[((i64)h * a.queryTiles + tile) * a.tiles + t00 + t % COLUMNS] = sum;
       sum = 0.0f;
     }
-    __syncthreads();
   }
 }
 

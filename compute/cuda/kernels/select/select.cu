@@ -87,7 +87,7 @@ __device__ __forceinline__ u64 better(float score, u32 key) {
 extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_constant__ SelectArgs a) {
   __shared__ float query[8][256], cosines[65];
   u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 8 + warp, h = a.first + blockIdx.y;
-  if (threadIdx.x <= a.bits) cosines[threadIdx.x] = (float)cos(3.14159265358979323846 * (double)threadIdx.x / (double)max(a.bits, 1u));
+  if (threadIdx.x <= a.bits && a.bits > 0) cosines[threadIdx.x] = angle(threadIdx.x, a.bits);
   if (i < a.queries && a.bits == 0 && a.products == nullptr)
     for (u32 d = lane; d < a.headDim; d += 32) query[warp][d] = element(a.query, h * a.queryHead + (i64)i * a.queryRow + d, a.queryHalf);
   __syncthreads();
