@@ -82,9 +82,18 @@ func plansLikeTheHost(t *testing.T, dev compute.Device) {
 	}
 }
 
+// extent is how much attended runs: little with -short, under compute-sanitizer.
+func extent() (layers, chunks, passes int) {
+	if testing.Short() {
+		return 1, 4, 4
+	}
+	return 2, 9, 4
+}
+
 // attended runs chunks through a cache and a policy and returns the results of all calls.
 func attended(t *testing.T, dev compute.Device, cached kvcache.Policy, o annsa.Options, clamp int) (all [][]float32) {
-	s := kvcache.Shape{Layers: 2, Heads: 3, HeadDim: 32, Rows: 6, Columns: 8, ChunkFrames: 2, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Clamp: clamp, DType: compute.F32}
+	layers, chunks, passes := extent()
+	s := kvcache.Shape{Layers: layers, Heads: 3, HeadDim: 32, Rows: 6, Columns: 8, ChunkFrames: 2, Pairs: [3]int{6, 5, 5}, Theta: [3]float64{100, 16, 16}, Clamp: clamp, DType: compute.F32}
 	dq, err := dev.NewQueue()
 	if err != nil {
 		t.Fatal(err)
@@ -122,8 +131,7 @@ func attended(t *testing.T, dev compute.Device, cached kvcache.Policy, o annsa.O
 		}
 		dq.Upload(x, b)
 	}
-	const passes = 4
-	for chunk := range 9 {
+	for chunk := range chunks {
 		span := kvcache.Span{Start: chunk * s.ChunkFrames, Frames: s.ChunkFrames}
 		if err := cache.Begin(dq, span); err != nil {
 			t.Fatal(err)

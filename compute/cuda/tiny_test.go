@@ -8,10 +8,22 @@ import (
 	"longtake/compute"
 )
 
+// onBothKernels runs a test with the attention kernel of this GPU, and with the portable one where that is another.
+func onBothKernels(t *testing.T, run func(t *testing.T, r *bench)) {
+	t.Run("own", func(t *testing.T) { run(t, newBench(t)) })
+	r := newBench(t)
+	if !r.hopper() {
+		return
+	}
+	r.modules.arch = "sm_90" // without Hopper's own instructions
+	t.Run("portable", func(t *testing.T) { run(t, r) })
+}
+
 // TestAttentionOfAFewTiles walks every path of the matrix kernels and the plain one on shapes small enough for compute-sanitizer:
 // dense, log counts, ragged lengths, lists of both tile sizes, whole and in pieces.
-func TestAttentionOfAFewTiles(t *testing.T) {
-	r := newBench(t)
+func TestAttentionOfAFewTiles(t *testing.T) { onBothKernels(t, attendFewTiles) }
+
+func attendFewTiles(t *testing.T, r *bench) {
 	const heads, queries, keys = 2, 130, 333
 	dims := []int{128, 64, 32}
 	if testing.Short() {
@@ -45,8 +57,9 @@ func TestAttentionOfAFewTiles(t *testing.T) {
 }
 
 // TestMoreKeysJoinAnAttention: an attention over some keys and then over the others, with log counts for each tile of queries.
-func TestMoreKeysJoinAnAttention(t *testing.T) {
-	r := newBench(t)
+func TestMoreKeysJoinAnAttention(t *testing.T) { onBothKernels(t, attendMoreKeys) }
+
+func attendMoreKeys(t *testing.T, r *bench) {
 	const heads, queries, first, keys = 2, 130, 70, 333
 	for _, dt := range []compute.DType{compute.BF16, compute.F32} {
 		for _, c := range []struct{ dim, tile int }{{64, 128}, {128, 128}, {32, 50}} {
