@@ -27,7 +27,7 @@ func there(i int) world.Action {
 	return world.Forward
 }
 
-// walk plays frames of the embedded model under the policies of r, by actions frame by frame.
+// walk plays frames of the embedded model under the policies of r, by actions frame by frame, behind the first frame of a world and those of r.
 func walk(t *testing.T, dev compute.Device, frames int, r rollout.Request, action func(i int) world.Action) []video.Frame {
 	t.Helper()
 	e, err := model.OpenTinyWorld(dev)
@@ -42,7 +42,7 @@ func walk(t *testing.T, dev compute.Device, frames int, r rollout.Request, actio
 	start := video.NewFrame(64, 64)
 	episode.World.Render(start.Pix, episode.Poses[0], 64, 64)
 	r.Prompt, r.Seed, r.Heading = episode.Prompt(), 7, episode.Poses[0].Heading
-	r.Start, r.StartActions = []video.Frame{start}, []int{int(episode.Actions[0])}
+	r.Start, r.StartActions = append([]video.Frame{start}, r.Start...), append([]int{int(episode.Actions[0])}, r.StartActions...)
 	s, err := e.NewSession(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
