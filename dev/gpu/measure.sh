@@ -1,37 +1,44 @@
 #!/bin/bash
-# Tests, times and checks compute/cuda and accel on a machine with an NVIDIA GPU; needs dev/gpu/bin (build.sh), no Go.
-#   bash dev/gpu/measure.sh [tests] [modules] [bench] [plans] [gemm] [attend] [racecheck] [memcheck] [host] [baseline] [sweep]
-# Without arguments all but sweep. gemm needs nvcc, baseline and attend PyTorch (attend times cuDNN beside the kernels), memcheck and
-# racecheck compute-sanitizer; the others the driver, NVRTC and cuBLASLt alone. LIMIT=seconds bounds all of it: parts that find no time
-# left are named and count as failed. Logs go to $OUT, or dev/gpu/out when it is unset; RESULTS.md is written from them by hand.
+# Tests, checks and times compute/cuda and accel on a machine with an NVIDIA GPU; needs dev/gpu/bin (build.sh), no Go.
+#   bash dev/gpu/measure.sh [tests] [modules] [racecheck] [memcheck] [plans] [bench] [gemm] [attend] [host] [baseline] [sweep]
+# Without arguments all but sweep. What only checks (the first four, and attend's comparison with float64) runs side by side, SIDE processes
+# at a time, after one process has compiled the kernels; what times has the GPU alone afterwards. gemm needs nvcc, baseline and attend PyTorch
+# (attend times cuDNN beside the kernels), memcheck and racecheck compute-sanitizer; the others the driver, NVRTC and cuBLASLt alone.
+# LIMIT=seconds bounds all of it, and RESERVE of them are kept for what times: parts that find no time left are named and count as failed.
+# Logs go to $OUT, or dev/gpu/out when it is unset; RESULTS.md is written from them by hand.
 cd "$(dirname "$0")/../.." || exit
+set -f # patterns are no file names
 root=$PWD bin=$PWD/dev/gpu/bin
 OUT=${OUT:-dev/gpu/out}
 mkdir -p "$OUT"
 OUT=$(realpath "$OUT")
-chmod +x "$bin"/*.test
+for p in cuda ann annsa annca tempcache; do chmod +x "$bin/$p.test"; done
 export LONGTAKE_REQUIRE_GPU=1 XDG_CACHE_HOME=${XDG_CACHE_HOME:-/tmp/longtake-cache} PYTHONUNBUFFERED=1 OUT
-LIMIT=${LIMIT:-1500}
+LIMIT=${LIMIT:-600} SIDE=${SIDE:-$(($(nproc) < 12 ? $(nproc) + 2 : 12))}
 MODULES=${MODULES:-GPU}                                                     # tests; GPUs are those that compare with the host
-BENCH=${BENCH:-Kernels|Linear$|FP8|Attend|Tiles|Forward|Convolve|Decode} # ATTEND are arguments of attend/bench.py
-status=0
+BENCH=${BENCH:-Kernels|Linear$|FP8|AddNorm|Attend|Tiles|Forward|Convolve|Decode} # ATTEND are arguments of attend/bench.py
+failed=$OUT/failed.log checks=() times=() end=$LIMIT
+rm -f "$failed"
 
 # limited NAME SECONDS FOLDER COMMAND...: runs a command in a folder for at most so long, its log in $OUT/NAME.log.
 limited() {
   local name=$1 most=$2 folder=$3 began=$SECONDS code
   shift 3
-  [ $((LIMIT - SECONDS)) -lt "$most" ] && most=$((LIMIT - SECONDS))
+  [ $((end - SECONDS)) -lt "$most" ] && most=$((end - SECONDS))
   if [ "$most" -lt 3 ]; then
-    echo "== $name: no time left"
-    status=1
+    echo "== $name: no time left" | tee -a "$failed"
     return
   fi
   (cd "$root/$folder" && timeout -k 3 "$most" "$@") > "$OUT/$name.log" 2>&1
   code=$?
-  [ $code -eq 0 ] || status=1
-  echo "== $name: code $code, $((SECONDS - began)) s$(counts "$OUT/$name.log")"
-  grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$OUT/$name.log" | head -2
-  [ $code -eq 0 ] || grep -E '^ *--- FAIL|^panic|_test\.go:[0-9]+: |error:' "$OUT/$name.log" | grep -v 'compiling ' | head -12 | cut -c1-220
+  [ $code -eq 0 ] || echo "$name: code $code" >> "$failed"
+  {
+    echo "== $name: code $code, $((SECONDS - began)) s$(counts "$OUT/$name.log")"
+    grep -E 'ERROR SUMMARY|RACECHECK SUMMARY|^checks: ' "$OUT/$name.log" | sort | uniq -c | head -3
+    [ $code -eq 0 ] || grep -E '^ *--- FAIL|^panic|_test\.go:[0-9]+: |[Ee]rror:|hazard' "$OUT/$name.log" | grep -v 'compiling ' | head -12 | cut -c1-220
+  } > "$OUT/$name.said"
+  cat "$OUT/$name.said" # in one piece, whatever runs beside it
+  rm -f "$OUT/$name.said"
 }
 counts() {
   local passed failed
@@ -39,52 +46,84 @@ counts() {
   failed=$(grep -cE '^ *--- FAIL' "$1")
   [ $((passed + failed)) -eq 0 ] || echo ", $passed passed, $failed failed"
 }
-# tests NAME SECONDS PACKAGE PATTERN, benches likewise.
-tests() { limited "$1" "$2" "$3" "$bin/$(basename "$3").test" -test.v -test.run "$4"; }
+# tests NAME SECONDS PACKAGE PATTERN [FLAGS], benches likewise; checked TOOL NAME SECONDS PACKAGE PATTERN are short tests under compute-sanitizer.
+tests() { limited "$1" "$2" "$3" "$bin/$(basename "$3").test" -test.v -test.run "$4" ${5:-}; }
 benches() {
   limited "$1" "$2" "$3" "$bin/$(basename "$3").test" -test.run '^$' -test.benchtime 1x -test.bench "$4"
   grep -E '^Benchmark' "$OUT/$1.log" | sed 's/  */ /g; s/\t/ /g' | cut -c1-170
 }
-# checks TOOL NAME SECONDS PACKAGE PATTERN: short tests under compute-sanitizer.
-checks() { limited "$1-$2" "$3" "$4" compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/$(basename "$4").test" -test.short -test.v -test.run "$5"; }
+checked() { limited "$1-$2" "$3" "$4" compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/$(basename "$4").test" -test.short -test.v -test.run "$5"; }
 
-merges='GPUsMergeLikeTheHost/(default|neighbours|hashed|quantised|error_bound),_budget_1$'
-plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|hashed|quantised_to_4_bits|no-drop)$'
+alone='RunsOut|KernelResources' # takes all memory; and is what compiles
+play='Policies|EmbeddedModel'   # on the CPU as well
+merges='GPUsMergeLikeTheHost/(default|neighbours|hashed|quantised|change_bound),_budget_1$'
+plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|hashed|quantised_to_4_bits|no-drop|split)$'
 operations='TestConformanceOnGPU$/^(copy|linear|norm|rope|add|activate|gather|time|noise|mix|clamp|match|attend_biased)'
-for what in ${*:-tests modules bench plans gemm attend racecheck memcheck host baseline}; do
+
+# side and then queue what may run beside others, and what may not.
+side() { checks+=("$*"); }
+later() { times+=("$*"); }
+for what in ${*:-tests modules racecheck memcheck plans bench gemm attend host baseline}; do
   case $what in
-    tests) tests tests 200 compute/cuda . ;;
+    tests)
+      side tests play 300 compute/cuda "$play"
+      side tests tests 300 compute/cuda . "-test.skip=$alone|$play"
+      later tests memory 40 compute/cuda RunsOut ;;
     modules)
-      tests hashes 30 accel/ann "$MODULES"
-      tests annsa 60 accel/annsa "$MODULES"
-      tests annca 60 accel/annca "$MODULES"
-      tests merges 90 accel/tempcache "$MODULES" ;;
-    bench) benches bench 120 compute/cuda "$BENCH" ;;
-    plans)
-      benches plans 60 compute/cuda 'Plan|Select|Merge|Split|Hash'
-      benches begin 60 accel/tempcache OnAGPU ;;
-    host) limited host 60 compute/cuda "$bin/cuda.test" -test.run '^$' -test.bench Host -test.benchtime 0.3s && cat "$OUT/host.log" ;;
-    gemm)
-      limited nvcc 60 dev/gpu nvcc -O2 -shared -Xcompiler -fPIC -o "$OUT/libgemm.so" -x cu gemm.c -lcublasLt -Xlinker "-rpath,$(dirname "$(command -v nvcc)")/../lib64"
-      LONGTAKE_GEMM=$OUT/libgemm.so benches gemm 60 compute/cuda BesideC
-      rm -f "$OUT/libgemm.so" ;;
-    attend) limited attend 240 dev/gpu/attend python3 bench.py ${ATTEND:-} && grep -E '^\{|ceilings|checks|built' "$OUT/attend.log" | cut -c1-330 ;;
-    baseline) limited baseline 100 dev/gpu python3 baseline.py && cat "$OUT/baseline.log" ;;
+      side tests merges 200 accel/tempcache "$MODULES"
+      side tests annsa 200 accel/annsa "$MODULES"
+      side tests annca 100 accel/annca "$MODULES"
+      side tests hashes 60 accel/ann "$MODULES" ;;
     racecheck | memcheck)
-      checks "$what" attention 90 compute/cuda 'AFewTiles|MoreKeys'
-      checks "$what" merges 90 accel/tempcache "$merges"
-      checks "$what" plans 90 accel/annsa "$plans"
-      checks "$what" hashes 40 accel/ann GPU
-      checks "$what" choices 60 accel/annca 'GPUs'
-      checks "$what" operations 120 compute/cuda "$operations|ImagesOnGPU|Replayed"
-      [ "$what" = memcheck ] && checks memcheck conformance 150 compute/cuda 'OnGPU|FP8|Replayed' ;;
-    sweep) benches sweep 100 compute/cuda 'Sweep|Choices' ;;
+      side checked $what merges 300 accel/tempcache "$merges"
+      side checked $what plans 300 accel/annsa "$plans"
+      side checked $what operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed"
+      side checked $what attention 300 compute/cuda 'AFewTiles|MoreKeys'
+      side checked $what choices 200 accel/annca GPUs
+      side checked $what hashes 200 accel/ann GPU
+      [ $what = memcheck ] && side checked memcheck conformance 300 compute/cuda 'OnGPU|FP8|Replayed' ;;
+    attend)
+      side limited float64 200 dev/gpu/attend python3 bench.py --no-time --cases 0:10
+      later limited attend 60 dev/gpu/attend python3 bench.py --no-check --mode none --keys 4680,32760,131040,524160 ${ATTEND:-} ;;
+    plans)
+      later benches plans 60 compute/cuda 'Plan|Select|Merge|Split|Hash'
+      later benches begin 60 accel/tempcache OnAGPU ;;
+    bench) later benches bench 120 compute/cuda "$BENCH" ;;
+    gemm) later gemm ;;
+    host) later limited host 60 compute/cuda "$bin/cuda.test" -test.run '^$' -test.bench Host -test.benchtime 0.3s ;;
+    baseline) later limited baseline 100 dev/gpu python3 baseline.py ;;
+    sweep) later benches sweep 100 compute/cuda 'Sweep|Choices' ;;
     *) echo "unknown part $what" >&2; exit 2 ;;
   esac
 done
+gemm() {
+  limited nvcc 60 dev/gpu nvcc -O2 -shared -Xcompiler -fPIC -o "$OUT/libgemm.so" -x cu gemm.c -lcublasLt -Xlinker "-rpath,$(dirname "$(command -v nvcc)")/../lib64"
+  LONGTAKE_GEMM=$OUT/libgemm.so benches gemm 60 compute/cuda BesideC
+  rm -f "$OUT/libgemm.so"
+}
+show() { # what logs of parts have to say that is not a benchmark's line
+  [ -e "$OUT/host.log" ] && grep -E '^Benchmark' "$OUT/host.log"
+  [ -e "$OUT/baseline.log" ] && cat "$OUT/baseline.log"
+  [ -e "$OUT/attend.log" ] && grep -E '^\{|ceilings|built' "$OUT/attend.log" | cut -c1-330
+}
+
+tests resources 60 compute/cuda KernelResources
+[ ${#times[@]} -gt 0 ] && end=$((LIMIT - ${RESERVE:-LIMIT / 3}))
+for job in "${checks[@]}"; do
+  while [ "$(jobs -rp | wc -l)" -ge "$SIDE" ]; do wait -n; done
+  $job &
+done
+wait
+echo "== checked: $SECONDS s"
+end=$LIMIT
+for job in "${times[@]}"; do $job; done
+show
 {
   cat "$bin/commit.test"
   nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit,temperature.gpu --format=csv
 } | tee "$OUT/machine.log"
-echo "== all: $SECONDS s, status $status"
-exit $status
+if [ -e "$failed" ]; then
+  echo "== all: $SECONDS s, failed: $(tr '\n' ';' < "$failed")"
+  exit 1
+fi
+echo "== all: $SECONDS s, nothing failed"
