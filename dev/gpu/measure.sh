@@ -2,8 +2,9 @@
 # Tests, checks and times compute/cuda and accel on a machine with an NVIDIA GPU; needs dev/gpu/bin (build.sh), no Go.
 #   bash dev/gpu/measure.sh [tests] [modules] [racecheck] [memcheck] [plans] [bench] [gemm] [attend] [host] [baseline] [sweep]
 # Without arguments all but sweep. What only checks (the first four, and attend's comparison with float64) runs side by side, SIDE processes
-# at a time, after one process has compiled the kernels; what times has the GPU alone afterwards. gemm needs nvcc, baseline and attend PyTorch
-# (attend times cuDNN beside the kernels), memcheck and racecheck compute-sanitizer; the others the driver, NVRTC and cuBLASLt alone.
+# at a time (more than six wait for their slices of the GPU), after one process has compiled the kernels; what times has the GPU alone
+# afterwards. gemm needs nvcc, baseline and attend PyTorch (attend times cuDNN beside the kernels), memcheck and racecheck
+# compute-sanitizer; the others the driver, NVRTC and cuBLASLt alone.
 # LIMIT=seconds bounds all of it, and RESERVE of them are kept for what times: parts that find no time left are named and count as failed.
 # Logs go to $OUT, or dev/gpu/out when it is unset; RESULTS.md is written from them by hand.
 cd "$(dirname "$0")/../.." || exit
@@ -14,11 +15,11 @@ mkdir -p "$OUT"
 OUT=$(realpath "$OUT")
 for p in cuda ann annsa annca tempcache; do chmod +x "$bin/$p.test"; done
 export LONGTAKE_REQUIRE_GPU=1 XDG_CACHE_HOME=${XDG_CACHE_HOME:-/tmp/longtake-cache} PYTHONUNBUFFERED=1 OUT
-LIMIT=${LIMIT:-600} SIDE=${SIDE:-$(($(nproc) < 12 ? $(nproc) + 2 : 12))}
+LIMIT=${LIMIT:-600} SIDE=${SIDE:-$(($(nproc) < 6 ? $(nproc) : 6))}
 MODULES=${MODULES:-GPU}                                                     # tests; GPUs are those that compare with the host
 BENCH=${BENCH:-Kernels|Linear$|FP8|AddNorm|Attend|Tiles|Forward|Convolve|Decode} # ATTEND are arguments of attend/bench.py
 failed=$OUT/failed.log checks=() times=() end=$LIMIT
-rm -f "$failed"
+rm -f "$failed" "$OUT"/{host,baseline,attend}.log
 
 # limited NAME SECONDS FOLDER COMMAND...: runs a command in a folder for at most so long, its log in $OUT/NAME.log.
 limited() {
@@ -57,7 +58,7 @@ checked() { limited "$1-$2" "$3" "$4" compute-sanitizer --tool "$1" --error-exit
 alone='RunsOut|KernelResources' # takes all memory; and is what compiles
 play='Policies|EmbeddedModel'   # on the CPU as well
 merges='GPUsMergeLikeTheHost/(default|neighbours|hashed|quantised|change_bound),_budget_1$'
-plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|hashed|quantised_to_4_bits|no-drop|split)$'
+plans=('GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|split)$' 'GPUsPlanLikeTheHost/(hashed|quantised_to_4_bits|no-drop)$')
 operations='TestConformanceOnGPU$/^(copy|linear|norm|rope|add|activate|gather|time|noise|mix|clamp|match|attend_biased)'
 
 # side and then queue what may run beside others, and what may not.
@@ -76,9 +77,11 @@ for what in ${*:-tests modules racecheck memcheck plans bench gemm attend host b
       side tests hashes 60 accel/ann "$MODULES" ;;
     racecheck | memcheck)
       side checked $what merges 300 accel/tempcache "$merges"
-      side checked $what plans 300 accel/annsa "$plans"
+      side checked $what plans 300 accel/annsa "${plans[0]}"
+      side checked $what codes 300 accel/annsa "${plans[1]}"
       side checked $what operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed"
-      side checked $what attention 300 compute/cuda 'AFewTiles|MoreKeys'
+      side checked $what attention 300 compute/cuda '(AFewTiles|MoreKeys)/own'
+      side checked $what portable 300 compute/cuda '(AFewTiles|MoreKeys)/portable'
       side checked $what choices 200 accel/annca GPUs
       side checked $what hashes 200 accel/ann GPU
       [ $what = memcheck ] && side checked memcheck conformance 300 compute/cuda 'OnGPU|FP8|Replayed' ;;
