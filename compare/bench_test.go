@@ -96,12 +96,25 @@ func TestAMemoryTestTellsThoseWhoForgetFromThoseWhoRemember(t *testing.T) {
 		if !(a.PSNR > b.PSNR+1) || a.Tokens <= b.Tokens || a.ToFirst.Measured() || !b.ToFirst.Measured() || len(a.Frames) != want.made || a.Worst != a.Clips[0] {
 			t.Errorf("%v: full %+v, narrow %+v", kind, a, b)
 		}
+		if a.New > 0.001 || !(a.Seen > b.Seen+1) || a.Seen-a.PSNR > 0.05 || a.PSNR-a.Seen > 0.05 {
+			t.Errorf("%v shows nothing new: full %v dB of all, %v dB of the %v that was seen before; narrow %v", kind, a.PSNR, a.Seen, 1-a.New, b.Seen)
+		}
 		report := compare.MemoryReport{Tests: []compare.MemoryTest{*test}}
 		roundTrip(t, &report)
 		var text bytes.Buffer
 		if err := report.Table(&text); err != nil || strings.Count(text.String(), "\n") != 4 {
 			t.Errorf("table (%v):\n%s", err, text.String())
 		}
+	}
+}
+
+func TestAWayBackShowsWhatTheWayThereDidNot(t *testing.T) {
+	test, err := compare.Memory(t.Context(), compare.MemoryOptions{Engine: open(t), Kind: world.WalkAndReturn, Span: 10, Clips: 1, Seed: 7, Steps: 1, Entries: []compare.Entry{full}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row := test.Rows[0]; !(row.New > 0.02 && row.New < 0.7) || !(row.Seen > row.PSNR) {
+		t.Errorf("%v of the way back is new, %v dB of all, %v of what was seen before", row.New, row.PSNR, row.Seen)
 	}
 }
 

@@ -27,7 +27,8 @@ func (o *PlayOptions) nextFrame(ctx context.Context, entry Entry, s scene) (*fou
 	}
 	defer t.Close()
 	f := &found{frames: []video.Frame{s.request.Start[0]}}
-	sum, made, real := 0.0, 0.0, 0.0
+	sum, made, real, known, unseen := 0.0, 0.0, 0.0, mean{}, 0.0
+	seen := make([]bool, o.Engine.Width*o.Engine.Height)
 	for i := 1; i < o.Frames; i++ {
 		frames, err := t.Peek(ctx, s.actions[i])
 		if err != nil {
@@ -39,12 +40,24 @@ func (o *PlayOptions) nextFrame(ctx context.Context, entry Entry, s scene) (*fou
 			return nil, err
 		}
 		sum, made, real = sum+min(db, equalDecibels), made+edges(frames[0]), real+edges(want)
+		s.world.Seen(seen, s.poses[i], s.poses[:i], o.Engine.Width, o.Engine.Height)
+		if db, err = metric.PSNRWhere(frames[0], want, seen); err != nil {
+			return nil, err
+		}
+		if n := count(seen); n > 0 {
+			known.add(db)
+			unseen += 1 - float64(n)/float64(len(seen))
+		} else {
+			unseen++
+		}
 		f.frames = append(f.frames, frames[0])
 		if err := t.Force(ctx, latents[i], s.actions[i]); err != nil {
 			return nil, err
 		}
 	}
 	f.note("PSNR to the truth, dB", sum/float64(o.Frames-1))
+	f.note("PSNR where earlier frames have shown it, dB", known.value())
+	f.note("share that no earlier frame has shown", unseen/float64(o.Frames-1))
 	f.note("sharpness of the truth's", made/real)
 	f.last = sizes(t)
 	return f, nil

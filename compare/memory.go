@@ -40,8 +40,10 @@ const maxSeeds = 10_000
 // clip is a way through a world whose second part is generated.
 type clip struct {
 	seed    uint32
+	episode *world.Episode
 	options Options
 	given   int
+	seen    [][]bool // of each generated frame, the pixels that a given one has shown
 }
 
 // Memory tests what policies remember of places that were seen before, against the simulator's pictures of them.
@@ -55,6 +57,9 @@ func Memory(ctx context.Context, m MemoryOptions) (*MemoryTest, error) {
 	clips, err := m.clips()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
+	}
+	if err := parallel(0, 0, len(clips), func(i int) error { return clips[i].look(m.Engine.Width, m.Engine.Height) }); err != nil {
+		return nil, err
 	}
 	first := clips[0]
 	t := &MemoryTest{Kind: m.Kind.String(), Span: m.Span, Given: first.given, Made: first.options.Frames - first.given}
@@ -124,7 +129,7 @@ func (m *MemoryOptions) clip(seed uint32, e *world.Episode, given int) clip {
 		e.World.Render(f.Pix, e.Poses[i], f.Width, f.Height)
 		return f
 	}
-	c := clip{seed: seed, given: given, options: Options{Engine: m.Engine, Frames: len(e.Poses), Truth: truth, Stills: m.Stills}}
+	c := clip{seed: seed, given: given, episode: e, options: Options{Engine: m.Engine, Frames: len(e.Poses), Truth: truth, Stills: m.Stills}}
 	r := rollout.Request{Prompt: e.Prompt(), Seed: uint64(seed), Steps: m.Steps, Heading: e.Poses[0].Heading}
 	for i, a := range e.Actions {
 		c.options.Actions = append(c.options.Actions, int(a))
@@ -134,6 +139,16 @@ func (m *MemoryOptions) clip(seed uint32, e *world.Episode, given int) clip {
 	}
 	c.options.Request = r
 	return c
+}
+
+// look finds what of the way back the way there has shown.
+func (c *clip) look(width, height int) error {
+	for _, p := range c.episode.Poses[c.given:] {
+		seen := make([]bool, width*height)
+		c.episode.World.Seen(seen, p, c.episode.Poses[:c.given], width, height)
+		c.seen = append(c.seen, seen)
+	}
+	return nil
 }
 
 // row runs one entry in all clips. The first entry's films become the reference of the others.
@@ -157,12 +172,15 @@ func (m *MemoryOptions) row(ctx context.Context, entry Entry, clips []clip, refe
 	if err != nil {
 		return nil, err
 	}
-	all := make([][]Decibel, len(clips)) // by clip and generated frame
+	all, known := make([][]Decibel, len(clips)), make([][]Decibel, len(clips)) // by clip and generated frame
 	var toFirst []Decibel
 	seconds, made := 0.0, 0
 	for i, c := range clips {
 		f := films[i]
 		if all[i], err = against(f.frames[c.given:], func(k int) video.Frame { return c.options.Truth(c.given + k) }); err != nil {
+			return nil, err
+		}
+		if known[i], err = inView(f.frames[c.given:], c); err != nil {
 			return nil, err
 		}
 		last := f.ticks[len(f.ticks)-1]
@@ -185,6 +203,7 @@ func (m *MemoryOptions) row(ctx context.Context, entry Entry, clips []clip, refe
 	}
 	row.ToFirst, row.FPS = meanDecibel(toFirst), float64(made)/seconds
 	row.summarize(all)
+	row.remembered(known, clips)
 	return row, nil
 }
 
@@ -246,6 +265,44 @@ func (row *MemoryRow) summarize(all [][]Decibel) {
 	for i := range thirds {
 		row.Thirds[i] = meanDecibel(thirds[i])
 	}
+}
+
+// remembered takes the means over what can be remembered.
+func (row *MemoryRow) remembered(known [][]Decibel, clips []clip) {
+	var every []Decibel
+	var means []float64
+	unseen, pixels := 0, 0
+	for i, c := range clips {
+		every = append(every, known[i]...)
+		if m := meanDecibel(known[i]); m.Measured() {
+			means = append(means, float64(m))
+		}
+		for _, frame := range c.seen {
+			unseen, pixels = unseen+len(frame)-count(frame), pixels+len(frame)
+		}
+	}
+	row.Seen, row.New = meanDecibel(every), Fraction(float64(unseen)/float64(pixels))
+	_, row.SeenError = meanAndError(means)
+}
+
+func count(list []bool) (n int) {
+	for _, v := range list {
+		if v {
+			n++
+		}
+	}
+	return n
+}
+
+// inView compares a clip's frames with the truth where the given ones have shown it.
+func inView(frames []video.Frame, c clip) ([]Decibel, error) {
+	out := make([]Decibel, len(frames))
+	err := parallel(0, 0, len(frames), func(i int) error {
+		psnr, err := metric.PSNRWhere(frames[i], c.options.Truth(c.given+i), c.seen[i])
+		out[i] = Decibel(psnr)
+		return err
+	})
+	return out, err
 }
 
 // against compares frames with pictures that are made on demand.

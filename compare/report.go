@@ -305,6 +305,11 @@ type MemoryRow struct {
 	Thirds [3]Decibel `json:"thirds"`
 	Last   Decibel    `json:"last"`
 	Worst  Decibel    `json:"worst"`
+	// Seen is the mean PSNR over the pixels that a given frame has shown, which is what can be remembered, SeenError its standard error
+	// over clips; New is the share of the others.
+	Seen      Decibel  `json:"seen_psnr"`
+	SeenError float64  `json:"seen_psnr_error"`
+	New       Fraction `json:"never_seen"`
 	// Clips has the mean of each clip, Frames that of each generated frame over the clips.
 	Clips  []Decibel `json:"clips"`
 	Frames []Decibel `json:"frames"`

@@ -106,13 +106,14 @@ func (r *MemoryReport) Table(w io.Writer) error {
 		fmt.Fprintf(w, "%s: %d true frames, then %d generated; %d clips, seeds %d to %d\n", test.Kind, test.Given, test.Made,
 			len(test.Seeds), test.Seeds[0], test.Seeds[len(test.Seeds)-1])
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprint(t, "policy\ttokens\tcache\tPSNR\tgain\tearly\tmiddle\tlate\tlast 5\tworst clip\tto the first\tfps\t\n")
+		fmt.Fprint(t, "policy\ttokens\tcache\tPSNR\tgain\tseen before\tnever seen\tearly\tmiddle\tlate\tlast 5\tworst clip\tto the first\tfps\t\n")
 		for i, row := range test.Rows {
 			gain := "-"
 			if i > 0 {
 				gain = fmt.Sprintf("%+.2f ± %.2f", row.Gain, row.GainError)
 			}
-			fmt.Fprintf(t, "%s\t%.0f\t%.1f MiB\t%.2f ± %.2f\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t\n", row.Policy.Name, row.Tokens, float64(row.CacheBytes)/(1<<20), float64(row.PSNR), row.Error, gain,
+			fmt.Fprintf(t, "%s\t%.0f\t%.1f MiB\t%.2f ± %.2f\t%s\t%.2f ± %.2f\t%.1f %%\t%s\t%s\t%s\t%s\t%s\t%s\t%.1f\t\n", row.Policy.Name, row.Tokens, float64(row.CacheBytes)/(1<<20), float64(row.PSNR), row.Error, gain,
+				float64(row.Seen), row.SeenError, 100*float64(row.New),
 				row.Thirds[0], row.Thirds[1], row.Thirds[2], row.Last, row.Worst, row.ToFirst, row.FPS)
 		}
 		if err := t.Flush(); err != nil {

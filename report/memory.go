@@ -13,7 +13,7 @@ import (
 func Memory(w io.Writer, r *compare.MemoryReport) error {
 	p := &Page{
 		Title: "What is remembered: " + r.Setup.Model,
-		Lead:  "The simulator's frames lead away from a place; the way back is generated. Its views were all seen before, so that each has a true picture to be compared with.",
+		Lead:  "The simulator's frames lead away from a place; the way back is generated. Each of its views has a true picture to be compared with; what of it the given frames have shown is counted, and compared by itself as well.",
 		Facts: Facts(r.Setup),
 	}
 	var list []compare.Policy
@@ -70,12 +70,13 @@ func playSection(t compare.PlayTest) Section {
 func memorySection(t compare.MemoryTest) Section {
 	s := Section{Title: fmt.Sprintf("%s, %d frames", t.Kind, t.Span),
 		Text: []string{fmt.Sprintf("%d worlds, %d true frames each, then %d generated ones.", len(t.Seeds), t.Given, t.Made)}}
-	table := Table{Caption: "PSNR to the truth, dB, ± standard error over the worlds; gain is on the first policy, world by world; thirds are the early, middle and late part",
-		Head: []string{"policy", "keys a head sees", "cache MiB", "PSNR", "gain", "thirds", "last 5", "worst clip", "to the first row", "fps"}}
+	table := Table{Caption: "PSNR to the truth, dB, ± standard error over the worlds; gain is on the first policy, world by world; seen before is the PSNR of the pixels that a given frame has shown, never seen the share of the others; thirds are the early, middle and late part",
+		Head: []string{"policy", "keys a head sees", "cache MiB", "PSNR", "gain", "seen before", "never seen", "thirds", "last 5", "worst clip", "to the first row", "fps"}}
 	c := plot.Chart{Title: "PSNR to the truth", X: "generated frame", Y: "dB"}
 	rows := []namedStrip{{"simulator", t.TruthStrip}}
 	for i, row := range t.Rows {
 		table.Rows = append(table.Rows, []string{row.Policy.Name, plot.Number(row.Tokens), mebibytes(float64(row.CacheBytes)), fmt.Sprintf("%.2f ± %.2f", float64(row.PSNR), row.Error), gain(i, row),
+			fmt.Sprintf("%.2f ± %.2f", float64(row.Seen), row.SeenError), fmt.Sprintf("%.1f %%", 100*float64(row.New)),
 			decibel(row.Thirds[0]) + " / " + decibel(row.Thirds[1]) + " / " + decibel(row.Thirds[2]), decibel(row.Last), decibel(row.Worst),
 			decibel(row.ToFirst), plot.Number(row.FPS)})
 		y := decibels(row.Frames)

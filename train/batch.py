@@ -171,7 +171,7 @@ class Batch:
 def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, places=None, forced=False, blocked=0.0, lead=0.0, evade=False, track=None, ring=None):
     """Frames [B,T,tokens,192]: ctx true ones, then generated ones; forced: every frame is made after the true ones before it.
 
-    evade: a player who was stopped turns right for seven frames instead of what the actions say. track: a list that gets the
+    evade: a player (or those of [B]) who was stopped turns right for seven frames instead of what the actions say. track: a list that gets the
     places [B,T,2] and headings [B,T] by dead reckoning, and the actions [B,T]. ring: how many frames are stored; None: all.
     """
     r, out, path = Batch(m, tok, act.shape[1], policy, blocked, ring), [], []
@@ -179,7 +179,7 @@ def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, place
     g = torch.Generator(device=x.device).manual_seed(seed)
     for i in range(act.shape[1]):
         a = torch.where(turning > 0, torch.full_like(turning, 4), act[:, i])
-        if evade:
+        if evade is not False:
             heading = (heading + TURNS.to(a.device)[a]) % HEADINGS if i else heading
         else:
             heading = head[:, i]
@@ -188,8 +188,8 @@ def rollout(m, x, tok, act, head, ctx, policy, steps=4, shift=1.0, seed=0, place
         made = x[:, i] if i < ctx else r.sample(eps, steps, shift, lead)
         stopped = r.keep(x[:, i] if forced or i < ctx else made, heading, a, None if places is None else places[:, i])
         turning = (turning - 1).clamp(min=0)
-        if evade and stopped is not None:
-            turning = torch.where(stopped & (turning == 0), torch.full_like(turning, 7), turning)
+        if evade is not False and stopped is not None and i >= ctx:
+            turning = torch.where(stopped & evade & (turning == 0), torch.full_like(turning, 7), turning)
         out.append(made)
         path.append((r.place, heading.float(), a))
     if track is not None:

@@ -6,6 +6,7 @@ without gradient, and the next estimate must look, over the batch, like true wal
 "Look like" is a distance of distributions: filters of random numbers that see no flat colour, the answers of made and of true frames
 sorted, and the mean squared difference of equals in rank (sliced Wasserstein distance of patches). Answers are compared as
 asinh(x / half their true mean magnitude), or the few strongest edges would decide. Means over 8x8 pixels stay those of the dream.
+Every fourth batch has true frames as contexts and is compared with the same true frames, or pictures after them become too sharp.
 """
 import torch
 import torch.nn.functional as F
@@ -43,69 +44,97 @@ def distance(made, true, generator=None):
 class Dreams:
     """A bank of dreams by the averaged weights, and the loss on them.
 
-    n dreams of `long` frames are made at once; a training batch takes `batch` windows of `frames` frames of them.
+    n dreams of `long` frames are made at once; a training batch takes `batch` windows of `frames` frames of them. Three banks follow
+    each other: a new one, sampled in four steps; that one dreamt on, so that its histories are twice as long; a new one in two steps.
+    A quarter of the players press on into walls (data.press).
     """
+
+    AGAIN = 40  # frames of a bank that the next one begins with
 
     def __init__(self, m, sim, seed, n=64, long=256, policy="window:32"):
         self.sim, self.seed, self.n, self.long, self.policy = sim, seed, n, long, policy
-        self.dev = next(m.parameters()).device
+        self.dev, self.banks = next(m.parameters()).device, 0
         self.player = TinyWorld(m.c).to(self.dev).eval().requires_grad_(False)
-        self.sums, self.count = torch.zeros(4, device=self.dev), 0
+        self.sums = {}
 
     @torch.no_grad()
     def refresh(self, weights):
-        """Dream anew with these weights (in the order of parameters())."""
+        """Dream anew, or on, with these weights (in the order of parameters())."""
         for p, w in zip(self.player.parameters(), weights):
             p.copy_(w)
-        w, tok, pose, act = self.sim.gen(self.seed, self.n, self.long, kind=STROLL)
-        size = (self.player.columns * 8, self.player.rows * 8)
-        first = patchify(self.sim.render(w, pose[:, :1], *size)).expand(-1, self.long, -1, -1)
+        kind = self.banks % 3
+        self.banks += 1
+        if kind == 1:
+            again = min(self.AGAIN, self.long // 2)
+            first = torch.cat((self.made[:, -again:].float(), self.made[:, -1:].float().expand(-1, self.long - again, -1, -1)), 1)
+            act = torch.cat((self.act[:, -again:], self.later[:, :self.long - again]), 1)
+            head, ctx = self.head[:, -again:-again + 1].expand(-1, self.long), again
+        else:
+            first, act, head, ctx = *self.anew(), 1
+            self.steps = 2 if kind == 2 else 4
         track = []
-        made = rollout(self.player, first, tok, act, pose[..., 2].round().long(), 1, self.policy, steps=4, shift=1.0, seed=self.seed,
-                       blocked=0.02, evade=True, track=track)
-        self.true = self.sim.render(w, data.blind(self.sim, w, pose, act)[0], *size)
-        self.made, self.tok, (self.xy, head, self.act) = made.half(), tok, track
+        made = rollout(self.player, first, self.tok, act, head, ctx, self.policy, steps=self.steps, shift=1.0, seed=self.seed,
+                       blocked=0.02, evade=~self.presses, track=track)
+        self.made, (self.xy, head, self.act) = made.half(), track
         self.head = head.round().long()
         self.seed += self.n
 
-    def windows(self, batch, frames):
+    def anew(self):
+        """Other worlds: first frames, actions and headings; and true walks there, of players who know as little of the walls."""
+        w, self.tok, pose, act = self.sim.gen(self.seed, self.n, 2 * self.long, kind=STROLL)
+        size = (self.player.columns * 8, self.player.rows * 8)
+        few = max(1, self.n // 4)
+        self.presses = torch.arange(self.n, device=self.dev) >= self.n - few
+        walk, done = data.blind(self.sim, w, pose[:, :self.long], act[:, :self.long])
+        pressed, act[-few:] = data.press(self.sim, w[-few:], pose[-few:], torch.Generator().manual_seed(self.seed))
+        walk[-few:], done[-few:] = pressed[:, :self.long], act[-few:, :self.long]
+        self.later, act = act[:, self.long:], act[:, :self.long]
+        self.true, self.true_act = self.sim.render(w, walk, *size), done
+        self.true_xy, self.true_head = walk[..., :2], walk[..., 2].round().long()
+        first = patchify(self.true[:, :1]).expand(-1, self.long, -1, -1)
+        return first, act, pose[:, :self.long, 2].round().long()
+
+    def windows(self, batch, frames, of_truth):
         """Frames, tokens, actions, headings, places of random windows."""
         clip = torch.randperm(self.n)[:batch].to(self.dev)
         at = torch.randint(0, self.long - frames + 1, (batch, 1), device=self.dev)
         i = at + torch.arange(frames, device=self.dev)
         c = clip[:, None]
+        if of_truth:
+            return patchify(self.true[c, i]), self.tok[clip], self.true_act[c, i], self.true_head[c, i], self.true_xy[c, i]
         return self.made[c, i].float(), self.tok[clip], self.act[c, i], self.head[c, i], self.xy[c, i]
 
-    def loss(self, m, batch, frames, bm):
-        """The distance, and what the coarse picture has moved."""
-        x, tok, act, head, xy = self.windows(batch, frames)
+    def loss(self, m, batch, frames, bm, of_truth=False):
+        """The distance, and what the coarse picture has moved. of_truth: after true frames instead, against the same true frames."""
+        x, tok, act, head, xy = self.windows(batch, frames, of_truth)
         auto = torch.autocast(self.dev.type, torch.bfloat16, enabled=self.dev.type == "cuda")
         pf = m.features(torch.cat(data.places(xy, act, head), 1), head.repeat(1, 2))
         pos, tc = torch.arange(frames, device=self.dev), torch.zeros(batch, frames, device=self.dev)
-        eps, t = torch.randn_like(x), torch.full_like(tc, 0.5)
+        t, then = (0.5, 0.25) if self.steps == 4 else (1.0, 0.5)  # the sampler's last two levels
+        z = (1 - t) * x + t * torch.randn_like(x)
         with torch.no_grad(), auto:
-            before = m(x, 0.5 * x + 0.5 * eps, tc, t, act, head, tok, pos, bm, pf).float().clamp(-1, 1)
-        then = 0.25
-        z = (1 - then) * before + then * (0.5 * x + 0.5 * eps - 0.5 * before) / 0.5
+            before = m(x, z, tc, torch.full_like(tc, t), act, head, tok, pos, bm, pf).float().clamp(-1, 1)
+        z = (1 - then) * before + then * (z - (1 - t) * before) / t
         with auto:
             p = m(x, z, tc, torch.full_like(tc, then), act, head, tok, pos, bm, pf).float()
         some = torch.rand(batch, frames, device=self.dev)
         some[:, 0] = 0
         pick = some.flatten().topk(batch * frames // 2).indices
-        made = pictures(p.flatten(0, 1)[pick])
-        i = torch.randint(0, self.n * self.long, (len(pick),), device=self.dev)
-        true = pictures(patchify(self.true.flatten(0, 1)[i][None])[0])
+        made, same = (pictures(v.flatten(0, 1)[pick]) for v in (p, x))
+        if of_truth:
+            true = same
+        else:
+            true = pictures(patchify(self.true.flatten(0, 1)[torch.randint(0, self.n * self.long, (len(pick),), device=self.dev)][None])[0])
         far = distance(made, true)
-        steady = (F.avg_pool2d(made, 8) - F.avg_pool2d(pictures(x.flatten(0, 1)[pick]), 8)).square().mean()
+        coarse = pictures(before.flatten(0, 1)[pick]) if t == 1 else same
+        steady = (F.avg_pool2d(made, 8) - F.avg_pool2d(coarse, 8)).square().mean()
         with torch.no_grad():
             edges = [(v[..., 1:] - v[..., :-1]).abs().mean() for v in (made, true)]
-            self.sums += torch.stack((far.detach(), steady.detach(), *edges))
-            self.count += 1
+            self.sums.setdefault(f"{'after true frames' if of_truth else 'dreams'} in {self.steps}", []).append(torch.stack((far.detach(), steady.detach(), *edges)))
         return far + 2 * steady
 
     def line(self):
-        if self.count:
-            far, steady, made, true = (self.sums / self.count).tolist()
-            print(f"dreams {self.count}: distance {far:.5f} steady {steady:.5f} gradients {made / true:.3f} of the truth's", flush=True)
-        self.sums.zero_()
-        self.count = 0
+        for name, sums in self.sums.items():
+            far, steady, made, true = torch.stack(sums).mean(0).tolist()
+            print(f"{name}, {len(sums)}: distance {far:.5f} steady {steady:.5f} gradients {made / true:.3f} of the truth's", flush=True)
+        self.sums = {}

@@ -1,7 +1,7 @@
 """Measures of a world model against the simulator, on worlds that training never saw: JSON and one contact sheet.
 
 Seeds below 1e8 are never trained on. Decibels are of the mean squared error over all clips; "clip" and "se" are mean and
-standard error of the clips' own decibels. Frames have values in [0, 1] there.
+standard error of the clips' own decibels, "frame" is the mean over frames, as longtake eval world has it. Frames have values in [0, 1] there.
 """
 import argparse
 import json
@@ -32,8 +32,18 @@ def score(se):
     """se [B,F] per frame."""
     clips = psnr(se.mean(1))
     n = max(2, len(clips))
-    return dict(db=round(psnr(se.mean()).item(), 2), clip=round(clips.mean().item(), 2),
+    return dict(db=round(psnr(se.mean()).item(), 2), frame=round(psnr(se).mean().item(), 2), clip=round(clips.mean().item(), 2),
                 se=round(clips.std().item() / n ** 0.5 if len(clips) > 1 else 0, 2), clips=len(clips))
+
+
+def by_memory(se, seen):
+    """Decibels of the pixels that were in view before and of those that never were, and how many the latter are: squared errors
+    [B,F,tokens,192], seen [B,F,height,width] as of Sim.seen. "clip": mean over clips; "near": those seen from at most twice as far."""
+    def part(mask):
+        m = patchify(mask[..., None].expand(-1, -1, -1, -1, 3).float())
+        return psnr((se * m).sum() / m.sum().clamp(min=1)), psnr((se * m).sum((1, 2, 3)) / m.sum((1, 2, 3)).clamp(min=1)).mean()
+    values = dict(zip(("db", "clip", "near", "near_clip", "new", "new_clip"), (v for mask in (seen > 0, seen == 2, seen == 0) for v in part(mask))))
+    return dict({k: round(v.item(), 2) for k, v in values.items()}, share_new=round((seen == 0).float().mean().item(), 4))
 
 
 def gradient(x):
@@ -90,7 +100,12 @@ class Evaluation:
         if kind in (UNDO, RETURN):
             good &= xy.norm(dim=-1).amax(1) > (1 if span >= 30 else 0.1)
         i = good.nonzero()[:b, 0] if clean else torch.arange(b, device=act.device)
+        self.walk = w[i], pose[i]
         return dict(x=patchify(self.sim.render(w[i], pose[i], *reversed(image(self.m.c)))), tok=tok[i], act=act[i], head=head[i]), xy[i]
+
+    def seen(self, given, first):
+        """What of the frames of the last clips, from `first` on, the given ones (0: all before) have shown."""
+        return self.sim.seen(*self.walk, given, *reversed(image(self.m.c)))[0][:, first:]
 
     @torch.no_grad()
     def strip(self, frames):
@@ -113,19 +128,21 @@ class Evaluation:
     def forced(self, name, kind, frames, **k):
         c, xy = self.clips(1000, kind, frames, clean=False)
         made = self.roll(c, 1, "full", places=xy, forced=True, **k)
-        se = (made - c["x"]).square().mean((2, 3))[:, 1:]
-        self.note(name, dict(score(se), bins=[round(psnr(se[:, i:i + 16].mean()).item(), 2) for i in range(0, se.shape[1], 16)],
+        each = (made - c["x"]).square()[:, 1:]
+        se = each.mean((2, 3))
+        self.note(name, dict(score(se), seen=by_memory(each, self.seen(0, 1)), bins=[round(psnr(se[:, i:i + 16].mean()).item(), 2) for i in range(0, se.shape[1], 16)],
                              sharp=round((gradient(made[:, 1:]).mean() / gradient(c["x"][:, 1:]).mean()).item(), 3)))
 
     @torch.no_grad()
     def memory(self, name, kind, span, ctx, frames, policies, parts):
         c, _ = self.clips(3000, kind, frames, span)
+        seen = self.seen(ctx, ctx)
         self.strip(c["x"][:, ctx:])
         for policy in policies:
             made = self.roll(c, ctx, policy)
-            se = (made - c["x"]).square().mean((2, 3))
-            third = (frames - ctx) // 3
-            d = dict(score(se[:, ctx:]), thirds=[round(psnr(se[:, ctx + i * third:ctx + (i + 1) * third].mean()).item(), 2) for i in range(3)])
+            each = (made - c["x"]).square()
+            se, third = each.mean((2, 3)), (frames - ctx) // 3
+            d = dict(score(se[:, ctx:]), seen=by_memory(each[:, ctx:], seen), thirds=[round(psnr(se[:, ctx + i * third:ctx + (i + 1) * third].mean()).item(), 2) for i in range(3)])
             for part, (low, high) in parts.items():
                 d[part] = round(psnr(se[:, low:high].mean()).item(), 2)
             self.note(f"{name} {policy}", d)
@@ -263,9 +280,9 @@ class Evaluation:
             for policy in ("window:32", "pose"):
                 self.dream(k(256), policy)
         if "strolls" in tests:
-            for policy in ("window:32", "pose"):
-                value, made = self.strolls(policy, k(256))
-                self.note(f"strolls {policy}", value)
+            for policy, steps in (("window:32", a.steps), ("pose", a.steps), ("pose", 2)):
+                value, made = self.strolls(policy, k(256), steps=steps)
+                self.note(f"strolls {policy}" + (f" in {steps}" if steps != a.steps else ""), value)
                 self.strip(made)
         if "press" in tests:
             for policy in ("window:32", "pose"):

@@ -1,6 +1,7 @@
 // Entry points of the simulator, for simulator.py: cu_* on the GPU, cpu_* on the CPU.
 #include "walk.h"
 #include "raycast.h"
+#include "seen.h"
 
 // One action of a player at a pose (x, y, heading index).
 DEV inline void step_pose(const World& w, float* pose, int a) {
@@ -33,8 +34,17 @@ __global__ void k_step(const World* w, float* pose, const u8* act, int n) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) step_pose(w[i], pose + i * 3, act[i]);
 }
+__global__ void k_seen(const World* w, const float* pose, u8* out, int T, int given, int W, int H) {
+  int f = blockIdx.x;
+  for (int i = threadIdx.x; i < W * H; i += blockDim.x)
+    out[(size_t)f * W * H + i] = seen_px(w[f / T], pose + (size_t)(f / T) * T * 3, f % T, given, W, H, i % W, i / W);
+}
 
 extern "C" int world_size() { return sizeof(World); }
+extern "C" int cu_seen(void* w, void* pose, void* out, int n, int T, int given, int W, int H, void* st) {
+  k_seen<<<n * T, 256, 0, (cudaStream_t)st>>>((World*)w, (float*)pose, (u8*)out, T, given, W, H);
+  return cudaGetLastError();
+}
 extern "C" int cu_step(void* w, void* pose, void* act, int n, void* st) {
   k_step<<<(n + 31) / 32, 32, 0, (cudaStream_t)st>>>((World*)w, (float*)pose, (u8*)act, n);
   return cudaGetLastError();
@@ -68,6 +78,13 @@ extern "C" int cpu_render(void* w, void* pose, void* out, int n, int T, int W, i
     for (int i = 0; i < W * H; i++)
       render_px(((World*)w)[f / T], p[0], p[1], p[2], W, H, i % W, i / W, (u8*)out + ((size_t)f * W * H + i) * 3);
   }
+  return 0;
+}
+extern "C" int cpu_seen(void* w, void* pose, void* out, int n, int T, int given, int W, int H) {
+  for (int f = 0; f < n * T; f++)
+    for (int i = 0; i < W * H; i++)
+      ((u8*)out)[(size_t)f * W * H + i] =
+          seen_px(((World*)w)[f / T], (float*)pose + (size_t)(f / T) * T * 3, f % T, given, W, H, i % W, i / W);
   return 0;
 }
 #endif

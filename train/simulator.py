@@ -69,6 +69,19 @@ class Sim:
             assert self.lib.cu_render(*args, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)) == 0
         return out
 
+    def seen(self, w, pose, given=0, width=64, height=64):
+        """Of every pixel [n,frames,height,width] uint8, how well the frames before it (the first `given` of them, if not 0) have shown
+        it: 0 never, 1 only from more than twice as far, 2 from nearer or sky; and what it is (seen.h)."""
+        n, frames = pose.shape[:2]
+        out = torch.empty(n, frames, height, width, dtype=torch.uint8, device=self.dev)
+        pose, w = pose.contiguous(), w.contiguous()
+        args = [pointer(a) for a in (w, pose, out)] + [n, frames, given, width, height]
+        if self.cpu:
+            self.lib.cpu_seen(*args)
+        else:
+            assert self.lib.cu_seen(*args, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)) == 0
+        return out % 4, out // 4
+
     def clips(self, seed, n, frames, size=(64, 64), **k):
         """Frames of that height and width, prompt ids, actions, headings, worlds, poses of n episodes."""
         w, tok, pose, act = self.gen(seed, n, frames, **k)

@@ -12,7 +12,7 @@ import dreams
 import infer
 import posecache
 import train
-from simulator import MIXED, RETURN, STROLL, UNDO, Sim
+from simulator import LOOK, MIXED, RETURN, STROLL, UNDO, Sim
 from grow import grown
 from tw import CFG, HD, PLACED, TinyWorld, image, load, patchify, stride, train_mask
 
@@ -157,6 +157,18 @@ def who_presses_is_stopped_and_turns():
         assert torch.equal(sim.step(w, pose[:, t - 1], act[:, t]), pose[:, t])
 
 
+def what_was_seen_is_known():
+    """Turned right round, everything has been seen; a walk undone shows nothing new; the first frame is new."""
+    sim = Sim("cpu")
+    w, _, pose, _ = sim.gen(3000, 4, 61, kind=LOOK, span=30)
+    seen, what = sim.seen(w, pose, 31)
+    assert (seen[:, 0] == 0).all() and (seen[:, 31:] == 2).float().mean() > 0.999 and 0.02 < (seen[:, 1:31] == 0).float().mean() < 0.5
+    assert (what == 0).any() and (what <= 19).all()
+    w, _, pose, _ = sim.gen(3000, 4, 41, kind=UNDO, span=20)
+    assert (sim.seen(w, pose, 21)[0][:, 21:] == 2).float().mean() > 0.999
+    assert (sim.seen(w, pose)[0][:, 1:21] == 0).float().mean() > 0.005
+
+
 def hidden_contexts_are_noise():
     x = torch.ones(4, 8, 2, 3)
     noisy, t = train.noisy_context(x, torch.tensor([True, False, False, True]))
@@ -179,11 +191,18 @@ def equal_pictures_in_another_order_have_no_distance():
 
 def dreams_can_be_learnt_from():
     m, sim = small(PLACED), Sim("cpu")
-    d = dreams.Dreams(m, sim, 5, n=2, long=12)
-    d.refresh(list(m.parameters()))
-    loss = d.loss(m, 2, 8, train_mask(8, "cpu"))
-    loss.backward()
-    assert torch.isfinite(loss) and sum(p.grad is not None and p.grad.abs().max() > 0 for p in m.parameters()) > 50
+    d = dreams.Dreams(m, sim, 5, n=4, long=12)
+    for bank, steps in enumerate((4, 4, 2)):
+        last = d.made if bank == 1 else None
+        d.refresh(list(m.parameters()))
+        assert d.steps == steps
+        if bank == 1:  # the dream goes on: from the frames that there were
+            assert torch.equal(d.made[:, :6], last[:, -6:]) and not torch.equal(d.made[:, 6], last[:, 0])
+        for of_truth in (False, True):
+            m.zero_grad()
+            loss = d.loss(m, 2, 8, train_mask(8, "cpu"), of_truth)
+            loss.backward()
+            assert torch.isfinite(loss) and sum(p.grad is not None and p.grad.abs().max() > 0 for p in m.parameters()) > 50
 
 
 def losses_reach_every_parameter():
@@ -201,7 +220,7 @@ if __name__ == "__main__":
     for law in (a_training_pass_is_the_samplers, many_timelines_equal_one_sampler, a_checkpoint_keeps_sixteen_bits_of_mantissa,
                 a_wider_network_is_the_same_function, a_grown_network_predicts_larger_frames, places_are_true_or_reckoned,
                 a_walk_that_returns_returns, steps_of_the_simulator_lead_where_its_walks_do, who_presses_is_stopped_and_turns,
-                hidden_contexts_are_noise, equal_pictures_in_another_order_have_no_distance, dreams_can_be_learnt_from,
+                what_was_seen_is_known, hidden_contexts_are_noise, equal_pictures_in_another_order_have_no_distance, dreams_can_be_learnt_from,
                 losses_reach_every_parameter):
         law()
         print("ok", law.__name__)

@@ -29,6 +29,7 @@ def arguments():
     ap.add_argument("--dream_from", type=float, default=1, help="share of the time after which dreams are trained on (dreams.py); 1: never")
     ap.add_argument("--dream_every", type=int, default=3, help="steps from one batch of dreams to the next")
     ap.add_argument("--dream_share", type=float, default=0.4, help="norm of the first dreams' gradient, of the usual one's")
+    ap.add_argument("--dream_weight", type=float, default=0, help="weight of their gradient instead; 0: by --dream_share")
     ap.add_argument("--dream_new", type=float, default=30, help="seconds after which dreams are made anew")
     ap.add_argument("--steps", type=int, default=10 ** 9)
     ap.add_argument("--init", default="", help="where to start; empty: random weights")
@@ -213,7 +214,8 @@ class Dreaming:
     def __init__(self, a, m, sim, bm, seed):
         self.a, self.m, self.bm, self.dreams = a, m, bm, Dreams(m, sim, seed, n=max(a.batch, 64) if a.device == "cuda" else a.batch,
                                                                long=max(a.frames, 256) if a.device == "cuda" else a.frames)
-        self.made, self.scales, self.grads = 0, [], None
+        self.made, self.grads, self.batches = 0, None, 0
+        self.scales = [a.dream_weight] * self.CALIBRATION if a.dream_weight else []
 
     def step(self, opt):
         """Gradients of a batch of dreams, put aside."""
@@ -223,7 +225,8 @@ class Dreaming:
             self.dreams.refresh(opt.ema)
             self.made = time.time()
             print(f"new dreams in {self.made - began:.1f} s, weight {self.scale():.3g}", flush=True)
-        self.dreams.loss(self.m, self.a.batch, self.a.frames, self.bm).backward()
+        self.batches += 1
+        self.dreams.loss(self.m, self.a.batch, self.a.frames, self.bm, of_truth=self.batches % 4 == 0).backward()
         self.grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in opt.params]
         for p in opt.params:
             p.grad = None

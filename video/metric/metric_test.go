@@ -179,3 +179,33 @@ func ExamplePSNR() {
 	fmt.Printf("%.2f dB %v\n", db, err)
 	// Output: 48.13 dB <nil>
 }
+
+func TestPSNROfSomePixelsIsThatOfAPictureOfThem(t *testing.T) {
+	a, b := video.NewFrame(3, 2), video.NewFrame(3, 2)
+	for i := range a.Pix {
+		a.Pix[i], b.Pix[i] = byte(7*i), byte(5*i+3)
+	}
+	where := []bool{true, false, true, false, false, true}
+	c, d := video.NewFrame(3, 1), video.NewFrame(3, 1)
+	at := 0
+	for i, in := range where {
+		if in {
+			copy(c.Pix[3*at:], a.Pix[3*i:3*i+3])
+			copy(d.Pix[3*at:], b.Pix[3*i:3*i+3])
+			at++
+		}
+	}
+	want, err := PSNR(c, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := PSNRWhere(a, b, where); err != nil || got != want {
+		t.Errorf("%g dB, %v; want %g", got, err, want)
+	}
+	if got, err := PSNRWhere(a, b, make([]bool, 6)); err != nil || !math.IsNaN(got) {
+		t.Errorf("no pixels: %g dB, %v; want NaN", got, err)
+	}
+	if _, err := PSNRWhere(a, b, where[:5]); err == nil {
+		t.Error("a choice among too few pixels was taken")
+	}
+}

@@ -33,6 +33,31 @@ func PSNR(a, b video.Frame) (float64, error) {
 	return decibels(255*255, float64(sum)/float64(len(a.Pix))), nil
 }
 
+// PSNRWhere is the PSNR over the pixels whose value in where, one for each pixel row by row, is true; NaN if none is.
+func PSNRWhere(a, b video.Frame, where []bool) (float64, error) {
+	if err := same(a, b); err != nil {
+		return 0, fmt.Errorf("psnr: %w", err)
+	}
+	if len(where) != a.Width*a.Height {
+		return 0, fmt.Errorf("psnr: frames of %dx%d and %d pixels to choose from", a.Width, a.Height, len(where))
+	}
+	var sum, n int64
+	for i, in := range where {
+		if !in {
+			continue
+		}
+		n += 3
+		for k := 3 * i; k < 3*i+3; k++ {
+			d := int64(a.Pix[k]) - int64(b.Pix[k])
+			sum += d * d
+		}
+	}
+	if n == 0 {
+		return math.NaN(), nil
+	}
+	return decibels(255*255, float64(sum)/float64(n)), nil
+}
+
 // PSNRFloat returns the PSNR of two pictures with values in [-1, 1], so with peak 2. It is +Inf for
 // equal and NaN if a value is NaN; lengths must match and not be zero.
 func PSNRFloat(a, b []float32) (float64, error) {
