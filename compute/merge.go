@@ -29,7 +29,7 @@ type MergeStore struct {
 	Lengths      Tensor // I32 [heads]: Merging.Ahead plus entries
 	Entries      Tensor // I32 [groups]: entries in use
 	Weight       Tensor // F64 [groups, entries]
-	State        Tensor // I32 [6, groups, entries]: members, time, cell, near, joined, and nearness as F32 bits
+	State        Tensor // I32 [7, groups, entries]: members, time, cell, near, joined, and as F32 bits nearness and the members' mean square length
 	Totals       Tensor // F64 [groups, 3]: tokens entered, tokens evicted, sum of moved logits
 	Local        uint64 // bit g: tokens of group g do not become entries, they count as evicted
 }
@@ -48,7 +48,7 @@ type Merging struct {
 	Space                      int  // keys compared 0: after the turn by place, 1: before rotation, 2: as stored
 	Mean, OnePerFrame, NoCount bool
 	ByMembers                  bool // entries are forgotten by members alone, of equals the oldest
-	CountCap, Decay            float64
+	CountCap, Decay, Spread    float64
 	Retest                     int
 	// Neighbours searches Radius and Depth, else the nearest of all entries counts. Asked searches by queries, Asks says
 	// that queries are kept at all, QueryLow and QueryHigh in which slots of the ring; MaxError bounds the movement, MaxChange

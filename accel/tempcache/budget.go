@@ -183,7 +183,9 @@ func (l *layer) unite(g, a, b, frame int) int {
 		moved = l.movement(g, b, c.dense()+a)
 	}
 	members := s.members[a] + s.members[b]
-	l.blend(g, a, c.dense()+b, float32(float64(s.members[b])/float64(members)))
+	share := float32(float64(s.members[b]) / float64(members))
+	l.blend(g, a, c.dense()+b, share)
+	s.square[a] += share * (s.square[b] - s.square[a])
 	s.members[a] = members
 	s.weight[a] += s.weight[b]
 	if most := c.p.CountCap; most > 0 {

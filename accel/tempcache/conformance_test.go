@@ -48,6 +48,9 @@ func all() map[string]tempcache.Policy {
 		"change bound": with(func(p *tempcache.Policy) {
 			p.Threshold, p.MaxChange = 0.7, 0.4
 		}),
+		"spread": with(func(p *tempcache.Policy) {
+			p.Search, p.Radius, p.Depth, p.Threshold, p.Spread = tempcache.Neighbours, 1, 2, 0.6, 1
+		}),
 		"local heads":      with(func(p *tempcache.Policy) { p.Local = [][]bool{{true, false, false}, {false, true, true}} }),
 		"rarest forgotten": with(func(p *tempcache.Policy) { p.Forget = tempcache.Rarest }),
 		"cap and decay":    with(func(p *tempcache.Policy) { p.CountCap, p.Decay = 8, 0.9 }),

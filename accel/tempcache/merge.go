@@ -275,6 +275,9 @@ func (l *layer) add(g, entry, slot int, moved float64) {
 		share = min(1, 1/s.weight[entry])
 	}
 	l.blend(g, entry, slot, float32(share))
+	if c.p.Spread > 0 {
+		s.square[entry] += float32(share) * (l.square(g, slot) - s.square[entry])
+	}
 	lo, hi := l.heads(g)
 	for h := lo; h < hi; h++ {
 		c.heads[l.index*c.shape.Heads+h].LogitError += moved
@@ -377,11 +380,25 @@ func (l *layer) redescribe(g, entry, token int) {
 	}
 }
 
+// square is the square length of the unrotated key at a slot, of all heads of a group together.
+func (l *layer) square(g, slot int) (sum float32) {
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		l.raw.load(l.desk.other, h, slot)
+		sum += dot(l.desk.other, l.desk.other)
+	}
+	return sum
+}
+
 func (l *layer) setCount(g, entry int) {
 	c := l.cache
 	count := float32(0)
 	if !c.p.NoLogCount {
 		count = float32(math.Log(l.groups[g].weight[entry]))
+		if c.p.Spread > 0 {
+			lack := max(0, l.groups[g].square[entry]-l.square(g, c.dense()+entry))
+			count += float32(c.p.Spread/float64(2*c.width())) * lack
+		}
 	}
 	lo, hi := l.heads(g)
 	for h := lo; h < hi; h++ {
@@ -437,6 +454,9 @@ func (l *layer) put(g, entry, at, i, frame int) {
 	}
 	s.entered++
 	s.weight[entry], s.members[entry], s.joined[entry] = 1, 1, 0
+	if c.p.Spread > 0 {
+		s.square[entry] = l.square(g, at+i)
+	}
 	s.time[entry], s.cell[entry], s.last[entry] = int32(frame), int32(i), -1
 	if c.p.Search == Neighbours {
 		s.link(entry, i)

@@ -103,6 +103,9 @@ type Policy struct {
 	CountCap, Decay float64
 	// NoLogCount leaves the counts out of the logits, to show what they are for.
 	NoLogCount bool
+	// Spread, if not 0, adds Spread/2 of the mean square distance of an entry's members from their mean, over headDim, to its log-count: to
+	// second order what the mean's logit lacks of the members' for queries of that mean square. It goes with Mean.
+	Spread float64
 	// Shared decides once for all heads of a layer, by the mean of their cosines.
 	Shared bool
 	// Retest, if not 0, compares every Retest-th member of an entry with the entry's first key, and refuses it if that is
@@ -153,7 +156,7 @@ func (p Policy) String() string {
 	}{
 		{p.ByQuery, " by query"}, {p.OnePerFrame, " one a frame"}, {p.Shared, " shared"}, {p.NoLogCount, " without counts"},
 		{p.MaxError > 0, fmt.Sprintf(" error %g", p.MaxError)}, {p.MaxChange > 0, fmt.Sprintf(" change %g", p.MaxChange)}, {p.CountCap > 0, fmt.Sprintf(" cap %g", p.CountCap)},
-		{p.Decay > 0, fmt.Sprintf(" decay %g", p.Decay)}, {p.Retest > 0, fmt.Sprintf(" retest %d", p.Retest)},
+		{p.Decay > 0, fmt.Sprintf(" decay %g", p.Decay)}, {p.Spread > 0, fmt.Sprintf(" spread %g", p.Spread)}, {p.Retest > 0, fmt.Sprintf(" retest %d", p.Retest)},
 		{p.Forget == Rarest, " rarest forgotten"}, {p.Local != nil, fmt.Sprintf(" %d local heads", p.locals())},
 	} {
 		if o.on {
@@ -184,8 +187,10 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("cache of %d anchor and %d recent frames: counts must not be negative", p.Anchor, p.Recent)
 	case !(p.Threshold > 0 && p.Threshold <= 1) || !(p.Floor >= -1 && p.Floor <= 1):
 		return fmt.Errorf("merging threshold %v and floor %v: a threshold is a cosine above 0 and at most 1, a floor one from -1 to 1", p.Threshold, p.Floor)
-	case !(p.MaxError >= 0) || !(p.MaxChange >= 0) || !(p.CountCap >= 0) || !(p.Decay >= 0 && p.Decay <= 1) || p.Retest < 0:
-		return fmt.Errorf("error bound %v, bound of change %v, count cap %v, decay %v (at most 1) and retest %d must not be negative", p.MaxError, p.MaxChange, p.CountCap, p.Decay, p.Retest)
+	case !(p.MaxError >= 0) || !(p.MaxChange >= 0) || !(p.CountCap >= 0) || !(p.Decay >= 0 && p.Decay <= 1) || p.Retest < 0 || !(p.Spread >= 0):
+		return fmt.Errorf("error bound %v, bound of change %v, count cap %v, decay %v (at most 1), retest %d and spread %v must not be negative", p.MaxError, p.MaxChange, p.CountCap, p.Decay, p.Retest, p.Spread)
+	case p.Spread > 0 && p.Keep != Mean:
+		return fmt.Errorf("spread %v: only entries that keep the mean key lack what their members differ by", p.Spread)
 	case p.Space > Rotated || p.Search > Approximate || p.Keep > Mean || p.Forget > Rarest:
 		return fmt.Errorf("unknown space %d, search %d or representative %d", p.Space, p.Search, p.Keep)
 	case p.Search == Neighbours && (p.Radius < 0 || p.Depth < 1):

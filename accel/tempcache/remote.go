@@ -141,7 +141,7 @@ func (r *remote) clear(dq compute.Queue) {
 // state takes what the device keeps of a layer's entries.
 func (l *layer) state(a compute.Arena) {
 	c := l.cache
-	l.weight, l.marks = a.Tensor(compute.F64, c.groups, l.slots), a.Tensor(compute.I32, 6, c.groups, l.slots)
+	l.weight, l.marks = a.Tensor(compute.F64, c.groups, l.slots), a.Tensor(compute.I32, 7, c.groups, l.slots)
 }
 
 // describeStores lists the layers' storage for the device.
@@ -171,7 +171,7 @@ func (c *cache) mergeRemotely(dq compute.Queue, frame int) {
 	p, n, d := c.p, c.shape.Tokens(), &c.desks[0]
 	m := compute.Merging{Frame: frame, Tokens: n, Columns: c.shape.Columns, Dense: c.dense(), Anchors: p.Anchor * n, HeadDim: c.shape.HeadDim,
 		Frequencies: c.remote.frequencies, Turns: c.remote.turns, Threshold: float32(p.Threshold), Floor: float32(p.Floor), Lossless: p.Threshold >= 1,
-		Space: int(p.Space), Mean: p.Keep == Mean, OnePerFrame: p.OnePerFrame, NoCount: p.NoLogCount, ByMembers: p.Forget == Rarest, CountCap: p.CountCap, Decay: p.Decay,
+		Space: int(p.Space), Mean: p.Keep == Mean, OnePerFrame: p.OnePerFrame, NoCount: p.NoLogCount, ByMembers: p.Forget == Rarest, CountCap: p.CountCap, Decay: p.Decay, Spread: p.Spread,
 		Retest: p.Retest, Neighbours: p.Search == Neighbours, Radius: p.Radius, Depth: p.Depth, MaxError: p.MaxError, MaxChange: p.MaxChange, Asks: c.asks(),
 		Probe: d.probe.tensor, Query: d.query.tensor, Best: d.best.tensor, Score: d.score.tensor,
 		Hits: c.remote.hits, Order: c.remote.order, Recent: c.remote.recent, Approximate: p.Search == Approximate}

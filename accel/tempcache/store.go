@@ -8,6 +8,7 @@ type group struct {
 	n                int
 	entered, evicted int64 // tokens
 	weight           []float64
+	square           []float32 // mean square length of the members' unrotated keys, of all heads together
 	members          []int64
 	time, cell       []int32   // of the newest member
 	near             []int32   // a slot that was near when last looked, -1 for none
@@ -22,7 +23,7 @@ type group struct {
 }
 
 // slotBytes is what a group keeps on the host for a slot.
-const slotBytes = 8 + 8 + 2*4 + 4 + 4 + 4 + 4 + 2*4
+const slotBytes = 8 + 4 + 8 + 2*4 + 4 + 4 + 4 + 4 + 2*4
 
 // hostBytes returns the memory of the host's side of all layers with so many slots in the mean.
 func (c *cache) hostBytes(slots int) int64 {
@@ -63,7 +64,7 @@ func (l *layer) newGroups() {
 	for i := range l.groups {
 		g := &l.groups[i]
 		g.weight, g.members = make([]float64, slots), make([]int64, slots)
-		g.nearness = make([]float32, slots)
+		g.nearness, g.square = make([]float32, slots), make([]float32, slots)
 		for _, s := range []*[]int32{&g.time, &g.cell, &g.near, &g.joined, &g.last, &g.next, &g.prev} {
 			*s = make([]int32, slots)
 		}
@@ -93,6 +94,7 @@ func (g *group) reset() {
 func (g *group) take(old *group) {
 	g.n, g.entered, g.evicted = old.n, old.entered, old.evicted
 	copy(g.weight, old.weight)
+	copy(g.square, old.square)
 	copy(g.members, old.members)
 	copy(g.nearness, old.nearness)
 	copy(g.time, old.time)

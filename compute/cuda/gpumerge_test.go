@@ -22,7 +22,7 @@ func newMergeRig(r *bench, frames int, neighbours bool) *mergeRig {
 	g := &mergeRig{store: compute.MergeStore{Keys: t(compute.BF16, wanHeads, dense+slots, headDim), Values: t(compute.BF16, wanHeads, dense+slots, headDim),
 		Raw: t(compute.F32, wanHeads, dense+slots, headDim), Means: t(compute.F32, wanHeads, slots, headDim), LogCount: t(compute.F32, wanHeads, dense+slots),
 		Places: t(compute.I32, wanHeads, slots, 3), Unit: t(compute.F32, wanHeads, slots, headDim), Lengths: t(compute.I32, wanHeads),
-		Entries: t(compute.I32, wanHeads), Weight: t(compute.F64, wanHeads, slots), State: t(compute.I32, 6, wanHeads, slots), Totals: t(compute.F64, wanHeads, 3)}}
+		Entries: t(compute.I32, wanHeads), Weight: t(compute.F64, wanHeads, slots), State: t(compute.I32, 7, wanHeads, slots), Totals: t(compute.F64, wanHeads, 3)}}
 	g.m = compute.Merging{Tokens: tokens, Columns: 52, Dense: dense, HeadDim: headDim, Frequencies: t(compute.F64, 22), Turns: t(compute.F32, tokens, 42, 2),
 		Threshold: 0.9, Floor: 0.7, Mean: true, Neighbours: neighbours, Radius: 2, Depth: 6,
 		Probe: t(compute.F32, wanHeads, tokens, headDim), Best: t(compute.I32, wanHeads, tokens), Score: t(compute.F32, wanHeads, tokens),

@@ -17,7 +17,7 @@ type mergeStore struct {
 // mergeArgs mirrors MergeArgs there.
 type mergeArgs struct {
 	stores, frequencies, turns, probe, query, best, hits, order, recent        uint64
-	countCap, decay, maxError, maxChange                                       float64
+	countCap, decay, maxError, maxChange, spread                               float64
 	threshold, floor                                                           float32
 	frame, retest                                                              int32
 	tokens, columns, rows, at, dense, anchors, ahead, headDim, timePairs, ring uint32
@@ -143,7 +143,7 @@ func (q *queue) mergeTable(m compute.Merging, stores []compute.MergeStore) {
 func (q *queue) mergeCall(m compute.Merging, s *compute.MergeStore) mergeArgs {
 	number := map[bool]uint32{true: 1}
 	a := mergeArgs{frequencies: address(m.Frequencies), probe: address(m.Probe), best: address(m.Best), hits: address(m.Hits), order: address(m.Order),
-		countCap: m.CountCap, decay: m.Decay, maxError: m.MaxError, maxChange: m.MaxChange, threshold: m.Threshold, floor: m.Floor, frame: int32(m.Frame), retest: int32(m.Retest),
+		countCap: m.CountCap, decay: m.Decay, maxError: m.MaxError, maxChange: m.MaxChange, spread: m.Spread, threshold: m.Threshold, floor: m.Floor, frame: int32(m.Frame), retest: int32(m.Retest),
 		tokens: uint32(m.Tokens), columns: uint32(m.Columns), rows: uint32(m.Tokens / m.Columns), at: uint32(m.At), dense: uint32(m.Dense),
 		anchors: uint32(m.Anchors), ahead: uint32(m.Ahead), headDim: uint32(m.HeadDim), timePairs: uint32(m.Frequencies.Elems()),
 		orderWords: uint32(m.Order.Dim(-1)), radius: uint32(m.Radius), depth: uint32(m.Depth), queryLow: uint32(m.QueryLow), queryHigh: uint32(m.QueryHigh),

@@ -18,7 +18,7 @@ struct MergeArgs {
   int* hits;
   u32* order;
   int* recent;
-  double countCap, decay, maxError, maxChange;
+  double countCap, decay, maxError, maxChange, spread;
   float threshold, floor;
   int frame, retest;
   u32 tokens, columns, rows, at, dense, anchors, ahead, headDim, timePairs, ring;
@@ -28,7 +28,7 @@ struct MergeArgs {
   u32 batch, byMembers;  // batch: not 0: all layers go on at once, each with probe, best and recent of its own behind each other
 };
 static_assert(sizeof(MergeStore) == 128, "MergeStore is mirrored by mergeStore in merge.go");
-static_assert(sizeof(MergeArgs) == 240, "MergeArgs is mirrored by mergeArgs in merge.go");
+static_assert(sizeof(MergeArgs) == 248, "MergeArgs is mirrored by mergeArgs in merge.go");
 
 __device__ __forceinline__ bool isLocal(const MergeStore& s, u32 g) { return s.local >> g & 1; }
 
@@ -143,7 +143,7 @@ __device__ __forceinline__ i64 slotOf(const MergeArgs& a, const MergeStore& s, u
 __device__ __forceinline__ int* stateOf(const MergeArgs& a, const MergeStore& s, u32 which, u32 g) {
   return s.state + ((i64)which * a.groups + g) * s.slots;
 }
-enum { MEMBERS, TIME, CELL, NEAR, JOINED, NEARNESS };
+enum { MEMBERS, TIME, CELL, NEAR, JOINED, NEARNESS, SQUARE };
 // Hits of a token: the slot found or -1, its cosine, whether it joins, how far that moves logits.
 enum { SLOT, COSINE, JOINS, MOVED };
 __device__ __forceinline__ int* hitsOf(const MergeArgs& a, u32 layer, u32 which, u32 g) {
@@ -244,6 +244,26 @@ __device__ __forceinline__ void blend(const MergeArgs& a, const MergeStore& s, u
   }
 }
 
+// squareOf is the square length of the unrotated key at a slot, of all heads of a group together.
+__device__ __forceinline__ float squareOf(const MergeArgs& a, const MergeStore& s, u32 g, u32 slot) {
+  u32 n = a.heads / a.groups;
+  float sum = 0.0f;
+  for (u32 h = g * n; h < (g + 1) * n; h++) {
+    Pairs k = row(s.raw, slotOf(a, s, h, slot), a.rawHalf, a.headDim);
+    sum += dot(k, k);
+  }
+  return sum;
+}
+
+// spreadBy takes another square length into an entry's mean.
+__device__ __forceinline__ void spreadBy(const MergeArgs& a, const MergeStore& s, u32 g, u32 entry, float square, float share) {
+  float* own = (float*)stateOf(a, s, SQUARE, g) + entry;
+  float old = *own;
+  __syncwarp();
+  if (lane() == 0) *own = old + share * (square - old);
+  __syncwarp();
+}
+
 // add counts a token as a member and takes it into the means.
 __device__ __forceinline__ void add(const MergeArgs& a, const MergeStore& s, u32 g, u32 entry, u32 slot) {
   i64 at = (i64)g * s.slots + entry;
@@ -259,6 +279,7 @@ __device__ __forceinline__ void add(const MergeArgs& a, const MergeStore& s, u32
   double share = a.decay > 0.0 ? min(1.0, 1.0 / weight) : 1.0 / (double)members;
   u32 n = a.heads / a.groups;
   for (u32 h = g * n; h < (g + 1) * n; h++) blend(a, s, h, entry, slot, (float)share);
+  if (a.spread > 0.0) spreadBy(a, s, g, entry, squareOf(a, s, g, slot), (float)share);
 }
 
 __device__ __forceinline__ void setPlace(const MergeArgs& a, const MergeStore& s, u32 head, u32 entry, int frame, u32 token) {
@@ -269,6 +290,10 @@ __device__ __forceinline__ void setPlace(const MergeArgs& a, const MergeStore& s
 __device__ __forceinline__ void setCount(const MergeArgs& a, const MergeStore& s, u32 g, u32 entry) {
   u32 n = a.heads / a.groups;
   float count = a.noCount ? 0.0f : (float)log(s.weight[(i64)g * s.slots + entry]);
+  if (a.spread > 0.0 && !a.noCount) {
+    float lack = ((float*)stateOf(a, s, SQUARE, g))[entry] - squareOf(a, s, g, a.dense + entry);
+    count += (float)(a.spread / (double)(2 * n * a.headDim)) * max(0.0f, lack);
+  }
   if (lane() == 0)
     for (u32 h = g * n; h < (g + 1) * n; h++) s.logCount[slotOf(a, s, h, a.dense + entry)] = count;
 }

@@ -70,6 +70,7 @@ __device__ __forceinline__ void putEntry(const MergeArgs& a, const MergeStore& s
     stateOf(a, s, NEARNESS, g)[entry] = hitsOf(a, layer, COSINE, g)[token];
   }
   __syncwarp();
+  if (a.spread > 0.0) spreadBy(a, s, g, entry, squareOf(a, s, g, a.at + token), 1.0f);
   setCount(a, s, g, entry);
 }
 
@@ -133,6 +134,7 @@ __device__ __forceinline__ double unite(const MergeArgs& a, const MergeStore& s,
   float share = (float)((double)members[y] / (double)all);
   u32 n = a.heads / a.groups;
   for (u32 h = g * n; h < (g + 1) * n; h++) blend(a, s, h, x, a.dense + y, share);
+  if (a.spread > 0.0) spreadBy(a, s, g, x, ((float*)stateOf(a, s, SQUARE, g))[y], share);
   double* weight = s.weight + (i64)g * s.slots;
   double w = weight[x] + weight[y];
   if (a.countCap > 0.0) w = min(w, a.countCap);
