@@ -1,10 +1,10 @@
 #!/bin/bash
 # Tests, checks and times compute/cuda and accel on a machine with an NVIDIA GPU; needs dev/gpu/bin (build.sh), no Go.
 #   bash dev/gpu/measure.sh [tests] [modules] [racecheck] [memcheck] [plans] [bench] [gemm] [attend] [host] [baseline] [sweep]
-# Without arguments all but sweep. What only checks (the first four, and attend's comparison with float64) runs side by side, SIDE processes
-# at a time (more than six wait for their slices of the GPU), after one process has compiled the kernels; what times has the GPU alone
-# afterwards. gemm needs nvcc, baseline and attend PyTorch (attend times cuDNN beside the kernels), memcheck and racecheck
-# compute-sanitizer; the others the driver, NVRTC and cuBLASLt alone.
+# Without arguments all but sweep. First tests run side by side, after one process has compiled the kernels; then what watches them (racecheck,
+# memcheck), SIDE processes at a time in both; what times has the GPU alone afterwards. Programs that share a GPU take turns of milliseconds: tests, which wait
+# for every result, would starve beside those that are watched. gemm needs nvcc, baseline and attend PyTorch (attend times cuDNN beside the
+# kernels, and compares with float64), memcheck and racecheck compute-sanitizer; the others the driver, NVRTC and cuBLASLt alone.
 # LIMIT=seconds bounds all of it, and RESERVE of them are kept for what times: parts that find no time left are named and count as failed.
 # Logs go to $OUT, or dev/gpu/out when it is unset; RESULTS.md is written from them by hand.
 cd "$(dirname "$0")/../.." || exit
@@ -15,10 +15,10 @@ mkdir -p "$OUT"
 OUT=$(realpath "$OUT")
 for p in cuda ann annsa annca tempcache; do chmod +x "$bin/$p.test"; done
 export LONGTAKE_REQUIRE_GPU=1 XDG_CACHE_HOME=${XDG_CACHE_HOME:-/tmp/longtake-cache} PYTHONUNBUFFERED=1 OUT
-LIMIT=${LIMIT:-600} SIDE=${SIDE:-$(($(nproc) < 6 ? $(nproc) : 6))}
+LIMIT=${LIMIT:-600} SIDE=${SIDE:-$(($(nproc) < 4 ? $(nproc) : 4))}
 MODULES=${MODULES:-GPU}                                                     # tests; GPUs are those that compare with the host
 BENCH=${BENCH:-Kernels|Linear$|FP8|AddNorm|Attend|Tiles|Forward|Convolve|Decode} # ATTEND are arguments of attend/bench.py
-failed=$OUT/failed.log checks=() times=() end=$LIMIT
+failed=$OUT/failed.log plain=() watched=() times=() end=$LIMIT
 rm -f "$failed" "$OUT"/{host,baseline,attend}.log
 
 # limited NAME SECONDS FOLDER COMMAND...: runs a command in a folder for at most so long, its log in $OUT/NAME.log.
@@ -55,14 +55,15 @@ benches() {
 }
 checked() { limited "$1-$2" "$3" "$4" compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/$(basename "$4").test" -test.short -test.v -test.run "$5"; }
 
-alone='RunsOut|KernelResources' # takes all memory; and is what compiles
-play='Policies|EmbeddedModel'   # on the CPU as well
-merges='GPUsMergeLikeTheHost/(default|neighbours|hashed|quantised|change_bound),_budget_1$'
-plans=('GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|split)$' 'GPUsPlanLikeTheHost/(hashed|quantised_to_4_bits|no-drop)$')
+alone='RunsOut|KernelResources|KernelsCompile' # takes all memory; is what compiles; needs no GPU
+play='Policies|EmbeddedModel'                   # on the CPU as well
+merges='GPUsMergeLikeTheHost/(default|neighbours|hashed|quantised|change_bound|rarest_forgotten),_budget_1$'
+plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|split|hashed|quantised_to_4_bits|no-drop)$'
 operations='TestConformanceOnGPU$/^(copy|linear|norm|rope|add|activate|gather|time|noise|mix|clamp|match|attend_biased)'
 
-# side and then queue what may run beside others, and what may not.
-side() { checks+=("$*"); }
+# Queues: what may run beside others, what may run beside others that are watched, what may not.
+side() { plain+=("$*"); }
+watch() { watched+=("checked $*"); }
 later() { times+=("$*"); }
 for what in ${*:-tests modules racecheck memcheck plans bench gemm attend host baseline}; do
   case $what in
@@ -75,16 +76,21 @@ for what in ${*:-tests modules racecheck memcheck plans bench gemm attend host b
       side tests annsa 200 accel/annsa "$MODULES"
       side tests annca 100 accel/annca "$MODULES"
       side tests hashes 60 accel/ann "$MODULES" ;;
-    racecheck | memcheck)
-      side checked $what merges 300 accel/tempcache "$merges"
-      side checked $what plans 300 accel/annsa "${plans[0]}"
-      side checked $what codes 300 accel/annsa "${plans[1]}"
-      side checked $what operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed"
-      side checked $what attention 300 compute/cuda '(AFewTiles|MoreKeys)/own'
-      side checked $what portable 300 compute/cuda '(AFewTiles|MoreKeys)/portable'
-      side checked $what choices 200 accel/annca GPUs
-      side checked $what hashes 200 accel/ann GPU
-      [ $what = memcheck ] && side checked memcheck conformance 300 compute/cuda 'OnGPU|FP8|Replayed' ;;
+    racecheck)
+      watch racecheck attention 300 compute/cuda '(AFewTiles|MoreKeys)/own'
+      watch racecheck portable 300 compute/cuda '(AFewTiles|MoreKeys)/portable'
+      watch racecheck merges 300 accel/tempcache "$merges"
+      watch racecheck plans 300 accel/annsa "$plans"
+      watch racecheck operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed"
+      watch racecheck choices 200 accel/annca GPUs
+      watch racecheck hashes 200 accel/ann GPU ;;
+    memcheck)
+      watch memcheck conformance 300 compute/cuda 'OnGPU|FP8|Replayed'
+      watch memcheck attention 300 compute/cuda 'AFewTiles|MoreKeys'
+      watch memcheck merges 300 accel/tempcache "$merges"
+      watch memcheck plans 300 accel/annsa "$plans"
+      watch memcheck choices 200 accel/annca GPUs
+      watch memcheck hashes 200 accel/ann GPU ;;
     attend)
       side limited float64 200 dev/gpu/attend python3 bench.py --no-time --cases 0:10
       later limited attend 60 dev/gpu/attend python3 bench.py --no-check --mode none --keys 4680,32760,131040,524160 ${ATTEND:-} ;;
@@ -112,11 +118,15 @@ show() { # what logs of parts have to say that is not a benchmark's line
 
 tests resources 60 compute/cuda KernelResources
 [ ${#times[@]} -gt 0 ] && end=$((LIMIT - ${RESERVE:-LIMIT / 3}))
-for job in "${checks[@]}"; do
-  while [ "$(jobs -rp | wc -l)" -ge "$SIDE" ]; do wait -n; done
-  $job &
-done
-wait
+together() { # commands, SIDE at a time
+  for job in "$@"; do
+    while [ "$(jobs -rp | wc -l)" -ge "$SIDE" ]; do wait -n; done
+    $job &
+  done
+  wait
+}
+together "${plain[@]}"
+together "${watched[@]}"
 echo "== checked: $SECONDS s"
 end=$LIMIT
 for job in "${times[@]}"; do $job; done
