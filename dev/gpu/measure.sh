@@ -6,7 +6,7 @@
 # for every result, would starve beside those that are watched. gemm needs nvcc, baseline and attend PyTorch (attend times cuDNN beside the
 # kernels, and compares with float64), memcheck and racecheck compute-sanitizer; the others the driver, NVRTC and cuBLASLt alone.
 # LIMIT=seconds bounds all of it, and RESERVE of them are kept for what times: parts that find no time left are named and count as failed.
-# Logs go to $OUT, or dev/gpu/out when it is unset; RESULTS.md is written from them by hand.
+# SKIP=pattern leaves out checks by name, such as "racecheck plans", and says so. Logs go to $OUT, or dev/gpu/out when it is unset; RESULTS.md is written from them by hand.
 cd "$(dirname "$0")/../.." || exit
 set -f # patterns are no file names
 root=$PWD bin=$PWD/dev/gpu/bin
@@ -16,6 +16,7 @@ OUT=$(realpath "$OUT")
 for p in cuda ann annsa annca tempcache; do chmod +x "$bin/$p.test"; done
 export LONGTAKE_REQUIRE_GPU=1 XDG_CACHE_HOME=${XDG_CACHE_HOME:-/tmp/longtake-cache} PYTHONUNBUFFERED=1 OUT
 LIMIT=${LIMIT:-600} SIDE=${SIDE:-$(($(nproc) < 4 ? $(nproc) : 4))}
+TESTS=${TESTS:-.} PLAY=${PLAY:-Policies|EmbeddedModel} # of compute/cuda; PLAY's are on the CPU as well
 MODULES=${MODULES:-GPU}                                                     # tests; GPUs are those that compare with the host
 BENCH=${BENCH:-Kernels|Linear$|FP8|AddNorm|Attend|Tiles|Forward|Convolve|Decode} # ATTEND are arguments of attend/bench.py
 failed=$OUT/failed.log plain=() watched=() times=() end=$LIMIT
@@ -56,7 +57,6 @@ benches() {
 checked() { limited "$1-$2" "$3" "$4" compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/$(basename "$4").test" -test.short -test.v -test.run "$5"; }
 
 alone='RunsOut|KernelResources|KernelsCompile' # takes all memory; is what compiles; needs no GPU
-play='Policies|EmbeddedModel'                   # on the CPU as well
 merges='GPUsMergeLikeTheHost/(default|neighbours|hashed|quantised|change_bound|rarest_forgotten),_budget_1$'
 plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|split|hashed|quantised_to_4_bits|no-drop)$'
 operations='TestConformanceOnGPU$/^(copy|linear|norm|rope|add|activate|gather|time|noise|mix|clamp|match|attend_biased)'
@@ -68,8 +68,8 @@ later() { times+=("$*"); }
 for what in ${*:-tests modules racecheck memcheck plans bench gemm attend host baseline}; do
   case $what in
     tests)
-      side tests play 300 compute/cuda "$play"
-      side tests tests 300 compute/cuda . "-test.skip=$alone|$play"
+      side tests play 300 compute/cuda "$PLAY"
+      side tests tests 300 compute/cuda "$TESTS" "-test.skip=$alone|Policies|EmbeddedModel"
       later tests memory 40 compute/cuda RunsOut ;;
     modules)
       side tests merges 200 accel/tempcache "$MODULES"
@@ -120,6 +120,7 @@ tests resources 60 compute/cuda KernelResources
 [ ${#times[@]} -gt 0 ] && end=$((LIMIT - ${RESERVE:-LIMIT / 3}))
 together() { # commands, SIDE at a time
   for job in "$@"; do
+    [[ -n ${SKIP:-} && $job =~ $SKIP ]] && echo "== left out: $job" && continue
     while [ "$(jobs -rp | wc -l)" -ge "$SIDE" ]; do wait -n; done
     $job &
   done
