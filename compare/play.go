@@ -19,6 +19,10 @@ const (
 	Stroll    = "stroll"     // a long walk: revisits, sharpness, colours
 	Stability = "stability"  // a very long walk: what pictures are like early and late
 	Prompt    = "prompt"     // a turn on the spot from text alone: is it the room that the prompt names?
+
+	OneStep     = "one-step"      // single frames against the first policy's, on what the first policy has dreamt
+	OneStepOwn  = "one-step-own"  // on what the policy itself has dreamt
+	OneStepTrue = "one-step-true" // on true walks
 )
 
 // PlayOptions says what Play measures.
@@ -38,6 +42,8 @@ type PlayOptions struct {
 	// Parallel is how many clips share the machine, 0 and 1 for one after the other.
 	Parallel int
 	Progress func(what string, done, total int)
+
+	shared *histories
 }
 
 // scene is a world to play in: actions, and what the simulator shows.
@@ -67,15 +73,17 @@ func (f *found) note(name string, v float64) {
 
 // Play measures how a world model plays, policy by policy, against the simulator.
 func Play(ctx context.Context, o PlayOptions) (*PlayTest, error) {
+	o.shared = &histories{}
 	if err := checkEntries(o.Entries); err != nil {
 		return nil, fmt.Errorf("%w: %w", rollout.ErrRequest, err)
 	}
 	measure, ok := map[string]func(context.Context, Entry, scene) (*found, error){
 		NextFrame: o.nextFrame, Actions: o.obedience, Walls: o.walls, Stroll: o.stroll, Stability: o.stability, Prompt: o.prompted,
+		OneStep: o.oneStep, OneStepOwn: o.oneStep, OneStepTrue: o.oneStep,
 	}[o.Measure]
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("%w: measure %q: known are next-frame, actions, walls, stroll, stability and prompt", rollout.ErrRequest, o.Measure)
+		return nil, fmt.Errorf("%w: measure %q: known are next-frame, actions, walls, stroll, stability, prompt, one-step, one-step-own and one-step-true", rollout.ErrRequest, o.Measure)
 	case o.Clips < 1 || o.Frames < 2 || o.Given < 1 || o.Given >= o.Frames:
 		return nil, fmt.Errorf("%w: %s: %d clips of %d frames, %d of them given: must be at least 1, 2 and 1, and fewer given", rollout.ErrRequest, o.Measure, o.Clips, o.Frames, o.Given)
 	case o.Engine.Network.ChunkFrames != 1 || len(o.Engine.Turns) == 0 || len(o.Engine.Turns) > world.NumActions:

@@ -25,7 +25,7 @@ type evalCommand struct {
 
 // evalWorldCommand holds the flags of "eval world".
 type evalWorldCommand struct {
-	Tests  string `default:"look-around,walk-and-undo,circles" help:"Ways of leaving and coming back (look-around, walk-and-undo, walk-and-return, circles) and measures of play (next-frame, actions, walls, stroll, stability, prompt). Default ${default}."`
+	Tests  string `default:"look-around,walk-and-undo,circles" help:"Ways of leaving and coming back (look-around, walk-and-undo, walk-and-return, circles) and measures of play (next-frame, actions, walls, stroll, stability, prompt, one-step, one-step-own, one-step-true). Default ${default}."`
 	Span   int    `default:"30" help:"Frames one way (of circles: generated ones after a full circle). Default ${default}."`
 	Frames int    `default:"49" help:"Frames of a clip of play. Default ${default}."`
 	Given  int    `default:"1" help:"True frames that a stroll begins with; of actions the least. Default ${default}."`
@@ -52,10 +52,13 @@ func (*evalWorldCommand) Help() string {
 Measures of play: next-frame makes each frame after the true ones before it; actions asks whether a picture is the one that its
 action leads to; walls walks into what is there, then back, and counts dreams that lock up; stroll walks on after --given frames, stability for so long that pictures early
 and late can be held against each other; prompt
-turns round on the spot from text alone, and a small network trained on the simulator says what it sees:
+turns round on the spot from text alone, and a small network trained on the simulator says what it sees. one-step makes single frames under a policy
+and under the first one of the list, on the same history (what the first one dreamt; one-step-own: what the policy itself dreamt; one-step-true: a true
+walk), and compares the two, at frames 100, 200, 500, 1000, 2000, 3000 and the last, and at five frames before each:
 
   longtake eval world --tests next-frame,actions,walls --clips 8
   longtake eval world --tests stroll --frames 300 --given 48 --policies 'window; pose' -o stroll.html
+  longtake eval world --tests one-step,one-step-own --frames 500 --policies 'full; window; preset:fast'
 
 Without policies: full, and window, tempcache and pose with --tokens latent frames each.`
 }
@@ -71,7 +74,7 @@ var kinds = map[string]world.Kind{
 // measures are the tests of play by name.
 var measures = map[string]string{compare.NextFrame: compare.NextFrame, compare.Actions: compare.Actions, compare.Walls: compare.Walls, compare.Stroll: compare.Stroll,
 	compare.Stability: compare.Stability,
-	compare.Prompt:    compare.Prompt}
+	compare.Prompt:    compare.Prompt, compare.OneStep: compare.OneStep, compare.OneStepOwn: compare.OneStepOwn, compare.OneStepTrue: compare.OneStepTrue}
 
 // Run tests.
 func (c *evalWorldCommand) Run(ctx context.Context, out *streams) error {
