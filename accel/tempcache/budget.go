@@ -22,13 +22,13 @@ func (l *layer) free(g, at, i, frame int) int {
 	floor := float32(c.p.Floor)
 	own := float32(-2)
 	// The entry found before may have gone since.
-	if h := &l.desk.hits[i]; h.slot >= 0 {
+	if h := &l.hits(g)[i]; h.slot >= 0 {
 		own = dot(l.desk.probe.f32(g, i), l.unit.f32(g, int(h.slot)))
 	}
 	a, b, nearness := l.closest(g)
 	switch {
 	case own >= nearness && own >= floor:
-		entry := int(l.desk.hits[i].slot)
+		entry := int(l.hits(g)[i].slot)
 		moved := 0.0
 		if c.asks() {
 			moved = l.movement(g, entry, at+i)

@@ -39,20 +39,25 @@ type cache struct {
 	// The frame that is being merged. Layers have a desk each, so that all can work at the same time, or share one.
 	frame  int
 	desks  []desk
-	settle func(layer int) // the layers' work on the host
-	tell   func(layer int)
+	tell   func(layer int) // the layers' work on the host
+	find   func(layer int)
+	settle func(layer int)
 }
 
 // desk is what a layer needs while it merges a frame.
 type desk struct {
 	probe, query, best, score rows
-	known                     rows // what an index knows of one group's entries
-	hits                      []hit
-	row, other                []float32
-	samples                   []float32 // [samples, headDim]: queries of head asked
-	asked                     int
-	olds, pairs               ranking // of the group in work
-	turns                     turns
+	known                     rows      // what an index knows of one group's entries
+	hits                      []hit     // [groups, tokens]
+	row, other                []float32 // of a head
+
+	// F32 [heads, samples, headDim] recent queries, [heads, tokens, headDim] what merging would do to keys, and [heads, tokens, samples] their
+	// products, if queries have been seen.
+	samples, apart, moves rows
+	asks                  bool
+
+	olds, pairs ranking // of the group in work
+	turns       turns
 }
 
 func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
@@ -68,16 +73,14 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
 	}
 	for i := range c.desks {
 		d := &c.desks[i]
-		d.hits, d.turns = make([]hit, s.Tokens()), c.turns
+		d.hits, d.turns = make([]hit, c.groups*s.Tokens()), c.turns
 		d.turns.time = make([]float32, len(c.turns.time))
 		d.olds.list, d.pairs.list = make([]ranked, 0, s.Tokens()), make([]ranked, 0, s.Tokens())
 		d.row, d.other = make([]float32, s.HeadDim), make([]float32, s.HeadDim)
-		if c.asks() {
-			d.samples = make([]float32, samples*s.HeadDim)
-		}
 	}
 	c.tell = func(i int) { c.layers[i].describe(c.slot(c.frame)) }
-	c.settle = func(i int) { c.layers[i].settle(c.dq, c.frame) }
+	c.find = func(i int) { c.layers[i].find(c.dq, c.frame) }
+	c.settle = func(i int) { c.layers[i].settle(c.frame) }
 	c.heads = make([]kvcache.HeadStats, s.Layers*s.Heads)
 	return c
 }
@@ -102,6 +105,12 @@ func (c *cache) probes(a compute.Arena) {
 		}
 		d.best.tensor = a.Tensor(compute.I32, c.groups, n)
 		d.score.tensor = a.Tensor(compute.F32, c.groups, n)
+		if c.asks() && !c.remote.on {
+			s := c.shape
+			d.samples.tensor = a.Tensor(compute.F32, s.Heads, samples, s.HeadDim)
+			d.apart.tensor = a.Tensor(compute.F32, s.Heads, n, s.HeadDim)
+			d.moves.tensor = a.Tensor(compute.F32, s.Heads, n, samples)
+		}
 	}
 	if c.remote.on {
 		c.remote.fixed(c, a)
@@ -218,7 +227,9 @@ func (c *cache) resize(dq compute.Queue, slots int) error {
 	return nil
 }
 
-func (d *desk) rows() [5]*rows { return [5]*rows{&d.probe, &d.query, &d.best, &d.score, &d.known} }
+func (d *desk) rows() [8]*rows {
+	return [8]*rows{&d.probe, &d.query, &d.best, &d.score, &d.known, &d.samples, &d.apart, &d.moves}
+}
 
 // probeIndex takes room for what an index knows of a group's entries.
 func (c *cache) probeIndex(a compute.Arena, slots int) {
@@ -278,6 +289,8 @@ func (c *cache) merge(dq compute.Queue, frame int) error {
 			c.layers[i].fetch(dq)
 			c.tell(i)
 			c.layers[i].match(dq, frame)
+			c.find(i)
+			c.layers[i].weigh(dq)
 			c.settle(i)
 			c.layers[i].flush(dq)
 		}
@@ -289,6 +302,10 @@ func (c *cache) merge(dq compute.Queue, frame int) error {
 	compute.Share(dq, len(c.layers), c.tell)
 	for i := range c.layers {
 		c.layers[i].match(dq, frame)
+	}
+	compute.Share(dq, len(c.layers), c.find)
+	for i := range c.layers {
+		c.layers[i].weigh(dq)
 	}
 	compute.Share(dq, len(c.layers), c.settle)
 	for i := range c.layers {

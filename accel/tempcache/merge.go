@@ -14,8 +14,8 @@ type hit struct {
 	moved  float64 // how far joining would move logits
 }
 
-// A frame moves from the ring into the entries in these steps: fetch, describe, match, settle, flush. Describe and settle work on the
-// host and touch nothing but the layer and its desk.
+// A frame moves from the ring into the entries in these steps: fetch, describe, match, find, weigh, settle, flush. Describe, find and
+// settle work on the host and touch nothing but the layer and its desk.
 
 // fetch brings what the host reads.
 func (l *layer) fetch(dq compute.Queue) {
@@ -45,19 +45,29 @@ func (l *layer) match(dq compute.Queue, frame int) {
 // askedFor reports whether a frame's tokens are matched by their queries.
 func (l *layer) askedFor(frame int) bool { return l.cache.p.ByQuery && l.asked >= frame }
 
-// settle lets tokens near an entry join it, all against the entries as they were before the frame; the others become entries in
-// the order of tokens.
-func (l *layer) settle(dq compute.Queue, frame int) {
+// find fills in the hits of the frame's tokens, and writes down what weigh needs.
+func (l *layer) find(dq compute.Queue, frame int) {
 	at := l.cache.slot(frame)
 	l.desk.turns.at(frame)
-	l.desk.asked = -1
+	for g := range l.groups {
+		if !l.cache.p.local(l.index, g) {
+			l.search(dq, g, at, l.askedFor(frame))
+		}
+	}
+	l.differ(at)
+}
+
+// settle lets tokens near an entry join it, all against the entries as they were before the frame; the others become entries in
+// the order of tokens.
+func (l *layer) settle(frame int) {
+	at := l.cache.slot(frame)
+	l.desk.turns.at(frame)
 	for g := range l.groups {
 		if c := l.cache; c.p.local(l.index, g) {
 			l.groups[g].entered += int64(c.shape.Tokens())
 			l.groups[g].evicted += int64(c.shape.Tokens())
 			continue
 		}
-		l.search(dq, g, at, l.askedFor(frame))
 		l.accept(g, at)
 		l.join(g, at, frame)
 		l.found(g, at, frame)
@@ -127,12 +137,10 @@ func dot(a, b []float32) float32 {
 // accept decides which tokens of group g join the entry that was found.
 func (l *layer) accept(g, at int) {
 	c, s := l.cache, &l.groups[g]
-	threshold, lossless := float32(c.p.Threshold), c.p.Threshold >= 1
-	if lossless {
-		threshold = 1 - 1e-5 // the cosine of equal vectors, rounded
-	}
-	for i := range l.desk.hits {
-		h := &l.desk.hits[i]
+	threshold, lossless := c.p.least(), c.p.Threshold >= 1
+	hits := l.hits(g)
+	for i := range hits {
+		h := &hits[i]
 		if h.slot < 0 || h.cosine < threshold {
 			continue
 		}
@@ -144,7 +152,7 @@ func (l *layer) accept(g, at int) {
 			h.joins = h.joins && dot(l.first.f32(g, int(h.slot)), l.desk.probe.f32(g, i)) >= threshold
 		}
 		if h.joins && c.asks() {
-			h.moved = l.movement(g, int(h.slot), at+i)
+			h.moved = l.moved(g, i)
 			h.joins = c.p.MaxError == 0 || h.moved <= c.p.MaxError
 			h.joins = h.joins && (c.p.MaxChange == 0 || h.moved*l.apart(g, int(h.slot), at+i) <= c.p.MaxChange)
 		}
@@ -152,10 +160,10 @@ func (l *layer) accept(g, at int) {
 	if !c.p.OnePerFrame {
 		return
 	}
-	for i := range l.desk.hits {
-		h := &l.desk.hits[i]
+	for i := range hits {
+		h := &hits[i]
 		for j := range i {
-			o := &l.desk.hits[j]
+			o := &hits[j]
 			if !h.joins || !o.joins || o.slot != h.slot {
 				continue
 			}
@@ -184,78 +192,17 @@ func (l *layer) same(g, entry, slot int) bool {
 	return true
 }
 
-// samples is how many queries of a head stand for all of them.
-const samples = 16
-
-// ask loads the samples of a head's recent queries; false while no query has been seen.
-func (l *layer) ask(head int) bool {
-	c, d := l.cache, l.desk
-	if l.asked < 0 {
-		return false
-	}
-	if d.asked == head {
-		return true
-	}
-	n := c.ring * c.shape.Tokens()
-	// Until the ring is full its last slots are in use.
-	first := max(0, c.ring-(l.asked+1-c.p.Anchor)) * c.shape.Tokens()
-	for s := range samples {
-		l.queries.load(d.samples[s*c.shape.HeadDim:][:c.shape.HeadDim], head, first+(2*s+1)*(n-first)/(2*samples))
-	}
-	d.asked = head
-	return true
-}
-
-// movement returns by how much logits move if the key at slot takes the place of the entry's: the root mean square over
-// recent queries q of q.(k-k')/sqrt(headDim), the largest of the group's heads. This is |S^(1/2) (k-k')|/sqrt(headDim) with S
-// the second moment of those queries. 0 while no query has been seen.
-func (l *layer) movement(g, entry, slot int) float64 {
-	c, dim := l.cache, l.cache.shape.HeadDim
-	var worst float64
-	lo, hi := l.heads(g)
-	for h := lo; h < hi && l.ask(h); h++ {
-		l.keys.load(l.desk.row, h, c.dense()+entry)
-		l.keys.load(l.desk.other, h, slot)
-		for i := range l.desk.row {
-			l.desk.row[i] -= l.desk.other[i]
-		}
-		var sum float64
-		for s := range samples {
-			v := float64(dot(l.desk.row, l.desk.samples[s*dim:][:dim]))
-			sum += v * v
-		}
-		worst = max(worst, sum)
-	}
-	return math.Sqrt(worst / samples / float64(dim))
-}
-
-// apart returns the root mean square difference of the values of an entry and a slot, the largest of the group's heads.
-func (l *layer) apart(g, entry, slot int) float64 {
-	c := l.cache
-	var worst float32
-	lo, hi := l.heads(g)
-	for h := lo; h < hi; h++ {
-		l.values.load(l.desk.row, h, c.dense()+entry)
-		l.values.load(l.desk.other, h, slot)
-		for i := range l.desk.row {
-			l.desk.row[i] -= l.desk.other[i]
-		}
-		worst = max(worst, dot(l.desk.row, l.desk.row))
-	}
-	return math.Sqrt(float64(worst) / float64(c.shape.HeadDim))
-}
-
 // join lets tokens into their entries.
 func (l *layer) join(g, at, frame int) {
-	s := &l.groups[g]
-	for i := range l.desk.hits {
-		if h := &l.desk.hits[i]; h.joins {
+	s, hits := &l.groups[g], l.hits(g)
+	for i := range hits {
+		if h := &hits[i]; h.joins {
 			l.add(g, int(h.slot), at+i, h.moved)
 			s.last[h.slot] = int32(i)
 		}
 	}
-	for i := range l.desk.hits {
-		h := &l.desk.hits[i]
+	for i := range hits {
+		h := &hits[i]
 		if h.joins && s.last[h.slot] == int32(i) {
 			l.renew(g, int(h.slot), at, i, frame)
 			s.last[h.slot] = -1
@@ -408,11 +355,11 @@ func (l *layer) setCount(g, entry int) {
 
 // found makes entries of the tokens that joined none.
 func (l *layer) found(g, at, frame int) {
-	s := &l.groups[g]
+	s, hits := &l.groups[g], l.hits(g)
 	l.desk.olds.reset()
 	l.desk.pairs.reset()
-	for i := range l.desk.hits {
-		h := &l.desk.hits[i]
+	for i := range hits {
+		h := &hits[i]
 		if h.joins {
 			continue
 		}

@@ -222,6 +222,14 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 	return nil
 }
 
+// least is the cosine from which on a token may join an entry.
+func (p Policy) least() float32 {
+	if p.Threshold >= 1 {
+		return 1 - 1e-5 // the cosine of equal vectors, rounded
+	}
+	return float32(p.Threshold)
+}
+
 // Needs returns the shares of the layers that a run without a budget suggests: the entries of the fullest head of each.
 func Needs(heads []kvcache.HeadStats, layers int) []float64 {
 	shares := make([]float64, layers)

@@ -65,6 +65,12 @@ func (l *layer) compare(probe, keys *rows, first int) {
 	}
 }
 
+// hits are what was found for the frame's tokens in group g.
+func (l *layer) hits(g int) []hit {
+	n := l.cache.shape.Tokens()
+	return l.desk.hits[g*n:][:n]
+}
+
 // search fills in the hits of group g.
 func (l *layer) search(dq compute.Queue, g, at int, asked bool) {
 	c := l.cache
@@ -79,7 +85,8 @@ func (l *layer) search(dq compute.Queue, g, at int, asked bool) {
 	if search == Approximate && l.searchRows(dq, g, ask) {
 		search = Exact // the best are there
 	}
-	for i := range l.desk.hits {
+	hits := l.hits(g)
+	for i := range hits {
 		h := hit{slot: -1}
 		switch search {
 		case Exact:
@@ -93,7 +100,7 @@ func (l *layer) search(dq compute.Queue, g, at int, asked bool) {
 		if h.slot >= 0 && (asked || c.p.Search == Approximate) {
 			h.cosine = dot(l.desk.probe.f32(g, i), l.unit.f32(g, int(h.slot)))
 		}
-		l.desk.hits[i] = h
+		hits[i] = h
 	}
 }
 
