@@ -20,6 +20,7 @@ type cache struct {
 	pos    *kvcache.Positions
 	layers []layer
 	turns  turns
+	do     compute.Vectors // for rows of the host
 
 	groups int // independent stores of a layer: one a head, or one
 	ring   int // dense frames that are not anchors
@@ -60,13 +61,13 @@ type desk struct {
 	turns       turns
 }
 
-func newCache(p Policy, dev compute.Device, s kvcache.Shape) *cache {
-	c := &cache{p: p, shape: s, device: dev, groups: s.Heads, ring: p.Recent + s.ChunkFrames, merged: p.Anchor, grows: p.Budget == Budget{}}
+func newCache(p Policy, dev compute.Device, s kvcache.Shape, do compute.Vectors) *cache {
+	c := &cache{p: p, do: do, shape: s, device: dev, groups: s.Heads, ring: p.Recent + s.ChunkFrames, merged: p.Anchor, grows: p.Budget == Budget{}}
 	if p.Shared {
 		c.groups = 1
 	}
 	c.remote.on = p.remotely(dev)
-	c.turns = newTurns(s)
+	c.turns = newTurns(s, do)
 	c.desks = make([]desk, s.Layers)
 	if p.Search == Approximate || c.remote.on { // indexes search by the queue, and devices need no desks
 		c.desks = c.desks[:1]
@@ -425,6 +426,7 @@ type rows struct {
 	tensor compute.Tensor
 	mem    []byte
 	mapped bool
+	do     compute.Vectors
 }
 
 // open maps the tensor or makes room for its copy.
@@ -432,6 +434,7 @@ func (r *rows) open(dq compute.Queue) {
 	if r.tensor.Elems() == 0 {
 		return
 	}
+	r.do = compute.VectorsOf(dq)
 	if m, ok := dq.(compute.Mapper); ok {
 		r.mem, r.mapped = m.Map(r.tensor), true
 		return
@@ -467,9 +470,7 @@ func (r *rows) load(dst []float32, g, i int) {
 		copy(dst, floats(r.mem)[r.at(g, i):])
 		return
 	}
-	for j, v := range words(r.mem)[r.at(g, i):][:len(dst)] {
-		dst[j] = compute.F32FromBF16(v)
-	}
+	r.do.Widen(dst, words(r.mem)[r.at(g, i):][:len(dst)])
 }
 
 // save rounds src to the row.
@@ -478,10 +479,7 @@ func (r *rows) save(g, i int, src []float32) {
 		copy(floats(r.mem)[r.at(g, i):], src)
 		return
 	}
-	to := words(r.mem)[r.at(g, i):][:len(src)]
-	for j, v := range src {
-		to[j] = compute.BF16FromF32(v)
-	}
+	r.do.Narrow(words(r.mem)[r.at(g, i):][:len(src)], src)
 }
 
 // move copies row from to row to.

@@ -87,7 +87,7 @@ func (l *layer) describe(at int) {
 			row := l.desk.probe.f32(g, i)
 			for h := lo; h < hi; h++ {
 				l.compared(row[(h-lo)*d:][:d], h, at+i, i)
-				unit(row[(h-lo)*d:][:d], hi-lo)
+				l.unitise(row[(h-lo)*d:][:d], hi-lo)
 			}
 		}
 	}
@@ -106,13 +106,10 @@ func (l *layer) compared(dst []float32, head, slot, token int) {
 	}
 }
 
-// unit scales a vector to length 1/sqrt(heads), so that the dot product of vectors of several heads is their mean cosine.
-func unit(x []float32, heads int) {
-	if s := dot(x, x) * float32(heads); s > 0 {
-		f := float32(1 / math.Sqrt(float64(s)))
-		for i := range x {
-			x[i] *= f
-		}
+// unitise scales a vector to length 1/sqrt(heads), so that the dot product of vectors of several heads is their mean cosine.
+func (l *layer) unitise(x []float32, heads int) {
+	if s := l.cache.do.Squares(x) * float32(heads); s > 0 {
+		l.cache.do.Scale(x, x, float32(1/math.Sqrt(float64(s))))
 	}
 }
 
@@ -257,22 +254,21 @@ func (l *layer) blend(g, entry, slot int, share float32) {
 		if slot >= c.dense() {
 			means.load(l.desk.other, h, slot-to+i)
 		}
-		mix(means.f32(h, i), l.desk.other, share)
+		l.mix(means.f32(h, i), l.desk.other, share)
 		if means != &l.values {
 			l.values.save(h, to, means.f32(h, i))
 		}
 		if c.p.Keep == Mean {
 			l.raw.load(l.desk.other, h, slot)
-			mix(l.raw.f32(h, to), l.desk.other, share)
+			l.mix(l.raw.f32(h, to), l.desk.other, share)
 		}
 	}
 }
 
-func mix(mean, x []float32, share float32) {
-	mean = mean[:len(x)]
-	for i, v := range x {
-		mean[i] += share * (v - mean[i])
-	}
+// mix moves a mean towards x, which is lost. A mean of equal vectors stays what it is.
+func (l *layer) mix(mean, x []float32, share float32) {
+	l.cache.do.Mix(x, x, mean, 1, -1)
+	l.cache.do.Mix(mean, x, mean, share, 1)
 }
 
 // renew gives an entry the position of its newest member, token i of the frame at slot at, and with it a key.
@@ -320,7 +316,7 @@ func (l *layer) redescribe(g, entry, token int) {
 	row := l.unit.f32(g, entry)
 	for h := lo; h < hi; h++ {
 		l.compared(row[(h-lo)*d:][:d], h, c.dense()+entry, token)
-		unit(row[(h-lo)*d:][:d], hi-lo)
+		l.unitise(row[(h-lo)*d:][:d], hi-lo)
 	}
 	if x := l.groups[g].index; x != nil {
 		x.Put(entry, row)

@@ -47,9 +47,7 @@ func (l *layer) differ(at int) {
 				row := d.apart.f32(h, i)
 				l.keys.load(row, h, c.dense()+int(hit.slot))
 				l.keys.load(d.other, h, at+i)
-				for j, v := range d.other {
-					row[j] -= v
-				}
+				c.do.Mix(row, row, d.other, 1, -1)
 			}
 		}
 	}
@@ -83,16 +81,9 @@ func (l *layer) moved(g, i int) float64 {
 	var worst float64
 	lo, hi := l.heads(g)
 	for h := lo; h < hi && l.desk.asks; h++ {
-		worst = max(worst, squares(l.desk.moves.f32(h, i)))
+		worst = max(worst, float64(l.cache.do.Squares(l.desk.moves.f32(h, i))))
 	}
 	return math.Sqrt(worst / samples / float64(l.cache.shape.HeadDim))
-}
-
-func squares(x []float32) (sum float64) {
-	for _, v := range x {
-		sum += float64(v) * float64(v)
-	}
-	return sum
 }
 
 // movement returns by how much logits move if the key at slot takes the place of the entry's: the root mean square over
@@ -105,9 +96,7 @@ func (l *layer) movement(g, entry, slot int) float64 {
 	for h := lo; h < hi && l.desk.asks; h++ {
 		l.keys.load(l.desk.row, h, c.dense()+entry)
 		l.keys.load(l.desk.other, h, slot)
-		for i := range l.desk.row {
-			l.desk.row[i] -= l.desk.other[i]
-		}
+		c.do.Mix(l.desk.row, l.desk.row, l.desk.other, 1, -1)
 		var sum float64
 		for s := range samples {
 			v := float64(dot(l.desk.row, l.desk.samples.f32(h, s)))
@@ -126,10 +115,8 @@ func (l *layer) apart(g, entry, slot int) float64 {
 	for h := lo; h < hi; h++ {
 		l.values.load(l.desk.row, h, c.dense()+entry)
 		l.values.load(l.desk.other, h, slot)
-		for i := range l.desk.row {
-			l.desk.row[i] -= l.desk.other[i]
-		}
-		worst = max(worst, dot(l.desk.row, l.desk.row))
+		c.do.Mix(l.desk.row, l.desk.row, l.desk.other, 1, -1)
+		worst = max(worst, c.do.Squares(l.desk.row))
 	}
 	return math.Sqrt(float64(worst) / float64(c.shape.HeadDim))
 }

@@ -286,7 +286,7 @@ func (p Policy) MostBytes(dev compute.Device, s kvcache.Shape, frames int) int64
 }
 
 func (p Policy) bytes(dev compute.Device, s kvcache.Shape, slots int) int64 {
-	c := newCache(p, dev, s)
+	c := newCache(p, dev, s, nil)
 	tables, store := &compute.Meter{Device: dev}, &compute.Meter{Device: dev}
 	c.pos = kvcache.NewPositions(tables, nil, s)
 	c.guard.Allocate(tables, s)
@@ -301,7 +301,7 @@ func (p Policy) New(dev compute.Device, dq compute.Queue, s kvcache.Shape) (kvca
 	if err := p.Check(dev, s); err != nil {
 		return nil, err
 	}
-	c := newCache(p, dev, s)
+	c := newCache(p, dev, s, compute.VectorsOf(dq))
 	var err error
 	if c.tables, err = dev.NewArena(0); err != nil {
 		return nil, fmt.Errorf("cache tables: %w", err)

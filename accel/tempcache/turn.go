@@ -4,20 +4,22 @@ import (
 	"math"
 	"unsafe"
 
+	"longtake/compute"
 	"longtake/kvcache"
 )
 
 // turns holds the rotations of the tokens of one latent frame, (cos, sin) for every pair of a head, as compute.Rope has them.
 type turns struct {
 	shape  kvcache.Shape
+	do     compute.Vectors
 	frame  int
 	freq   []float64 // of the temporal pairs
 	time   []float32 // [temporal pairs, 2]
 	places []float32 // [tokens, spatial pairs, 2]
 }
 
-func newTurns(s kvcache.Shape) turns {
-	t := turns{shape: s, frame: -1, time: make([]float32, 2*s.Pairs[0])}
+func newTurns(s kvcache.Shape, do compute.Vectors) turns {
+	t := turns{shape: s, do: do, frame: -1, time: make([]float32, 2*s.Pairs[0])}
 	for j := range s.Pairs[0] {
 		t.freq = append(t.freq, math.Pow(s.Theta[0], -float64(j)/float64(s.Pairs[0])))
 	}
@@ -53,24 +55,24 @@ func (t *turns) place(token int) []float32 {
 
 // whole rotates a head's vector in time and place, spatial in place alone, unturn backwards in time, and in place if asked.
 func (t *turns) whole(x []float32, token int) {
-	turn(x, t.time, 1)
+	t.do.Turn(x, t.time)
 	t.spatial(x, token)
 }
 
-func (t *turns) spatial(x []float32, token int) { turn(x[len(t.time):], t.place(token), 1) }
+func (t *turns) spatial(x []float32, token int) { t.do.Turn(x[len(t.time):], t.place(token)) }
 
 func (t *turns) unturn(x []float32, token int, place bool) {
-	turn(x, t.time, -1)
+	turnBack(x, t.time)
 	if place {
-		turn(x[len(t.time):], t.place(token), -1)
+		turnBack(x[len(t.time):], t.place(token))
 	}
 }
 
-// turn rotates pairs of adjacent elements, as many as by holds, forwards or backwards.
-func turn(x, by []float32, way float32) {
+// turnBack rotates pairs of adjacent elements backwards.
+func turnBack(x, by []float32) {
 	x = x[:len(by)]
 	for i := 0; i+1 < len(by); i += 2 {
-		a, b, cos, sin := x[i], x[i+1], by[i], way*by[i+1]
+		a, b, cos, sin := x[i], x[i+1], by[i], -by[i+1]
 		x[i], x[i+1] = a*cos-b*sin, a*sin+b*cos
 	}
 }

@@ -67,6 +67,7 @@ var exams = []struct {
 	{"attend laws", examAttendLaws},
 	{"attend merged counts", examAttendCounts},
 	{"match", examMatch},
+	{"vectors", examVectors},
 	{"add norm", examAddNorm},
 	{"norm rope", examNormRope},
 	{"attend biased", examBiased},
