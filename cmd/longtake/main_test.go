@@ -128,7 +128,7 @@ var badInput = []struct {
 	{"compare -o DIR/gone/a.json", "no such file"},
 	{"bench --count 0", "--count 0"},
 	{"bench -o DIR/a.html", "known endings are .json, .txt"},
-	{"eval world --tests swim", `--tests "swim": known are circles, look-around, walk-and-return, walk-and-undo, and actions, next-frame, prompt, stability, stroll, walls`},
+	{"eval world --tests swim", `--tests "swim": known are circles, look-around, walk-and-return, walk-and-undo, and actions, next-frame, one-step, one-step-own, one-step-true, prompt, stability, stroll, walls`},
 	{"eval world --frames 5", "--frames 5"},
 	{"eval world --given 49", "--given 49"},
 	{"eval world --clips 0", "--clips 0"},

@@ -144,7 +144,7 @@ func TestMapsOfTheEmbeddedModelAddUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		maps := map[string]*api.Map{}
-		for chunk := 0; chunk < 16 || on && len(maps) < 2; {
+		for chunk := 0; chunk < 20 || on && len(maps) < 2; {
 			m, err := p.Next(t.Context())
 			if err != nil {
 				t.Fatal(err)
