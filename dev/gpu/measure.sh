@@ -117,7 +117,7 @@ show() { # what logs of parts have to say that is not a benchmark's line
 }
 
 tests resources 60 compute/cuda KernelResources
-[ ${#times[@]} -gt 0 ] && end=$((LIMIT - ${RESERVE:-LIMIT / 3}))
+[ ${#times[@]} -gt 0 ] && end=$((LIMIT - ${RESERVE:-100}))
 together() { # commands, SIDE at a time
   for job in "$@"; do
     [[ -n ${SKIP:-} && $job =~ $SKIP ]] && echo "== left out: $job" && continue

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Tests, times and checks compute/cuda and what the modules of accel do on it, on this machine's NVIDIA GPU: bash dev/gpu/run.sh
-# Takes some six minutes; LIMIT=300 bash dev/gpu/run.sh stops after 300 s, and arguments choose parts (see measure.sh). Where Go is not
+# Takes eight to ten minutes; LIMIT=300 bash dev/gpu/run.sh stops after 300 s, and arguments choose parts (see measure.sh). Where Go is not
 # installed on the GPU machine, run dev/gpu/build.sh elsewhere and bring the tree, dev/gpu/bin included.
 set -e
 cd "$(dirname "$0")"
