@@ -31,10 +31,10 @@ type Policy struct {
 	Budget int64
 }
 
-// Default is the rule tuned on the embedded model: gamma 5, move 4, the last 16 frames and 2 retrieved ones; the store keeps
+// Default is the rule tuned on the embedded model: gamma 5, move 4, the last 6 frames (16 remember no more: docs/design/0005-pose-memory.md) and 2 retrieved ones; the store keeps
 // the whole process below 200 MB.
 var Default = Policy{
-	Window: 16, Top: 2, MinAge: 3, SigmaXY: 0.15, SigmaHeading: 0.8, LogMin: -4.5, Gamma: 5, Move: 4, MoveMin: 0.3,
+	Window: 6, Top: 2, MinAge: 3, SigmaXY: 0.15, SigmaHeading: 0.8, LogMin: -4.5, Gamma: 5, Move: 4, MoveMin: 0.3,
 	Cover: 0.95, Budget: 64 << 20,
 }
 

@@ -97,7 +97,7 @@ func TestADefaultRemembersByPoseWhereActionsGiveOne(t *testing.T) {
 		flags policyFlags
 		want  string
 	}{
-		{policyFlags{}, "pose: window 16 + 2 by pose, store 64 MiB"},
+		{policyFlags{}, "pose: window 6 + 2 by pose, store 64 MiB"},
 		{policyFlags{Window: &two}, "window 2 + 0 anchor"},
 		{policyFlags{Anchor: &two}, "window 32 + 2 anchor"},
 	} {
@@ -148,7 +148,7 @@ func TestPoliciesThatCannotBeAreRefusedWithAReason(t *testing.T) {
 		"tempcache:budget=9f,budget-shares=1+2":  "shares [1 2] of a budget",
 		"tempcache:keep=all":                     `--keep "all": known are mean`,
 		"tempcache:compare-space=time":           `--compare-space "time": known are rotated`,
-		"pose:budget=3f":                         "too small: 20 frames need at least",
+		"pose:budget=3f":                         "too small: 10 frames need at least",
 		"full:self=annsa,self-fraction=2":        "fraction 2",
 		"full:self=annsa,self-mode=best":         `--self-mode "best": known are ours, paper`,
 		"full:self=annsa,self-buckets=all":       `--self-buckets "all": known are cross, own`,
