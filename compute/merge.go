@@ -48,6 +48,7 @@ type Merging struct {
 	Space                      int  // keys compared 0: after the turn by place, 1: before rotation, 2: as stored
 	Mean, OnePerFrame, NoCount bool
 	ByMembers                  bool // entries are forgotten by members alone, of equals the oldest
+	Rest                       bool // the last entry sums up what is forgotten
 	CountCap, Decay, Spread    float64
 	Retest                     int
 	// Neighbours searches Radius and Depth, else the nearest of all entries counts. Asked searches by queries, Asks says

@@ -40,6 +40,9 @@ func (l *layer) free(g, at, i, frame int) int {
 		return l.unite(g, a, b, frame)
 	}
 	old := l.stale(g, frame)
+	if l.ordinary() < l.slots {
+		l.sumUp(g, old, frame)
+	}
 	s.evicted += s.members[old]
 	if c.p.Search == Neighbours {
 		s.unlink(old)
@@ -123,7 +126,7 @@ func (l *layer) worth(g *group, slot, now int) float32 {
 func (l *layer) stale(g, frame int) int {
 	s, r := &l.groups[g], &l.desk.olds
 	if !r.made {
-		for i := range s.n {
+		for i := range min(s.n, l.ordinary()) {
 			r.offer(i, l.worth(s, i, frame))
 		}
 		r.sort()
@@ -137,12 +140,64 @@ func (l *layer) stale(g, frame int) int {
 	}
 	// All of them have changed: a frame has filled the store on its own.
 	old := 0
-	for i := range s.n {
+	for i := range min(s.n, l.ordinary()) {
 		if l.worth(s, i, frame) < l.worth(s, old, frame) {
 			old = i
 		}
 	}
 	return old
+}
+
+// ordinary is how many entries a head has room for but for the rest, which is the one behind them.
+func (l *layer) ordinary() int {
+	if l.cache.p.Rest && l.slots > 1 {
+		return l.slots - 1
+	}
+	return l.slots
+}
+
+// sumUp takes an entry that is forgotten into the rest, which begins as the first of them. The rest is rotated at the newest position.
+func (l *layer) sumUp(g, old, frame int) {
+	c, s, rest := l.cache, &l.groups[g], l.ordinary()
+	newer := s.n == rest || s.time[old] >= s.time[rest]
+	if s.n == rest {
+		s.n++
+		l.copyEntry(g, rest, old)
+	} else {
+		s.members[rest] += s.members[old]
+		share := float32(float64(s.members[old]) / float64(s.members[rest]))
+		l.blend(g, rest, c.dense()+old, share)
+		s.square[rest] += share * (s.square[old] - s.square[rest])
+		s.weight[rest] += s.weight[old]
+	}
+	if most := c.p.CountCap; most > 0 {
+		s.weight[rest] = min(s.weight[rest], most)
+	}
+	if newer {
+		s.time[rest], s.cell[rest] = s.time[old], s.cell[old]
+		lo, hi := l.heads(g)
+		for h := lo; h < hi; h++ {
+			l.setPlace(h, c.p.Anchor*c.shape.Tokens()+rest, int(s.time[rest]), int(s.cell[rest]))
+		}
+	}
+	l.rotate(g, rest, int(s.time[rest]), int(s.cell[rest]))
+	l.desk.turns.at(frame)
+	l.setCount(g, rest)
+}
+
+// copyEntry makes what an entry stands for that of another, which nothing finds.
+func (l *layer) copyEntry(g, to, from int) {
+	c, s := l.cache, &l.groups[g]
+	lo, hi := l.heads(g)
+	for h := lo; h < hi; h++ {
+		l.raw.move(h, c.dense()+to, c.dense()+from)
+		l.values.move(h, c.dense()+to, c.dense()+from)
+		if l.means.tensor.Elems() > 0 {
+			copy(l.means.f32(h, to), l.means.f32(h, from))
+		}
+	}
+	s.weight[to], s.members[to], s.square[to] = s.weight[from], s.members[from], s.square[from]
+	s.near[to], s.joined[to], s.last[to] = -1, 0, -1
 }
 
 // closest returns the nearest pair among those remembered, by their cosine now.

@@ -51,6 +51,9 @@ func all() map[string]tempcache.Policy {
 		"spread": with(func(p *tempcache.Policy) {
 			p.Search, p.Radius, p.Depth, p.Threshold, p.Spread = tempcache.Neighbours, 1, 2, 0.6, 1
 		}),
+		"rest": with(func(p *tempcache.Policy) {
+			p.Search, p.Radius, p.Depth, p.Spread, p.Rest, p.Forget = tempcache.Neighbours, 1, 2, 1, true, tempcache.Rarest
+		}),
 		"local heads":      with(func(p *tempcache.Policy) { p.Local = [][]bool{{true, false, false}, {false, true, true}} }),
 		"rarest forgotten": with(func(p *tempcache.Policy) { p.Forget = tempcache.Rarest }),
 		"cap and decay":    with(func(p *tempcache.Policy) { p.CountCap, p.Decay = 8, 0.9 }),

@@ -360,7 +360,7 @@ func (l *layer) found(g, at, frame int) {
 			continue
 		}
 		entry := s.n
-		if entry < l.slots {
+		if entry < l.ordinary() {
 			s.n++
 		} else if entry = l.free(g, at, i, frame); entry < 0 {
 			continue

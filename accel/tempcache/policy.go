@@ -116,6 +116,10 @@ type Policy struct {
 	Local [][]bool
 	// Forget is what goes when a full store cannot merge.
 	Forget Forgetting
+	// Rest sums up what a full store forgets in one entry of every head, its last: with its mean key, its mean value, its count and, with
+	// Spread, what its members differ by, it attracts what forgotten tokens did that had nothing to do with the query. It goes with Mean
+	// and Neighbours.
+	Rest bool
 	// Floor is the least cosine at which a full store merges its closest pair; below it evicts. At -1 nothing is forgotten.
 	Floor float64
 }
@@ -157,7 +161,7 @@ func (p Policy) String() string {
 		{p.ByQuery, " by query"}, {p.OnePerFrame, " one a frame"}, {p.Shared, " shared"}, {p.NoLogCount, " without counts"},
 		{p.MaxError > 0, fmt.Sprintf(" error %g", p.MaxError)}, {p.MaxChange > 0, fmt.Sprintf(" change %g", p.MaxChange)}, {p.CountCap > 0, fmt.Sprintf(" cap %g", p.CountCap)},
 		{p.Decay > 0, fmt.Sprintf(" decay %g", p.Decay)}, {p.Spread > 0, fmt.Sprintf(" spread %g", p.Spread)}, {p.Retest > 0, fmt.Sprintf(" retest %d", p.Retest)},
-		{p.Forget == Rarest, " rarest forgotten"}, {p.Local != nil, fmt.Sprintf(" %d local heads", p.locals())},
+		{p.Forget == Rarest, " rarest forgotten"}, {p.Rest, " rest summed up"}, {p.Local != nil, fmt.Sprintf(" %d local heads", p.locals())},
 	} {
 		if o.on {
 			b.WriteString(o.name)
@@ -189,6 +193,8 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("merging threshold %v and floor %v: a threshold is a cosine above 0 and at most 1, a floor one from -1 to 1", p.Threshold, p.Floor)
 	case !(p.MaxError >= 0) || !(p.MaxChange >= 0) || !(p.CountCap >= 0) || !(p.Decay >= 0 && p.Decay <= 1) || p.Retest < 0 || !(p.Spread >= 0):
 		return fmt.Errorf("error bound %v, bound of change %v, count cap %v, decay %v (at most 1), retest %d and spread %v must not be negative", p.MaxError, p.MaxChange, p.CountCap, p.Decay, p.Retest, p.Spread)
+	case p.Rest && (p.Keep != Mean || p.Search != Neighbours):
+		return fmt.Errorf("what is forgotten can be summed up only where entries keep the mean key and are found among neighbours")
 	case p.Spread > 0 && p.Keep != Mean:
 		return fmt.Errorf("spread %v: only entries that keep the mean key lack what their members differ by", p.Spread)
 	case p.Space > Rotated || p.Search > Approximate || p.Keep > Mean || p.Forget > Rarest:

@@ -171,7 +171,7 @@ func (c *cache) mergeRemotely(dq compute.Queue, frame int) {
 	p, n, d := c.p, c.shape.Tokens(), &c.desks[0]
 	m := compute.Merging{Frame: frame, Tokens: n, Columns: c.shape.Columns, Dense: c.dense(), Anchors: p.Anchor * n, HeadDim: c.shape.HeadDim,
 		Frequencies: c.remote.frequencies, Turns: c.remote.turns, Threshold: float32(p.Threshold), Floor: float32(p.Floor), Lossless: p.Threshold >= 1,
-		Space: int(p.Space), Mean: p.Keep == Mean, OnePerFrame: p.OnePerFrame, NoCount: p.NoLogCount, ByMembers: p.Forget == Rarest, CountCap: p.CountCap, Decay: p.Decay, Spread: p.Spread,
+		Space: int(p.Space), Mean: p.Keep == Mean, OnePerFrame: p.OnePerFrame, NoCount: p.NoLogCount, ByMembers: p.Forget == Rarest, Rest: p.Rest, CountCap: p.CountCap, Decay: p.Decay, Spread: p.Spread,
 		Retest: p.Retest, Neighbours: p.Search == Neighbours, Radius: p.Radius, Depth: p.Depth, MaxError: p.MaxError, MaxChange: p.MaxChange, Asks: c.asks(),
 		Probe: d.probe.tensor, Query: d.query.tensor, Best: d.best.tensor, Score: d.score.tensor,
 		Hits: c.remote.hits, Order: c.remote.order, Recent: c.remote.recent, Approximate: p.Search == Approximate}
@@ -227,6 +227,10 @@ func (c *cache) read(dq compute.Queue) {
 
 // full reports whether another frame might not fit into some head.
 func (c *cache) full(dq compute.Queue) bool {
+	slots := c.slots
+	if c.p.Rest {
+		slots-- // the rest's
+	}
 	if !c.remote.on {
 		most := 0
 		for i := range c.layers {
@@ -234,10 +238,10 @@ func (c *cache) full(dq compute.Queue) bool {
 				most = max(most, c.layers[i].groups[g].n)
 			}
 		}
-		return most+c.shape.Tokens() > c.slots
+		return most+c.shape.Tokens() > slots
 	}
 	// Every frame adds at most its tokens, so that nothing has to be asked while even that fits.
-	if (c.merged-c.p.Anchor+1)*c.shape.Tokens() <= c.slots {
+	if (c.merged-c.p.Anchor+1)*c.shape.Tokens() <= slots {
 		return false
 	}
 	c.read(dq)
@@ -245,7 +249,7 @@ func (c *cache) full(dq compute.Queue) bool {
 	for _, n := range c.remote.known {
 		most = max(most, n)
 	}
-	return int(most)+c.shape.Tokens() > c.slots
+	return int(most)+c.shape.Tokens() > slots
 }
 
 // fillRemotely writes count to the log counts of n slots of every head.
@@ -276,17 +280,17 @@ func (l *layer) openRemotely(dq compute.Queue) {
 	}
 }
 
-// counts returns a head's entries and the tokens that entered and were evicted.
+// counts returns a head's entries, the rest not among them, and the tokens that entered and were evicted.
 func (l *layer) counts(head int) (n int, entered, evicted int64) {
 	c := l.cache
 	if !c.remote.on {
 		g := l.group(head)
-		return g.n, g.entered, g.evicted
+		return min(g.n, l.ordinary()), g.entered, g.evicted
 	}
 	at := l.index*c.groups + head*c.groups/c.shape.Heads
 	sums := c.remote.sums[3*at:]
 	c.heads[l.index*c.shape.Heads+head].LogitError = sums[2]
-	return int(c.remote.known[at]), int64(sums[0]), int64(sums[1])
+	return min(int(c.remote.known[at]), l.ordinary()), int64(sums[0]), int64(sums[1])
 }
 
 // mostRemotely bounds the entries of a head by what was merged so far; how many are in use the device knows.

@@ -41,6 +41,7 @@ type policyFlags struct {
 	MaxChange    *float64 `group:"policy" placeholder:"C" with:"cache=tempcache" help:"Most that a merge may change what queries read: movement of logits times difference of values (root mean squares); 0: no bound. Default: 3.5, none in paper mode and with models on Wan-2.1."`
 	CountCap     *float64 `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Most that a merged key may count for in the logits."`
 	Decay        *float64 `group:"policy" placeholder:"SHARE" with:"cache=tempcache" help:"Multiply a count by this before each merge."`
+	Rest         *bool    `group:"policy" with:"cache=tempcache" help:"Sum up what a full cache forgets in one key of every head (neighbours, mean keys)."`
 	Spread       *float64 `group:"policy" placeholder:"S" with:"cache=tempcache" help:"Raise a merged key's logits by what its members' spread would, for queries of this mean square; 0: not. Default: 0."`
 	Retest       *int     `group:"policy" placeholder:"N" with:"cache=tempcache" help:"Compare every Nth member of an entry with its first key."`
 	Floor        *float64 `group:"policy" placeholder:"COSINE" with:"cache=tempcache" help:"Least cosine at which a full cache merges its closest pair; below it forgets. Default: 0.7."`

@@ -139,6 +139,7 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	put(&p.CountCap, f.CountCap)
 	put(&p.Decay, f.Decay)
 	put(&p.Spread, f.Spread)
+	put(&p.Rest, f.Rest)
 	put(&p.Retest, f.Retest)
 	put(&p.Floor, f.Floor)
 	put(&p.OnePerFrame, f.OneAFrame)

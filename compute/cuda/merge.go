@@ -24,7 +24,7 @@ type mergeArgs struct {
 	heads, groups, orderWords, radius, depth, queryLow, queryHigh              uint32
 	half, rawHalf, space, first                                                uint32
 	lossless, mean, onePerFrame, noCount, neighbours, asked, asks              uint32
-	batch, byMembers                                                           uint32
+	batch, byMembers, rest, _                                                  uint32
 }
 
 var _ compute.Merger = (*queue)(nil)
@@ -148,7 +148,7 @@ func (q *queue) mergeCall(m compute.Merging, s *compute.MergeStore) mergeArgs {
 		anchors: uint32(m.Anchors), ahead: uint32(m.Ahead), headDim: uint32(m.HeadDim), timePairs: uint32(m.Frequencies.Elems()),
 		orderWords: uint32(m.Order.Dim(-1)), radius: uint32(m.Radius), depth: uint32(m.Depth), queryLow: uint32(m.QueryLow), queryHigh: uint32(m.QueryHigh),
 		half: half("merge", s.Keys), rawHalf: half("merge", s.Raw), space: uint32(m.Space), lossless: number[m.Lossless], mean: number[m.Mean],
-		onePerFrame: number[m.OnePerFrame], noCount: number[m.NoCount], neighbours: number[m.Neighbours], asked: number[m.Asked], asks: number[m.Asks], byMembers: number[m.ByMembers]}
+		onePerFrame: number[m.OnePerFrame], noCount: number[m.NoCount], neighbours: number[m.Neighbours], asked: number[m.Asked], asks: number[m.Asks], byMembers: number[m.ByMembers], rest: number[m.Rest]}
 	if m.Turns.Elems() > 0 {
 		a.turns = address(m.Turns)
 	}

@@ -28,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   u32* part = count + a.tokens;  // [1024]
   u32 layer = layerOf(a, blockIdx.y);
   const MergeStore& s = a.stores[layer];
-  u32 g = blockIdx.x, t = threadIdx.x, n = (u32)s.entries[g];
+  u32 g = blockIdx.x, t = threadIdx.x, n = min((u32)s.entries[g], ordinaryOf(a, s));
   if (isLocal(s, g)) return;
   const int *cell = stateOf(a, s, CELL, g), *time = stateOf(a, s, TIME, g);
   u32* list = listsOf(a, layer, g);
@@ -252,7 +252,7 @@ extern "C" __global__ void __launch_bounds__(FOUND, 3) merge_found(const __grid_
     if (joins[i] != 1) need[at++] = (int)i;
   if (t == FOUND - 1) total = count[t];
   __syncthreads();
-  u32 needed = total, fit = min(needed, s.slots - n);
+  u32 needed = total, fit = min(needed, ordinaryOf(a, s) - min(n, ordinaryOf(a, s)));
   for (u32 k = warp; k < fit; k += FOUND / 32) putEntry(a, s, layer, g, n + k, (u32)need[k]);
   if (t == 0) {
     room = Room{};

@@ -25,10 +25,10 @@ struct MergeArgs {
   u32 heads, groups, orderWords, radius, depth, queryLow, queryHigh;
   u32 half, rawHalf, space, first;
   u32 lossless, mean, onePerFrame, noCount, neighbours, asked, asks;
-  u32 batch, byMembers;  // batch: not 0: all layers go on at once, each with probe, best and recent of its own behind each other
+  u32 batch, byMembers, rest, pad;  // batch: not 0: all layers go on at once, each with probe, best and recent of its own behind each other
 };
 static_assert(sizeof(MergeStore) == 128, "MergeStore is mirrored by mergeStore in merge.go");
-static_assert(sizeof(MergeArgs) == 248, "MergeArgs is mirrored by mergeArgs in merge.go");
+static_assert(sizeof(MergeArgs) == 256, "MergeArgs is mirrored by mergeArgs in merge.go");
 
 __device__ __forceinline__ bool isLocal(const MergeStore& s, u32 g) { return s.local >> g & 1; }
 
@@ -149,6 +149,9 @@ enum { SLOT, COSINE, JOINS, MOVED };
 __device__ __forceinline__ int* hitsOf(const MergeArgs& a, u32 layer, u32 which, u32 g) {
   return a.hits + (((i64)layer * 4 + which) * a.groups + g) * a.tokens;
 }
+
+// ordinaryOf is how many entries a group has room for but for the rest, which is the one behind them.
+__device__ __forceinline__ u32 ordinaryOf(const MergeArgs& a, const MergeStore& s) { return a.rest && s.slots > 1 ? s.slots - 1 : s.slots; }
 
 // compared is the key at a slot in the form in which keys are compared, of unit length.
 __device__ __forceinline__ Pairs compared(const MergeArgs& a, const MergeStore& s, u32 head, u32 slot, u32 token) {

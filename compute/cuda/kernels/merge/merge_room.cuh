@@ -272,7 +272,7 @@ struct Decider {
     }
     if (n > 0) return false;
     u64 least = ~0ull;  // all of them have changed
-    for (u32 e = lane(); e < s.slots; e += 32) least = min(least, (u64)ordered(worth(a, s, g, e)) << 32 | e);
+    for (u32 e = lane(); e < ordinaryOf(a, s); e += 32) least = min(least, (u64)ordered(worth(a, s, g, e)) << 32 | e);
 #pragma unroll
     for (int w = 16; w > 0; w >>= 1) least = min(least, __shfl_xor_sync(FULL, least, w));
     entry = (u32)least, count = all[entry];
@@ -329,7 +329,7 @@ __device__ __forceinline__ bool rankOf(const MergeArgs& a, const MergeStore& s, 
   u32 at = min(e, s.slots - 1);  // without a branch, so that several can be read at a time
   int x = stateOf(a, s, pairs ? NEAR : MEMBERS, g)[at], y = stateOf(a, s, pairs ? NEARNESS : TIME, g)[at];
   key = ordered(pairs ? -__int_as_float(y) : worth(a, x, y));
-  return e < s.slots && (!pairs || x >= 0);
+  return e < ordinaryOf(a, s) && (!pairs || x >= 0);
 }
 
 // least finds which key is the last of as many as a frame has tokens, 8 bits of it at a time. It returns how many there are at most; take
@@ -399,6 +399,58 @@ __device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, 
   return few;
 }
 
+// sumUp takes the entries that a batch forgets into the rest, before tokens take their places; all threads of the block.
+__device__ __noinline__ void sumUp(const MergeArgs& a, const MergeStore& s, u32 g, const Todo& todo) {
+  u32 rest = ordinaryOf(a, s), n = a.heads / a.groups, half = n * a.headDim;
+  int *members = stateOf(a, s, MEMBERS, g), *time = stateOf(a, s, TIME, g), *cell = stateOf(a, s, CELL, g);
+  float* square = (float*)stateOf(a, s, SQUARE, g);
+  bool live = s.entries[g] > (int)rest;
+  int before = live ? members[rest] : 0, all = before;
+  for (u32 k = 0; k < todo.count; k++)
+    if (todo.list[k].other == NONE) all += members[todo.list[k].entry];
+  if (rest == s.slots || all == before) return;
+  for (u32 i = threadIdx.x; i < 2 * half; i += FOUND) {  // keys, then values
+    u32 h = g * n + i % half / a.headDim, d = i % a.headDim;
+    bool apart = i >= half && s.means != nullptr;
+    float* at = apart ? s.means + (i64)h * s.slots * a.headDim : (float*)(i < half ? s.raw : s.values) + slotOf(a, s, h, a.dense) * a.headDim;
+    float sum = live ? (float)before * at[(i64)rest * a.headDim + d] : 0.0f;
+    for (u32 k = 0; k < todo.count; k++) {
+      Op o = todo.list[k];
+      if (o.other == NONE) sum += (float)members[o.entry] * at[(i64)o.entry * a.headDim + d];
+    }
+    at[(i64)rest * a.headDim + d] = sum / (float)all;
+  }
+  __syncthreads();
+  if (threadIdx.x < 32) {
+    int newest = live ? time[rest] : -1, place = live ? cell[rest] : 0;
+    double weight = live ? s.weight[(i64)g * s.slots + rest] : 0.0;
+    float squares = live ? (float)before * square[rest] : 0.0f;
+    for (u32 k = 0; k < todo.count; k++) {
+      Op o = todo.list[k];
+      if (o.other != NONE) continue;
+      if (time[o.entry] >= newest) newest = time[o.entry], place = cell[o.entry];
+      weight += s.weight[(i64)g * s.slots + o.entry];
+      squares += (float)members[o.entry] * square[o.entry];
+    }
+    if (a.countCap > 0.0) weight = min(weight, a.countCap);
+    __syncwarp();
+    if (lane() == 0) {
+      members[rest] = all, time[rest] = newest, cell[rest] = place, square[rest] = squares / (float)all;
+      s.weight[(i64)g * s.slots + rest] = weight;
+      stateOf(a, s, NEAR, g)[rest] = -1, stateOf(a, s, JOINED, g)[rest] = 0;
+      s.entries[g] = (int)s.slots;
+    }
+    __syncwarp();
+    for (u32 h = g * n; h < (g + 1) * n; h++) {
+      if (s.means != nullptr) save(s.values, slotOf(a, s, h, a.dense + rest), a.half, a.headDim, floats(s.means, (i64)h * s.slots + rest, a.headDim));
+      setPlace(a, s, h, rest, newest, (u32)place);
+    }
+    rotate(a, s, g, rest, newest, (u32)place);
+    setCount(a, s, g, rest);
+  }
+  __syncthreads();
+}
+
 // makeRoom finds places for the tokens from room.i on of a full group; all threads of the block.
 __device__ void makeRoom(const MergeArgs& a, const MergeStore& s, u32 layer, u32 g, u32 needed, const Orders& o, u32* work, u32* count, u32* dirty, Room& room) {
   __shared__ Todo todo;
@@ -426,6 +478,7 @@ __device__ void makeRoom(const MergeArgs& a, const MergeStore& s, u32 layer, u32
       if (lane() == 0) room = r, todo.count = d.n;
     }
     __syncthreads();
+    if (a.rest) sumUp(a, s, g, todo);
     for (u32 k = warp; k < todo.count; k += FOUND / 32) {
       double moved = perform(a, s, layer, g, todo.list[k]);
       if (lane() == 0) todo.moved[k] = moved;
