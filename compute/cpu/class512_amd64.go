@@ -57,12 +57,16 @@ func widen512(dst, x unsafe.Pointer, n int) {
 	if whole := n &^ 15; whole > 0 {
 		widenAVX512(dst, x, whole)
 	}
-	genericWiden(unsafe.Add(dst, n&^15*4), unsafe.Add(x, n&^15*2), n&15)
+	if n&15 > 0 { // a pointer behind the last element would be none
+		genericWiden(unsafe.Add(dst, n&^15*4), unsafe.Add(x, n&^15*2), n&15)
+	}
 }
 
 func narrow512(dst, x unsafe.Pointer, n int) {
 	if whole := n &^ 15; whole > 0 {
 		narrowAVX512(dst, x, whole)
 	}
-	genericNarrow(unsafe.Add(dst, n&^15*2), unsafe.Add(x, n&^15*4), n&15)
+	if n&15 > 0 { // a pointer behind the last element would be none
+		genericNarrow(unsafe.Add(dst, n&^15*2), unsafe.Add(x, n&^15*4), n&15)
+	}
 }

@@ -83,13 +83,17 @@ var avx2Class = &class{
 		if whole := n &^ 7; whole > 0 {
 			widenAVX2(dst, x, whole)
 		}
-		genericWiden(unsafe.Add(dst, n&^7*4), unsafe.Add(x, n&^7*2), n&7)
+		if n&7 > 0 { // a pointer behind the last element would be none
+			genericWiden(unsafe.Add(dst, n&^7*4), unsafe.Add(x, n&^7*2), n&7)
+		}
 	},
 	narrow: func(dst, x unsafe.Pointer, n int) {
 		if whole := n &^ 7; whole > 0 {
 			narrowAVX2(dst, x, whole)
 		}
-		genericNarrow(unsafe.Add(dst, n&^7*2), unsafe.Add(x, n&^7*4), n&7)
+		if n&7 > 0 { // a pointer behind the last element would be none
+			genericNarrow(unsafe.Add(dst, n&^7*2), unsafe.Add(x, n&^7*4), n&7)
+		}
 	},
 	sum: sumAVX2, squares: squaresAVX2, norm: normAVX2, rotate: rotateAVX2, noise: fillNoiseAVX2,
 }
