@@ -14,26 +14,11 @@ import (
 
 	"longtake/compute/cpu"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/world"
 )
-
-// open loads the embedded model on the best class of kernels.
-func open(t *testing.T) *rollout.Engine {
-	t.Helper()
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close(); dev.Close() })
-	return e
-}
 
 // products is an index that computes them.
 type products struct {
@@ -85,7 +70,7 @@ func options(t *testing.T, e *rollout.Engine) Options {
 }
 
 func TestAStudyOfTheEmbeddedModel(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e)
 	s, err := Run(t.Context(), o)
 	if err != nil {
@@ -179,7 +164,7 @@ func drawn(t *testing.T, s *Study) {
 }
 
 func TestImpossibleStudiesAreRefused(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	for want, change := range map[string]func(*Options){
 		"nothing to study":   func(o *Options) { o.Frames = 2 },
 		"frame 1 cannot":     func(o *Options) { o.At = []int{1} },

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"longtake/compare"
+	"longtake/compute/cpu"
+	"longtake/model/modeltest"
 	"longtake/world"
 )
 
@@ -15,7 +17,7 @@ import (
 var benchLine = regexp.MustCompile(`^Benchmark[^\s]*-\d+\t\d+(\t\S+ \S+)+$`)
 
 func TestABenchWritesLinesOfGoBenchmarks(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e, full, entry("window: 1 / 2", narrow.Keeps))
 	r, err := compare.Bench(t.Context(), compare.BenchOptions{Engine: e, Request: o.Request, Actions: o.Actions, Frames: 8,
 		Entries: o.Entries, Frontiers: []int{5}, Span: 2, Turn: 2})
@@ -80,7 +82,7 @@ func TestABenchWritesLinesOfGoBenchmarks(t *testing.T) {
 }
 
 func TestAMemoryTestTellsThoseWhoForgetFromThoseWhoRemember(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	for kind, want := range map[world.Kind]struct{ given, made int }{
 		world.LookAround: {4, 3}, world.WalkAndUndo: {4, 3}, world.Circles: {31, 3},
 	} {
@@ -109,7 +111,7 @@ func TestAMemoryTestTellsThoseWhoForgetFromThoseWhoRemember(t *testing.T) {
 }
 
 func TestAWayBackShowsWhatTheWayThereDidNot(t *testing.T) {
-	test, err := compare.Memory(t.Context(), compare.MemoryOptions{Engine: open(t), Kind: world.WalkAndReturn, Span: 10, Clips: 1, Seed: 7, Steps: 1, Entries: []compare.Entry{full}})
+	test, err := compare.Memory(t.Context(), compare.MemoryOptions{Engine: modeltest.TinyWorld(t, cpu.Options{}), Kind: world.WalkAndReturn, Span: 10, Clips: 1, Seed: 7, Steps: 1, Entries: []compare.Entry{full}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +121,7 @@ func TestAWayBackShowsWhatTheWayThereDidNot(t *testing.T) {
 }
 
 func TestALongWalkIsHeldAgainstTrueOnes(t *testing.T) {
-	test, err := compare.Play(t.Context(), compare.PlayOptions{Engine: open(t), Measure: compare.Stability, Frames: 100, Given: 50, Clips: 1, Seed: 3000, Steps: 1,
+	test, err := compare.Play(t.Context(), compare.PlayOptions{Engine: modeltest.TinyWorld(t, cpu.Options{}), Measure: compare.Stability, Frames: 100, Given: 50, Clips: 1, Seed: 3000, Steps: 1,
 		Entries: []compare.Entry{narrow}})
 	if err != nil {
 		t.Fatal(err)
@@ -135,7 +137,7 @@ func TestALongWalkIsHeldAgainstTrueOnes(t *testing.T) {
 }
 
 func TestImpossibleMemoryTestsAreRefused(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	for want, change := range map[string]func(*compare.MemoryOptions){
 		"no policies":       func(m *compare.MemoryOptions) { m.Entries = nil },
 		"at least 1":        func(m *compare.MemoryOptions) { m.Clips = 0 },

@@ -17,25 +17,11 @@ import (
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/world"
 )
-
-func open(t testing.TB) *rollout.Engine {
-	t.Helper()
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close(); dev.Close() })
-	return e
-}
 
 func entry(name string, p kvcache.Policy) compare.Entry {
 	return compare.Entry{Policy: compare.Policy{Name: name}, Keeps: p}
@@ -72,7 +58,7 @@ func options(t testing.TB, e *rollout.Engine, entries ...compare.Entry) compare.
 }
 
 func TestAComparisonFindsWhatAPolicyForgets(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e, full, entry("same", kvcache.Window{Recent: 100}), narrow)
 	o.Ceiling = &compare.Ceiling{How: "later keys first"}
 	said := map[string]int{}
@@ -143,7 +129,7 @@ func roundTrip[T any](t *testing.T, r *T) {
 }
 
 func TestAnotherOrderOfKeysDiffersByRoundingOnly(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e, full)
 	var latents [2][]float32
 	for i, maker := range []attention.Maker{attention.Dense{}, compare.Reordered{}} {
@@ -192,7 +178,7 @@ func TestDecibelsAndFractionsSurviveJSON(t *testing.T) {
 }
 
 func TestImpossibleComparisonsAreRefused(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	for want, change := range map[string]func(*compare.Options){
 		"no policies":         func(o *compare.Options) { o.Entries = nil },
 		"listed twice":        func(o *compare.Options) { o.Entries = append(o.Entries, o.Entries[0]) },
@@ -224,7 +210,7 @@ func TestFrontiersEndWithTheVideo(t *testing.T) {
 }
 
 func TestRunsSideBySideFindTheSameAsRunsInTurn(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e, full, narrow)
 	o.Ceiling = &compare.Ceiling{How: "later keys first"}
 	var reports [2]*compare.Report
@@ -255,7 +241,7 @@ func TestRunsSideBySideFindTheSameAsRunsInTurn(t *testing.T) {
 }
 
 func TestALimitOfTimeEndsAtAFrontier(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e, full, narrow)
 	o.Frames, o.Frontiers, o.Truth = 100_000, []int{5, 9, 100}, nil
 	over := false
@@ -286,7 +272,7 @@ func TestALimitOfTimeEndsAtAFrontier(t *testing.T) {
 }
 
 func TestAFreeRunMayEndBeforeTheVideo(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	endless := entry("endless", kvcache.Window{Recent: kvcache.Full})
 	endless.Unbounded = true
 	o := options(t, e, full, endless, narrow)

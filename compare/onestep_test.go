@@ -4,12 +4,14 @@ import (
 	"testing"
 
 	"longtake/compare"
+	"longtake/compute/cpu"
 	"longtake/kvcache"
+	"longtake/model/modeltest"
 )
 
 // TestSingleStepsOnEveryHistory: who forgets nothing makes the first policy's frames on any history, who forgets all but one frame does not.
 func TestSingleStepsOnEveryHistory(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	histories := map[string]float64{}
 	for _, measure := range []string{compare.OneStep, compare.OneStepOwn, compare.OneStepTrue} {
 		test, err := compare.Play(t.Context(), compare.PlayOptions{Engine: e, Measure: measure, Frames: 13, Given: 1, Clips: 1, Seed: 3000, Steps: 1,

@@ -11,12 +11,14 @@ import (
 	"longtake/accel/tempcache"
 	"longtake/compare"
 	"longtake/compute"
+	"longtake/compute/cpu"
 	"longtake/kvcache"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 )
 
 func TestALongRolloutIsMeasuredAtItsFrames(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e)
 	merging := tempcache.Default()
 	merging.Budget.Frames = 6
@@ -67,7 +69,7 @@ type cramped struct {
 func (c cramped) Memory() compute.Memory { return compute.Memory{Total: c.free, Free: c.free} }
 
 func TestARolloutThatKeepsEverythingSaysWhereMemoryEnds(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	o := options(t, e)
 	ten, err := e.SessionBytes(rollout.Request{Prompt: o.Request.Prompt, Steps: 1, Cache: kvcache.Window{Recent: 9}})
 	if err != nil {

@@ -7,38 +7,14 @@ import (
 
 	"longtake/accel/annca"
 	"longtake/accel/annsa"
-	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/internal/golden"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/world"
 )
-
-// openWorld opens the embedded model on the CPU's best kernels that compute in float32.
-func openWorld(t *testing.T) *rollout.Engine {
-	t.Helper()
-	for _, kernel := range cpu.Kernels() {
-		dev, err := cpu.New(cpu.Options{Kernel: kernel})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if dev.Types().Cache != compute.F32 {
-			dev.Close()
-			continue
-		}
-		e, err := model.OpenTinyWorld(dev)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { e.Close(); dev.Close() })
-		return e
-	}
-	t.Fatal("no kernels in float32")
-	return nil
-}
 
 // walk is a request for the embedded model with two start frames.
 func walk(t *testing.T, e *rollout.Engine) rollout.Request {
@@ -58,7 +34,7 @@ func walk(t *testing.T, e *rollout.Engine) rollout.Request {
 
 // The embedded model has actions, start frames and a clamp.
 func TestOverlappedEqualsSessionInTheWorld(t *testing.T) {
-	e := openWorld(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Float32: true})
 	r := walk(t, e)
 	window, sparse := kvcache.Window{Anchor: 1, Recent: 9}, annsa.Default()
 	sparse.Least, sparse.From = 0, 0 // the history is short
@@ -103,16 +79,7 @@ func TestOverlappedEqualsSessionInTheWorld(t *testing.T) {
 
 // One chunk of the embedded model by both loops, window 32.
 func BenchmarkLoops(b *testing.B) {
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer dev.Close()
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
+	e := modeltest.TinyWorld(b, cpu.Options{})
 	for _, loop := range []rollout.Loop{rollout.Blockwise, rollout.Overlapping} {
 		b.Run("loop="+loop.String(), func(b *testing.B) {
 			s, err := e.Open(b.Context(), rollout.Request{Prompt: "you start in the north .", Loop: loop})

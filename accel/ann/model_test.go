@@ -9,7 +9,7 @@ import (
 	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/world"
@@ -49,16 +49,7 @@ func rows(dq compute.Queue, t compute.Tensor) (out [][]float32) {
 
 // take runs the embedded model on true frames of a mixed walk and one of its own.
 func take(t *testing.T, frames int) *taking {
-	dev, err := cpu.New(cpu.Options{Threads: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	c, err := world.NewEpisode(51000, frames+1, world.Mixed, 0)
 	if err != nil {
 		t.Fatal(err)

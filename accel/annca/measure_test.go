@@ -10,7 +10,7 @@ import (
 	"longtake/attention"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/video/metric"
@@ -67,25 +67,12 @@ func psnr(t *testing.T, a, b []video.Frame) float64 {
 	return -10 * math.Log10(sum/float64(len(a)))
 }
 
-func open(t *testing.T) *rollout.Engine {
-	dev, err := cpu.New(cpu.Options{Threads: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close(); dev.Close() })
-	return e
-}
-
 // TestMeasure prints README.md's table: go test ./accel/annca -run Measure -measure -v -timeout 1h
 func TestMeasure(t *testing.T) {
 	if !*measureFlag {
 		t.Skip("minutes of measuring: -run Measure -measure -v -timeout 1h")
 	}
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	const known, frames = 31, 61
 	var dense [][]video.Frame
 	sum := 0.0
@@ -122,7 +109,7 @@ func TestMeasure(t *testing.T) {
 }
 
 func TestTheEmbeddedModelFollowsFewerWords(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	dense, _ := lookBack(t, e, 61000, 6, 8, nil)
 	all, _ := lookBack(t, e, 61000, 6, 8, annca.Options{All: true})
 	if d := psnr(t, all, dense); !math.IsInf(d, 1) {

@@ -9,7 +9,9 @@ import (
 
 	"longtake/accel/annsa"
 	"longtake/attention"
+	"longtake/compute/cpu"
 	"longtake/kvcache"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/world"
 )
@@ -18,7 +20,7 @@ var profile = flag.String("profile", "", "write the embedded model's profile to 
 
 // TestCalibrateEmbeddedModel makes the profile that is shipped: go test ./accel/annsa -run Calibrate -profile profiles/tinyworld.json
 func TestCalibrateEmbeddedModel(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	sessions, known, own := 1, 12, 1
 	if *profile != "" {
 		sessions, known, own = 8, 48, 4
@@ -79,7 +81,7 @@ func TestProfilesOfOtherModelsAreRefusedByName(t *testing.T) {
 }
 
 func TestTheEmbeddedModelShipsItsProfile(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	p, err := annsa.Shipped(e.Name, e.Hash())
 	if err != nil || p == nil {
 		t.Fatal(p, err)

@@ -8,13 +8,15 @@ import (
 	"longtake/accel/annca"
 	"longtake/accel/annsa"
 	"longtake/attention"
+	"longtake/compute/cpu"
 	"longtake/kvcache"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/world"
 )
 
 func TestTheEmbeddedModelHardlyNoticesTheDefault(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	c := newClip(t, 61000, 15, world.Mixed, 0)
 	full := kvcache.Window{Recent: kvcache.Full}
 	dense, _ := c.roll(t, e, 12, rollout.Request{Cache: full})

@@ -13,7 +13,7 @@ import (
 	"longtake/attention"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/video/metric"
@@ -83,19 +83,6 @@ func psnr(tb testing.TB, a, b []video.Frame) float64 {
 		sum += math.Pow(10, -d/10)
 	}
 	return -10 * math.Log10(sum/float64(len(a)))
-}
-
-func open(tb testing.TB) *rollout.Engine {
-	dev, err := cpu.New(cpu.Options{Threads: 2})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { e.Close(); dev.Close() })
-	return e
 }
 
 // variant is a row of a table.
@@ -181,7 +168,7 @@ func TestMeasure(t *testing.T) {
 	if !*measureFlag {
 		t.Skip("minutes of measuring: -run Measure -measure -v -timeout 1h")
 	}
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	full := kvcache.Window{Recent: kvcache.Full}
 	for _, test := range []struct {
 		name                string

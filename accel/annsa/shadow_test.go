@@ -9,7 +9,9 @@ import (
 
 	"longtake/attention"
 	"longtake/compute"
+	"longtake/compute/cpu"
 	"longtake/kvcache"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/world"
 )
@@ -133,7 +135,7 @@ func TestShadow(t *testing.T) {
 	if !*measureFlag {
 		t.Skip("minutes of measuring: -run Shadow -measure -v -timeout 1h")
 	}
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Threads: 2})
 	for _, test := range []struct {
 		name        string
 		kind        world.Kind

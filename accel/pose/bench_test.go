@@ -8,7 +8,7 @@ import (
 
 	"longtake/accel/pose"
 	"longtake/compute/cpu"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/world"
 )
@@ -20,16 +20,7 @@ func BenchmarkFramesByPose(b *testing.B) {
 			continue
 		}
 		b.Run("kernel="+kernel, func(b *testing.B) {
-			dev, err := cpu.New(cpu.Options{Kernel: kernel, Threads: 2})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer dev.Close()
-			e, err := model.OpenTinyWorld(dev)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer e.Close()
+			e := modeltest.TinyWorld(b, cpu.Options{Kernel: kernel, Threads: 2})
 			for b.Loop() {
 				there, back := stroll(b, e)
 				for _, part := range []struct {

@@ -11,7 +11,7 @@ import (
 	"longtake/accel/pose"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/video/metric"
@@ -63,20 +63,6 @@ func walkAndUndo(t *testing.T, e *rollout.Engine, seed uint32, span int, policy 
 	return all, last, true
 }
 
-func open(t *testing.T) *rollout.Engine {
-	t.Helper()
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close(); dev.Close() })
-	return e
-}
-
 // The first clip without a wall; LONGTAKE_CLIPS measures more of them (README.md).
 func TestWalkingBackIsRemembered(t *testing.T) {
 	clips, _ := strconv.Atoi(os.Getenv("LONGTAKE_CLIPS"))
@@ -84,7 +70,7 @@ func TestWalkingBackIsRemembered(t *testing.T) {
 	if clips == 0 {
 		clips, span = 1, 12
 	}
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	type score struct{ all, last float64 }
 	sums := map[string]score{}
 	policies := map[string]kvcache.Policy{"window 6": kvcache.Window{Recent: 6}, "pose": pose.Default}
@@ -120,7 +106,7 @@ func TestWalkingBackIsRemembered(t *testing.T) {
 // Keys that are made again are the same whenever that is: neither how many are at hand, nor a chunk that was given up, nor a peek, nor the time of the last
 // prompt's frames changes a frame.
 func TestHowManyKeysAreAtHandChangesNoFrame(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	const frames = 30
 	play := func(budget int64, restless bool) (out []video.Frame) {
 		p := pose.Default
@@ -168,7 +154,7 @@ func TestHowManyKeysAreAtHandChangesNoFrame(t *testing.T) {
 // A true step towards a wall that fills the view may change the picture less than a dream flickers; world 3031 has two. Start frames are believed, unless
 // the picture stays as it was.
 func TestGivenStepsThatChangeLittleAreSteps(t *testing.T) {
-	e := open(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	const span = 40
 	ep, err := world.NewEpisode(3031, span+1, world.WalkAndUndo, span)
 	if err != nil {

@@ -12,36 +12,13 @@ import (
 	"longtake/compute/cpu"
 	"longtake/internal/golden"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/text"
 	"longtake/video"
 )
 
 const goldenDir = "../../model/testdata/golden/tinyworld"
-
-// openModel loads the embedded model onto a float32 device.
-func openModel(t testing.TB) *rollout.Engine {
-	t.Helper()
-	var device compute.Device
-	for _, kernel := range cpu.Kernels() {
-		dev, err := cpu.New(cpu.Options{Kernel: kernel, Threads: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if dev.Types().Cache == compute.F32 {
-			device = dev
-			break
-		}
-		dev.Close()
-	}
-	e, err := model.OpenTinyWorld(device)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close(); device.Close() })
-	return e
-}
 
 func upload(dq compute.Queue, dst compute.Tensor, v []float32) {
 	var b []byte
@@ -68,7 +45,7 @@ func download(t testing.TB, dq compute.Queue, x compute.Tensor) []float32 {
 // TestRolloutWithMergedHistoryEqualsPyTorch runs the prototype's policy: the numbers of entries are exact, the frames equal.
 func TestRolloutWithMergedHistoryEqualsPyTorch(t *testing.T) {
 	g := golden.Load(t, goldenDir)
-	e := openModel(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Float32: true, Threads: 2})
 	raw, err := os.ReadFile("../../model/tinyworld/vocab.json")
 	if err != nil {
 		t.Fatal(err)

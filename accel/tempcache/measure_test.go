@@ -11,7 +11,9 @@ import (
 
 	"longtake/accel/tempcache"
 	"longtake/attention"
+	"longtake/compute/cpu"
 	"longtake/kvcache"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 	"longtake/video"
 	"longtake/world"
@@ -171,7 +173,7 @@ func TestMeasureLookBack(t *testing.T) {
 	clips, _ := strconv.Atoi(os.Getenv("LONGTAKE_CLIPS"))
 	clips = max(clips, 1)
 	first, _ := strconv.Atoi(os.Getenv("LONGTAKE_SEED"))
-	e := openModel(t)
+	e := modeltest.TinyWorld(t, cpu.Options{Float32: true, Threads: 2})
 	var tests []lookBack
 	for i := range clips {
 		tests = append(tests, newLookBack(t, uint32(first+i)))

@@ -14,23 +14,9 @@ import (
 	"longtake/accel/tempcache"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
-	"longtake/model"
+	"longtake/model/modeltest"
 	"longtake/rollout"
 )
-
-func openWorld(t testing.TB) *rollout.Engine {
-	t.Helper()
-	dev, err := cpu.New(cpu.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := model.OpenTinyWorld(dev)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { e.Close(); dev.Close() })
-	return e
-}
 
 // resolved is the policy of an item.
 func resolved(t testing.TB, e *rollout.Engine, item string) chosen {
@@ -47,7 +33,7 @@ func resolved(t testing.TB, e *rollout.Engine, item string) chosen {
 }
 
 func TestPoliciesAreWhatTheirItemsSay(t *testing.T) {
-	e := openWorld(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	for item, want := range map[string]string{
 		"full":                               "full",
 		"window":                             "window 32 + 0 anchor",
@@ -91,7 +77,7 @@ func TestPoliciesAreWhatTheirItemsSay(t *testing.T) {
 }
 
 func TestADefaultRemembersByPoseWhereActionsGiveOne(t *testing.T) {
-	e := openWorld(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	two := 2
 	for _, c := range []struct {
 		flags policyFlags
@@ -112,7 +98,7 @@ func TestADefaultRemembersByPoseWhereActionsGiveOne(t *testing.T) {
 }
 
 func TestEveryPresetCanBeRunAndSaysWhatItMeans(t *testing.T) {
-	e := openWorld(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	for name := range presets {
 		c := resolved(t, e, name)
 		if c.Policy.Preset != name || c.Policy.Cache == "" || c.Policy.Self == "" || c.Policy.Cross == "" {
@@ -122,7 +108,7 @@ func TestEveryPresetCanBeRunAndSaysWhatItMeans(t *testing.T) {
 }
 
 func TestPoliciesThatCannotBeAreRefusedWithAReason(t *testing.T) {
-	e, dir := openWorld(t), t.TempDir()
+	e, dir := modeltest.TinyWorld(t, cpu.Options{}), t.TempDir()
 	for name, text := range map[string]string{"no.json": "nothing", "other.json": `{"format": "longtake-annsa-profile-v1", "model": "other", "hash": "0"}`} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o666); err != nil {
 			t.Fatal(err)
@@ -192,7 +178,7 @@ func TestPresetExactIsThePlainDenseEngineBitByBit(t *testing.T) {
 	if q := r.Request; q.Preset != "exact" || q.Policy != "full" || q.Cache != "full" || q.Self != "dense" || q.Cross != "dense" {
 		t.Errorf("the record says %+v", q)
 	}
-	e := openWorld(t)
+	e := modeltest.TinyWorld(t, cpu.Options{})
 	g := generateCommand{Frames: new(5), Seed: 7, Steps: 1, Start: "sim", Actions: "auto"}
 	p, err := g.makePlan(nil, models["tinyworld"])
 	if err != nil {

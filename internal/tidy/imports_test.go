@@ -29,6 +29,7 @@ var arrows = []struct {
 	{"report", []string{"compare", "report/*"}},
 	{"report/*", nil},
 	{"compare", []string{"rollout", "attention", "kvcache", "video/metric", "video", "world", "compute"}},
+	{"model/modeltest", []string{"model", "rollout", "compute/cpu"}}, // for tests alone
 	{"model", []string{"rollout", "vae", "text", "sampler", "dit", "attention", "kvcache", "weights", "video", "compute"}},
 	{"rollout", []string{"text", "sampler", "dit", "attention", "kvcache", "video", "compute"}},
 	{"accel/*", []string{"accel/ann", "attention", "kvcache", "compute"}},
@@ -150,7 +151,7 @@ func outside(t *tree) (faults []string) {
 }
 
 func TestOnlyCommandsAndTestsNameDevices(t *testing.T) {
-	obey(t, onlyCommands("compute/cpu", "compute/cuda", "internal/devicetest"))
+	obey(t, onlyCommands("compute/cpu", "compute/cuda"))
 }
 
 // Deleting accel and the lines of cmd's wire files that name it leaves an engine that is dense and correct: nothing else,
@@ -173,7 +174,7 @@ func onlyCommands(patterns ...string) rule {
 	return func(t *tree) (faults []string) {
 		t.eachImport(func(s *source, at, to string) {
 			inside, own := strings.CutPrefix(to, module)
-			if !own || s.test || matches("cmd/*", s.dir) || s.dir == "internal/devicetest" || !anyMatches(patterns, inside) {
+			if !own || s.test || matches("cmd/*", s.dir) || forTests(s.dir) || !anyMatches(patterns, inside) {
 				return
 			}
 			for _, p := range patterns {
@@ -190,11 +191,13 @@ func onlyCommands(patterns ...string) rule {
 
 func TestSuitesServeTestsOnly(t *testing.T) { obey(t, suites) }
 
-// suites finds imports of what exists for tests, internal/golden and packages like compute/computetest, by what does not.
+// forTests says whether a package exists for tests: internal/golden, internal/devicetest, and packages like compute/computetest.
+func forTests(pkg string) bool {
+	return pkg == "internal/golden" || pkg == "internal/devicetest" || path.Base(pkg) == path.Base(path.Dir(pkg))+"test"
+}
+
+// suites finds imports of what exists for tests by what does not.
 func suites(t *tree) (faults []string) {
-	forTests := func(pkg string) bool {
-		return pkg == "internal/golden" || path.Base(pkg) == path.Base(path.Dir(pkg))+"test"
-	}
 	t.eachImport(func(s *source, at, to string) {
 		if inside, own := strings.CutPrefix(to, module); own && forTests(inside) && !s.test && !forTests(s.dir) {
 			faults = append(faults, fmt.Sprintf("%s: only tests import %s", at, inside))
