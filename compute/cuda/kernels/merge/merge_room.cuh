@@ -70,7 +70,11 @@ __device__ __forceinline__ void putEntry(const MergeArgs& a, const MergeStore& s
     stateOf(a, s, NEARNESS, g)[entry] = hitsOf(a, layer, COSINE, g)[token];
   }
   __syncwarp();
-  if (a.spread > 0.0) spreadBy(a, s, g, entry, squareOf(a, s, g, a.at + token), 1.0f);
+  if (a.spread > 0.0) {  // set, not moved: what was there before would leave its rounding
+    float square = squareOf(a, s, g, a.at + token);
+    if (lane() == 0) ((float*)stateOf(a, s, SQUARE, g))[entry] = square;
+    __syncwarp();
+  }
   setCount(a, s, g, entry);
 }
 
