@@ -16,6 +16,19 @@ func AddNorm(dq Queue, dst, sum, x, y, gate Tensor, n Norm) {
 	dq.Norm(dst, sum, n)
 }
 
+// CoarseMatrix is a Matrix that may be stored in less than its queue's products otherwise take.
+type CoarseMatrix interface {
+	Matrix
+	// Coarse reports whether it is.
+	Coarse() bool
+}
+
+// IsCoarse reports whether a weight is stored coarsely, see Norm.Coarse.
+func IsCoarse(m Matrix) bool {
+	c, ok := m.(CoarseMatrix)
+	return ok && c.Coarse()
+}
+
 // FeedForwarder is a Queue that runs two linear layers as one.
 type FeedForwarder interface {
 	// FeedForward is Linear(hidden, x, w1, bias1, act), then Linear(dst, hidden, w2, bias2, None). Hidden afterwards holds anything.

@@ -79,6 +79,9 @@ type Norm struct {
 	Eps          float32
 	Weight, Bias Tensor
 	Scale, Shift Tensor
+	// Coarse says that dst is read by the next operation alone, a product with a coarse weight (IsCoarse): AddNorm need not write more of it
+	// than that takes.
+	Coarse bool
 }
 
 // Rope holds the rotation tables of the three axes, F32 [positions, pairs, 2] with (cos, sin) of each position and pair; an

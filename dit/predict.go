@@ -85,7 +85,7 @@ func (w *Work) joined(dq compute.Queue, x compute.Tensor, pass Pass) compute.Ten
 func (w *Work) entry(pass Pass, i, lo, hi int) compute.Norm {
 	m := w.m
 	if i < len(m.blocks) {
-		return compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 0, lo, hi), Scale: w.mod(pass, i, 1, lo, hi)}
+		return compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 0, lo, hi), Scale: w.mod(pass, i, 1, lo, hi), Coarse: compute.IsCoarse(m.blocks[i].qkv.w)}
 	}
 	frames := (hi - lo) / m.Tokens()
 	first := (pass.Index*w.frames + pass.Skip + lo/m.Tokens()) * 2
@@ -115,7 +115,7 @@ func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, pa
 	}
 	h, y, attn, mixed = h.Slice(0, lo, n), y.Slice(0, lo, n), attn.Slice(0, lo, n), mixed.Slice(0, lo, n)
 	b.selfOut.apply(dq, mixed, attn, compute.None)
-	compute.AddNorm(dq, y, h, h, mixed, w.mod(pass, i, 2, lo, n), compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross})
+	compute.AddNorm(dq, y, h, h, mixed, w.mod(pass, i, 2, lo, n), compute.Norm{Eps: m.Eps, Weight: b.normCross, Bias: b.biasCross, Coarse: compute.IsCoarse(b.crossQ.w)})
 
 	b.crossQ.apply(dq, mixed, y, compute.None)
 	dq.Norm(mixed, mixed, compute.Norm{RMS: true, Eps: m.Eps, Weight: b.crossNormQ})
@@ -127,7 +127,8 @@ func (w *Work) block(dq compute.Queue, h, y compute.Tensor, i int, pass Pass, pa
 		w.cross.Attend(dq, at, attn.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), mixed.Slice(0, p.lo-lo, p.hi-lo).Heads(m.Heads), w.prompt(i))
 	}
 	b.crossOut.apply(dq, mixed, attn, compute.None)
-	compute.AddNorm(dq, y, h, h, mixed, compute.Tensor{}, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n)})
+	compute.AddNorm(dq, y, h, h, mixed, compute.Tensor{}, compute.Norm{Eps: m.Eps, Shift: w.mod(pass, i, 3, lo, n), Scale: w.mod(pass, i, 4, lo, n),
+		Coarse: compute.IsCoarse(b.ffn1.w)})
 
 	compute.FeedForward(dq, mixed, w.hidden.Slice(0, lo, n), y, b.ffn1.w, b.ffn2.w, b.ffn1.bias, b.ffn2.bias, compute.GELU)
 	compute.AddNorm(dq, y, h, h, mixed, w.mod(pass, i, 5, lo, n), w.entry(pass, i+1, lo, n))

@@ -80,8 +80,9 @@ func quantPlan(dst, x, scale compute.Tensor, top uint64) (a quantArgs, threads i
 
 // rounded is what scratchQuant holds in e4m3 by rows, with its scales in scratchScales: a tensor that the last of so many operations wrote.
 type rounded struct {
-	of  compute.Tensor
-	ops uint64
+	of   compute.Tensor
+	ops  uint64
+	only bool // nothing else of it was written
 }
 
 // coarseToo says whether AddNorm is to round dst to e4m3 as well, for a product that may come next, and tells its kernel where.
@@ -104,6 +105,10 @@ func (q *queue) quantised(x, bias compute.Tensor, act compute.Activation) (to, s
 	}
 	scale = scale.Reshape(x.Shape[0] + 1)
 	if bias.IsZero() && q.rounded.ops == q.ops && q.rounded.of == x {
+		return to, scale
+	}
+	if q.rounded.only && q.rounded.of == x {
+		q.fail("product", fmt.Errorf("%v was normalised for a product that had to come at once (compute.Norm.Coarse)", x))
 		return to, scale
 	}
 	kind := half("quantise", x)
@@ -155,6 +160,9 @@ func (q *queue) FeedForward(dst, hidden, x compute.Tensor, w1, w2 compute.Matrix
 		q.product(dst, to, scale, m2, bias2, compute.None)
 	}
 }
+
+// Coarse reports whether the weight is in e4m3, see compute.CoarseMatrix.
+func (m *matrix) Coarse() bool { return !m.scale.IsZero() }
 
 // coarseMatrix brings a weight in and rounds it. The device is locked.
 func (a *arena) coarseMatrix(w compute.Host) (*matrix, error) {

@@ -58,6 +58,15 @@ func TestCoarseWeightsTakeAByteAndTheirProductsScales(t *testing.T) {
 	if want := []string{"addnorm_coarse", "cublasLt", "quant_b", "cublasLt", "addnorm_coarse", "quant_b", "cublasLt", "addnorm_coarse", "quant_b", "cublasLt"}; !slices.Equal(f.launches, want) || q.Err() != nil {
 		t.Errorf("sums and products launched %v, want %v; %v", f.launches, want, q.Err())
 	}
+	// A sum for a coarse product alone is not written twice, and nothing else may take it.
+	q.AddNorm(y, x, x, y, compute.Tensor{}, compute.Norm{Coarse: compute.IsCoarse(m)})
+	if q.normArgs.dst != 0 || !compute.IsCoarse(m) {
+		t.Errorf("dst at %d", q.normArgs.dst)
+	}
+	q.Linear(dst, y, m, bias, compute.None)
+	if q.Err() != nil {
+		t.Error(q.Err())
+	}
 	second := a.Matrix(host(true, 48, 32))
 	f.launches = nil
 	q.FeedForward(a.Tensor(compute.BF16, 5, 48), a.Tensor(compute.BF16, 5, 32), a.Tensor(compute.BF16, 5, 48), m, second, a.Tensor(compute.BF16, 32), compute.Tensor{}, compute.GELU)

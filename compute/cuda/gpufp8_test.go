@@ -203,6 +203,12 @@ func TestAddNormOfABFloat16SumIsTheTwoOperations(t *testing.T) {
 		if d := distance(b.floats(out[0]), b.floats(out[1])); d > 1e-6 {
 			t.Errorf("%v: products of what was rounded before and by themselves differ by %.2g", shape, d)
 		}
+		n.Coarse = compute.IsCoarse(w)
+		b.AddNorm(dst[1], sums[1], x, y, gate, n)
+		b.Linear(out[1], dst[1], w, compute.Tensor{}, compute.None)
+		if d := distance(b.floats(out[0]), b.floats(out[1])); d > 1e-6 || !n.Coarse {
+			t.Errorf("%v: products of what was written for them alone differ by %.2g; coarse %v", shape, d, n.Coarse)
+		}
 	}
 }
 

@@ -145,13 +145,18 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 	coarse := kernel == 4 && q.normArgs.vec == 1 && q.coarseToo(dst)
 	if coarse {
 		kernel = 5
+		if n.Coarse {
+			q.normArgs.dst = 0
+		}
 	}
 	if q.err != nil {
 		return
 	}
 	q.launch("add norm", q.device.kernels.addNorm[kernel], grid, threads, 0, argument(&q.normArgs), argument(b))
 	if coarse {
-		q.rounded = rounded{dst, q.ops}
+		q.rounded = rounded{dst, q.ops, n.Coarse}
+	} else {
+		q.rounded.only = false
 	}
 }
 

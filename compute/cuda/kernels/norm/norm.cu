@@ -269,7 +269,7 @@ __device__ __forceinline__ void largest(u32 (&s)[R]) {
   }
 }
 
-// addnormCoarse is addnorm of bfloat16, and kernels/quant's rounding of its result by rows.
+// addnormCoarse is addnorm of bfloat16, and kernels/quant's rounding of its result by rows, or that alone if dst is null.
 template <int R>
 __device__ __forceinline__ void addnormCoarse(const NormArgs& a, const AddArgs& add) {
   Rows<8, R, bf16> t;
@@ -287,7 +287,7 @@ __device__ __forceinline__ void addnormCoarse(const NormArgs& a, const AddArgs& 
 #pragma unroll
     for (int r = 0; r < R; r++) {
       close(t.raw[r][i], v[r]);  // rounded, in place of the sum
-      *(uint4*)((bf16*)a.dst + (t.first + r) * a.dstStride + col) = t.raw[r][i].a;
+      if (a.dst != nullptr) *(uint4*)((bf16*)a.dst + (t.first + r) * a.dstStride + col) = t.raw[r][i].a;
       open(v[r], t.raw[r][i]);
 #pragma unroll
       for (int j = 0; j < 8; j++) top[r] = max(top[r], __float_as_uint(v[r][j]) & 0x7fffffffu);
