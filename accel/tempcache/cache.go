@@ -258,8 +258,8 @@ func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
 	}
 	began := time.Now()
 	c.span, c.dq = kvcache.Span{}, dq
-	for ; c.merged < span.Start+span.Frames-c.ring; c.merged++ {
-		if err := c.merge(dq, c.merged); err != nil {
+	for end := span.Start + span.Frames - c.ring; c.merged < end; c.merged++ {
+		if err := c.merge(dq, c.merged, c.merged+1 < end && !c.grows); err != nil {
 			return err
 		}
 	}
@@ -273,15 +273,15 @@ func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
 	return dq.Err()
 }
 
-// merge moves a frame from the ring into the entries of every layer.
-func (c *cache) merge(dq compute.Queue, frame int) error {
+// merge moves a frame from the ring into the entries of every layer; the next one follows at once if there are more.
+func (c *cache) merge(dq compute.Queue, frame int, more bool) error {
 	if c.grows && c.full(dq) {
 		if err := c.resize(dq, 2*c.slots); err != nil {
 			return err
 		}
 	}
 	if c.remote.on {
-		c.mergeRemotely(dq, frame)
+		c.mergeRemotely(dq, frame, more)
 		return nil
 	}
 	c.frame = frame
@@ -336,7 +336,7 @@ func (c *cache) partition(dq compute.Queue) {
 		c.parts = append(c.parts, kvcache.Part{Kind: kind, Lo: at - lo, Hi: at - lo + n, Frame: f})
 	}
 	if c.remote.on {
-		c.mergeRemotely(dq, -1)
+		c.mergeRemotely(dq, -1, false)
 	}
 	for i := range c.layers {
 		c.layers[i].publish(dq)

@@ -46,7 +46,8 @@ const poisoned = 64 << 10
 // argSizes are the bytes of each kernel's argument, by the first part of its name.
 var argSizes = map[string]uintptr{"map": unsafe.Sizeof(mapArgs{}), "norm": unsafe.Sizeof(normArgs{}), "addnorm": unsafe.Sizeof(normArgs{}), "normrope": unsafe.Sizeof(normArgs{}), "rope": unsafe.Sizeof(ropeArgs{}),
 	"gather": unsafe.Sizeof(gatherArgs{}), "timeembed": unsafe.Sizeof(timeEmbedArgs{}), "noise": unsafe.Sizeof(noiseArgs{}),
-	"quant": unsafe.Sizeof(quantArgs{}), "pixels": unsafe.Sizeof(pixelsArgs{}), "conv": unsafe.Sizeof(convArgs{}), "unfold": unsafe.Sizeof(unfoldArgs{}), "linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{})}
+	"quant": unsafe.Sizeof(quantArgs{}), "pixels": unsafe.Sizeof(pixelsArgs{}), "conv": unsafe.Sizeof(convArgs{}), "unfold": unsafe.Sizeof(unfoldArgs{}), "linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{}),
+	"merge": unsafe.Sizeof(mergeArgs{})}
 
 func (f *fakeGPU) fail(call string) error {
 	err := f.failNext[call]

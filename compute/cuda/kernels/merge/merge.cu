@@ -219,7 +219,7 @@ extern "C" __global__ void __launch_bounds__(FOUND, 3) merge_found(const __grid_
   __shared__ u32 total;
   __shared__ Room room;
   __shared__ double movedParts[FOUND];
-  u32 g = blockIdx.x, layer = blockIdx.y, t = threadIdx.x, warp = t / 32;
+  u32 g = blockIdx.x, layer = a.first + blockIdx.y, t = threadIdx.x, warp = t / 32;
   const MergeStore& s = a.stores[layer];
   u32 perGroup = a.heads / a.groups;
   if (a.frame < 0) {

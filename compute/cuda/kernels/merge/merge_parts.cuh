@@ -25,7 +25,8 @@ struct MergeArgs {
   u32 heads, groups, orderWords, radius, depth, queryLow, queryHigh;
   u32 half, rawHalf, space, first;
   u32 lossless, mean, onePerFrame, noCount, neighbours, asked, asks;
-  u32 batch, byMembers, rest, pad;  // batch: not 0: all layers go on at once, each with probe, best and recent of its own behind each other
+  // batch: not 0: the layers from first on go on at once, each with probe, best and recent of its own behind each other
+  u32 batch, byMembers, rest, pad;
 };
 static_assert(sizeof(MergeStore) == 128, "MergeStore is mirrored by mergeStore in merge.go");
 static_assert(sizeof(MergeArgs) == 256, "MergeArgs is mirrored by mergeArgs in merge.go");
@@ -40,7 +41,7 @@ struct Pairs {
 };
 
 // The layer of a thread block, and its work space.
-__device__ __forceinline__ u32 layerOf(const MergeArgs& a, u32 block) { return a.batch ? block : a.first; }
+__device__ __forceinline__ u32 layerOf(const MergeArgs& a, u32 block) { return a.batch ? a.first + block : a.first; }
 __device__ __forceinline__ i64 spaceOf(const MergeArgs& a, u32 layer) { return a.batch ? (i64)layer * a.groups * a.tokens : 0; }
 __device__ __forceinline__ float* probeOf(const MergeArgs& a, u32 layer) { return a.probe + spaceOf(a, layer) * (a.heads / a.groups * a.headDim); }
 __device__ __forceinline__ int* bestOf(const MergeArgs& a, u32 layer) { return a.best + spaceOf(a, layer); }
