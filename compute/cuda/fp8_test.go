@@ -58,15 +58,6 @@ func TestCoarseWeightsTakeAByteAndTheirProductsScales(t *testing.T) {
 	if want := []string{"addnorm_coarse", "cublasLt", "quant_b", "cublasLt", "addnorm_coarse", "quant_b", "cublasLt", "addnorm_coarse", "quant_b", "cublasLt"}; !slices.Equal(f.launches, want) || q.Err() != nil {
 		t.Errorf("sums and products launched %v, want %v; %v", f.launches, want, q.Err())
 	}
-	// A sum for a coarse product alone is not written twice, and nothing else may take it.
-	q.AddNorm(y, x, x, y, compute.Tensor{}, compute.Norm{Coarse: compute.IsCoarse(m)})
-	if q.normArgs.dst != 0 || !compute.IsCoarse(m) {
-		t.Errorf("dst at %d", q.normArgs.dst)
-	}
-	q.Linear(dst, y, m, bias, compute.None)
-	if q.Err() != nil {
-		t.Error(q.Err())
-	}
 	second := a.Matrix(host(true, 48, 32))
 	f.launches = nil
 	q.FeedForward(a.Tensor(compute.BF16, 5, 48), a.Tensor(compute.BF16, 5, 32), a.Tensor(compute.BF16, 5, 48), m, second, a.Tensor(compute.BF16, 32), compute.Tensor{}, compute.GELU)
@@ -84,5 +75,34 @@ func TestCoarseWeightsTakeAByteAndTheirProductsScales(t *testing.T) {
 	}
 	if _, err := newDevice(f, &fakeCompiler{}, Options{Float32: true, FP8: FP8Best}); !errors.Is(err, compute.ErrUnsupported) {
 		t.Errorf("float32 and fp8: %v", err)
+	}
+}
+
+func TestASumForACoarseProductAloneIsNotWrittenTwiceAndNothingElseMayTakeIt(t *testing.T) {
+	f := newFakeGPU()
+	d, err := newDevice(f, &fakeCompiler{archs: []int{80, 90}}, Options{CacheDir: t.TempDir(), Weights: compute.BF16, FP8: FP8Best})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := d.NewArena(0)
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	m := a.Matrix(compute.Host{DType: compute.BF16, Shape: []int{32, 48}, Data: make([]byte, 2*32*48), Coarse: true})
+	x, y := a.Tensor(compute.BF16, 6, 48), a.Tensor(compute.BF16, 6, 48)
+	dst, bias := a.Tensor(compute.BF16, 6, 32), a.Tensor(compute.BF16, 32)
+	q.AddNorm(y, x, x, y, compute.Tensor{}, compute.Norm{Coarse: compute.IsCoarse(m)})
+	if q.normArgs.dst != 0 || !compute.IsCoarse(m) {
+		t.Errorf("dst at %d", q.normArgs.dst)
+	}
+	q.Linear(dst, y, m, bias, compute.None)
+	q.Norm(y, x, compute.Norm{}) // what was written since is there
+	q.Linear(dst, y, m, bias, compute.None)
+	if q.Err() != nil {
+		t.Error(q.Err())
+	}
+	q.AddNorm(y, x, x, y, compute.Tensor{}, compute.Norm{Coarse: true})
+	q.Copy(dst, x.Slice(1, 0, 32))
+	if q.Linear(dst, y, m, bias, compute.None); q.Err() == nil {
+		t.Error("a product read what was written for another alone")
 	}
 }

@@ -70,6 +70,9 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 		return
 	}
 	q.launch("norm", fn, grid, threads, 0, argument(&q.normArgs))
+	if q.rounded.of == dst {
+		q.rounded = rounded{} // a forward that ends with its keys leaves a sum in e4m3 behind; this is the next one's first norm
+	}
 }
 
 // normPlan fills normArgs and says how many elements are taken at once.

@@ -81,7 +81,7 @@ __device__ __forceinline__ void putEntry(const MergeArgs& a, const MergeStore& s
 // Room is the state of a group while its frame needs room. Decisions are made one after the other by one warp, which needs numbers
 // alone; what they do to keys and values is then done by all warps at once. A batch of decisions touches no entry twice.
 struct Room {
-  u32 i, pairNext, pairCount, oldNext, oldCount;
+  u32 i, pairNext, pairCount, pairsMade, oldNext, oldCount;  // pairsMade: so many have their cosines in Orders.now
   u32 oldsMade, ask;  // ask: the olds are to be sorted
   u32 tried;          // by a search of pairs that was broken off
   u32 evicts;         // it is decided that the token at i takes the place of the entry of least worth
@@ -223,7 +223,7 @@ struct Decider {
       float next = r.pairNext + 1 < r.pairCount ? -unordered(o.keys[r.pairNext + 1]) - 1e-5f : __int_as_float(0xff800000), now = o.now[r.pairNext];
       int q = near[p];
       if (q >= 0 && q != (int)p) {
-        if (isDirty(p) || isDirty((u32)q)) {
+        if (r.pairNext >= r.pairsMade || isDirty(p) || isDirty((u32)q)) {
           if (touched(p) || touched((u32)q)) return false;
           now = dotRows(a, s.unit, (i64)g * s.slots + p, s.unit, (i64)g * s.slots + q);
         }
@@ -466,12 +466,13 @@ __device__ void makeRoom(const MergeArgs& a, const MergeStore& s, u32 layer, u32
     float own = hit < 0 ? -2.0f : ownOf(a, s, g, token, (u32)hit);
     if (lane() == 0) o.own[k] = own;
   }
-  for (u32 k = warp; k < pairs; k += FOUND / 32) {
+  u32 made = min(pairs, 2 * (needed - room.i) + 32);  // few are looked at beyond; the decider computes those
+  for (u32 k = warp; k < made; k += FOUND / 32) {
     i64 p = o.ids[k], q = stateOf(a, s, NEAR, g)[p];
     float now = dotRows(a, s.unit, (i64)g * s.slots + p, s.unit, (i64)g * s.slots + q);
     if (lane() == 0) o.now[k] = now;
   }
-  if (t == 0) room.pairCount = pairs;
+  if (t == 0) room.pairCount = pairs, room.pairsMade = made;
   __syncthreads();
   for (;;) {
     if (warp == 0) {
