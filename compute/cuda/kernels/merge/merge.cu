@@ -88,12 +88,11 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   }
 }
 
-// nearest returns the entry with the highest score of the newest ones of each place around token i, -1 if there is none. Where no place
-// within the radius has one, the square doubles. recent is the group's.
+// nearest returns the entry with the highest score of the newest ones of each place around token i, -1 if there is none, and that score.
+// Where no place within the radius has one, the square doubles. recent is the group's.
 template <typename Score>
-__device__ __forceinline__ int nearest(const MergeArgs& a, const int* recent, u32 i, Score score) {
+__device__ __forceinline__ int nearest(const MergeArgs& a, const int* recent, u32 i, float& top, Score score) {
   int r = (int)(i / a.columns), c = (int)(i % a.columns), slot = -1;
-  float top = 0.0f;
   for (int radius = (int)a.radius;; radius = 2 * radius + 1) {
     int r0 = max(0, r - radius), r1 = min((int)a.rows - 1, r + radius);
     int c0 = max(0, c - radius), c1 = min((int)a.columns - 1, c + radius);
@@ -122,12 +121,13 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
   const float* unit = s.unit + (i64)g * s.slots * width;
   const int* recent = recentOf(a, layer) + (i64)g * a.tokens * a.depth;
   int slot = -1;
+  float top = 0.0f;
   if (s.entries[g] > 0 && width <= 128) {  // the query stays in registers
     float2 q0 = make_float2(0.0f, 0.0f), q1 = q0;
     const float2* q = (const float2*)ask + ((i64)g * a.tokens + i) * (width / 2);
     if (lane() < width / 2) q0 = q[lane()];
     if (lane() + 32 < width / 2) q1 = q[lane() + 32];
-    slot = nearest(a, recent, i, [&](int e) {
+    slot = nearest(a, recent, i, top, [&](int e) {
       const float2* u = (const float2*)unit + (i64)e * (width / 2);
       float v = 0.0f;
       if (lane() < width / 2) v = q0.x * u[lane()].x + q0.y * u[lane()].y;
@@ -135,9 +135,9 @@ extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_cons
       return warpSum(v);
     });
   } else if (s.entries[g] > 0) {
-    slot = nearest(a, recent, i, [&](int e) { return dotRows(a, ask, (i64)g * a.tokens + i, unit, e); });
+    slot = nearest(a, recent, i, top, [&](int e) { return dotRows(a, ask, (i64)g * a.tokens + i, unit, e); });
   }
-  if (lane() == 0) bestOf(a, layer)[g * a.tokens + i] = slot;
+  if (lane() == 0) bestOf(a, layer)[g * a.tokens + i] = slot, hitsOf(a, layer, COSINE, g)[i] = __float_as_int(top);
 }
 
 // merge_accept decides which tokens may join the entry that was found. A warp has a token.
@@ -150,7 +150,8 @@ extern "C" __global__ void __launch_bounds__(256) merge_accept(const __grid_cons
   float cosine = 0.0f, moved = 0.0f;
   bool joins = false;
   if (slot >= 0) {
-    cosine = dotRows(a, probeOf(a, layer), (i64)g * a.tokens + i, s.unit, (i64)g * s.slots + slot);
+    if (a.neighbours && !a.asked) cosine = __int_as_float(hitsOf(a, layer, COSINE, g)[i]);  // around has it, by the same sums
+    else cosine = dotRows(a, probeOf(a, layer), (i64)g * a.tokens + i, s.unit, (i64)g * s.slots + slot);
     joins = cosine >= a.threshold;
   }
   if (joins && a.lossless) joins = same(a, s, g, (u32)slot, a.at + i);
