@@ -78,13 +78,18 @@ func TestFP8ProductsAreNearTheExactOnes(t *testing.T) {
 			want, got := b.Tensor(compute.F32, 64, 256), b.Tensor(compute.F32, 64, 256)
 			b.plainLinear(want, x.Tensor, plain, compute.Tensor{}, compute.None)
 			b.Linear(got, x.Tensor, coarse, compute.Tensor{}, compute.None)
+			// In units of the weights' rows every output counts as much as any; otherwise the few of the largest decide what a row's error is.
 			g, w := b.floats(got), b.floats(want)
+			sizes := rowSizes(b.floats(plain.Tensor), 256)
+			for i := range w {
+				g[i], w[i] = g[i]/sizes[i%256], w[i]/sizes[i%256]
+			}
 			worst := 0.0
 			for r := range 64 {
 				worst = max(worst, distance(g[256*r:256*(r+1)], w[256*r:256*(r+1)]))
 			}
 			t.Logf("rows of very different size: worst row off by %.3f", worst)
-			if f == FP8Rows && !(worst < 0.06) {
+			if f == FP8Rows && !(worst < 0.05) {
 				t.Errorf("a row is off by %.3f", worst)
 			}
 			zero := b.Tensor(compute.BF16, 16, 1536)
@@ -96,6 +101,19 @@ func TestFP8ProductsAreNearTheExactOnes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rowSizes returns the lengths of a matrix's rows.
+func rowSizes(m []float32, rows int) []float32 {
+	sizes, width := make([]float32, rows), len(m)/rows
+	for r := range sizes {
+		var sum float64
+		for _, v := range m[r*width:][:width] {
+			sum += float64(v) * float64(v)
+		}
+		sizes[r] = float32(math.Sqrt(sum))
+	}
+	return sizes
 }
 
 // TestFP8FeedForwardIsTwoProducts: bias and activation applied where the second operand is rounded give what cuBLASLt's epilogue does, but for
