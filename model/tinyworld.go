@@ -93,7 +93,7 @@ const worldWindow = 32
 
 // tinyNeeds are the entries of the fullest head of every layer of the embedded weights after a look around, merged at 0.9
 // without a budget (accel/tempcache/README.md).
-var tinyNeeds = []float64{468, 1162, 700, 529, 1527, 945}
+var tinyNeeds = []float64{441, 1141, 703, 505, 1553, 939}
 
 // worldStill: of 5,899 true steps one in a hundred changes a picture of 64x64 by less than .019, and the one that changed it least by
 // .010 (values in [-1, 1]); four in a row change it by .033 or more in 99 of a hundred cases. A dreamt step into a wall changes it by .005,
