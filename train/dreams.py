@@ -44,8 +44,8 @@ def distance(made, true, generator=None):
 class Dreams:
     """A bank of dreams by the averaged weights, and the loss on them.
 
-    n dreams of `long` frames are made at once; a training batch takes `batch` windows of `frames` frames of them. Three banks follow
-    each other: a new one, sampled in four steps; that one dreamt on, so that its histories are twice as long; a new one in two steps.
+    n dreams of `long` frames are made at once; a training batch takes `batch` windows of `frames` frames of them. Four banks follow
+    each other: a new one, sampled in four steps; that one dreamt on, so that its histories are twice as long; the same two in two steps.
     A quarter of the players press on into walls (data.press).
     """
 
@@ -62,9 +62,9 @@ class Dreams:
         """Dream anew, or on, with these weights (in the order of parameters())."""
         for p, w in zip(self.player.parameters(), weights):
             p.copy_(w)
-        kind = self.banks % 3
+        kind = self.banks % 4
         self.banks += 1
-        if kind == 1:
+        if kind % 2:
             again = min(self.AGAIN, self.long // 2)
             first = torch.cat((self.made[:, -again:].float(), self.made[:, -1:].float().expand(-1, self.long - again, -1, -1)), 1)
             act = torch.cat((self.act[:, -again:], self.later[:, :self.long - again]), 1)

@@ -148,6 +148,34 @@ def resampled_context(m, x, xc, tc, act, head, tok, hide, bm, pf, passes):
     return xc, tc
 
 
+@torch.no_grad()
+def own_estimates(m, x, z, tn, xc, tc, act, head, tok, pos, bm, pf):
+    """Noisy copies and levels, half of the frames as the sampler comes to them: from the model's own estimate at its level before
+    (1 to .5 in two steps; 1, .75, .5 to .25 less in four), not from the truth."""
+    batch, frames = act.shape
+    dev = x.device
+    start = 1 - 0.25 * torch.randint(0, 3, (batch, frames), device=dev)
+    to = start - 0.25
+    two = torch.rand(batch, frames, device=dev) < 0.5
+    start, to = torch.where(two, torch.ones_like(start), start), torch.where(two, torch.full_like(to, 0.5), to)
+    ta, tb = start[..., None, None], to[..., None, None]
+    eps = torch.randn_like(x)
+    za = (1 - ta) * x + ta * eps
+    own = m(xc, za, tc, start, act, head, tok, pos, bm, pf).float().clamp(-1, 1)
+    zb = (1 - tb) * own + tb * (za - (1 - ta) * own) / ta
+    mine = torch.rand(batch, frames, device=dev) < 0.5
+    return torch.where(mine[..., None, None], zb, z), torch.where(mine, to, tn)
+
+
+def by_error(se, hide):
+    """Weights of frames [B,T], 1 on average over clips whose contexts are not hidden: half of them equal, half the larger the smaller
+    the error is, as decibels weigh it."""
+    w = 1 / (se.detach() + 0.003)
+    keep = (~hide)[:, None].float()
+    w = w / ((w * keep).sum() / (keep.sum() * se.shape[1]).clamp(min=1))
+    return torch.where(hide[:, None], torch.ones_like(w), 0.5 + 0.5 * w)
+
+
 def clip_loss(m, clip, step, bm):
     """Loss of one batch, the squared error per frame [B,T] and the noise levels [B,T]."""
     vid, tok, act, head, xy, hide = clip
@@ -163,17 +191,21 @@ def clip_loss(m, clip, step, bm):
     tn = noise_levels(batch, frames, dev)
     eps = torch.randn_like(x)
     with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):
+        z = (1 - tn)[..., None, None] * x + tn[..., None, None] * eps
         if step % 2 == 0:
             xc, tc = resampled_context(m, x, xc, tc, act, head, tok, hide, bm, pf, 1 + step // 2 % 2)
+        else:  # half of these clips have nothing but true frames as contexts
+            true = (torch.rand(batch, 1, device=dev) < 0.5) & ~hide[:, None]
+            xc, tc = torch.where(true[..., None, None], x, xc), torch.where(true, torch.zeros_like(tc), tc)
+            z, tn = own_estimates(m, x, z, tn, xc, tc, act, head, tok, pos, bm, pf)
     with torch.autocast(dev.type, torch.bfloat16, enabled=dev.type == "cuda"):  # autocast would keep casts made without gradients
-        z = (1 - tn)[..., None, None] * x + tn[..., None, None] * eps
         p = m(xc, z, tc, tn, act, head, tok, pos, bm, pf)
     se = (p.float() - x).square().mean((2, 3))
     weight = 1 / tn.clamp(min=0.2).square()
     of_frame = torch.ones(frames, device=dev)
     of_frame[0] = 5
     of_frame[:min(first, frames - 1)] = 0
-    return (se * weight * of_frame).sum() / (of_frame.sum() * batch), se, tn
+    return (se * weight * by_error(se, hide) * of_frame).sum() / (of_frame.sum() * batch), se, tn
 
 
 class Log:
