@@ -175,6 +175,23 @@ def hidden_contexts_are_noise():
     assert (t[0] == 1).all() and (t[3] == 1).all() and (t[1:3] < 1).any() and noisy[0].mean().abs() < 0.5
 
 
+def own_estimates_of_who_knows_are_noised_truth():
+    """A model that knows the truth comes, by the sampler's step, to the truth noised to the sampler's next level."""
+    x, z = torch.randn(4, 32, 2, 3).clamp(-1, 1), torch.full((4, 32, 2, 3), 7.0)
+    made, t = train.own_estimates(lambda *_: x, x, z, torch.full((4, 32), 0.9), x, None, torch.zeros(4, 32), None, None, None, None, None)
+    own = (t != 0.9)
+    assert 0.3 < own.float().mean() < 0.7 and (made[~own] == 7).all() and set(t[own].unique().tolist()) == {0.25, 0.5, 0.75}
+    tt = t[..., None, None]
+    assert abs((((made - (1 - tt) * x) / tt)[own]).std() - 1) < 0.1
+
+
+def easy_frames_weigh_more():
+    se, hide = torch.rand(4, 8) * 0.02, torch.tensor([True, False, False, False])
+    w = train.by_error(se, hide)
+    assert (w[0] == 1).all() and abs(w[1:].mean() - 1) < 1e-5 and w[1:].min() >= 0.5
+    assert torch.equal(w[1:].flatten().argsort(), (-se[1:]).flatten().argsort())
+
+
 def equal_pictures_in_another_order_have_no_distance():
     true = dreams.pictures(clip(MIXED, 16)[0].flatten(0, 1))
     soft = torch.nn.functional.avg_pool2d(true, 3, 1, 1, count_include_pad=False).requires_grad_()
@@ -192,11 +209,11 @@ def equal_pictures_in_another_order_have_no_distance():
 def dreams_can_be_learnt_from():
     m, sim = small(PLACED), Sim("cpu")
     d = dreams.Dreams(m, sim, 5, n=4, long=12)
-    for bank, steps in enumerate((4, 4, 2)):
-        last = d.made if bank == 1 else None
+    for bank, steps in enumerate((4, 4, 2, 2)):
+        last = d.made if bank % 2 else None
         d.refresh(list(m.parameters()))
         assert d.steps == steps
-        if bank == 1:  # the dream goes on: from the frames that there were
+        if bank % 2:  # the dream goes on: from the frames that there were
             assert torch.equal(d.made[:, :6], last[:, -6:]) and not torch.equal(d.made[:, 6], last[:, 0])
         for of_truth in (False, True):
             m.zero_grad()
@@ -209,10 +226,12 @@ def losses_reach_every_parameter():
     m = small(PLACED)
     vid, tok, act, head, _, pose = Sim("cpu").clips(5, 2, 8, kind=STROLL)
     hide = torch.zeros(2, dtype=torch.bool)
-    loss, _, _ = train.clip_loss(m, (vid, tok, act, head, pose[..., :2], hide), 2, train_mask(8, "cpu"))
-    loss.backward()
-    missing = [n for n, p in m.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
-    assert not missing, missing
+    for step in (2, 3):  # contexts, or noisy copies, that the model made
+        m.zero_grad()
+        loss, _, _ = train.clip_loss(m, (vid, tok, act, head, pose[..., :2], hide), step, train_mask(8, "cpu"))
+        loss.backward()
+        missing = [n for n, p in m.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+        assert not missing, (step, missing)
 
 
 if __name__ == "__main__":
@@ -220,7 +239,7 @@ if __name__ == "__main__":
     for law in (a_training_pass_is_the_samplers, many_timelines_equal_one_sampler, a_checkpoint_keeps_sixteen_bits_of_mantissa,
                 a_wider_network_is_the_same_function, a_grown_network_predicts_larger_frames, places_are_true_or_reckoned,
                 a_walk_that_returns_returns, steps_of_the_simulator_lead_where_its_walks_do, who_presses_is_stopped_and_turns,
-                what_was_seen_is_known, hidden_contexts_are_noise, equal_pictures_in_another_order_have_no_distance, dreams_can_be_learnt_from,
-                losses_reach_every_parameter):
+                what_was_seen_is_known, hidden_contexts_are_noise, own_estimates_of_who_knows_are_noised_truth,
+                easy_frames_weigh_more, equal_pictures_in_another_order_have_no_distance, dreams_can_be_learnt_from, losses_reach_every_parameter):
         law()
         print("ok", law.__name__)
