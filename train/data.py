@@ -10,7 +10,7 @@ BLIND, PRESS, TEXT = -1, -2, -3
 
 # Of 16 clips: strolls, the older walk (with collisions), blind strolls, pressing into walls, turns from text alone, look-arounds,
 # walks undone, walks with a turn and the way back.
-MIX = ((STROLL, 3), (MIXED, 2), (BLIND, 1), (PRESS, 1), (TEXT, 3), (LOOK, 2), (UNDO, 2), (RETURN, 2))
+MIX = ((STROLL, 2), (MIXED, 2), (BLIND, 1), (PRESS, 1), (TEXT, 4), (LOOK, 2), (UNDO, 2), (RETURN, 2))
 KINDS = {BLIND: STROLL, PRESS: MIXED, TEXT: LOOK}
 TURN_AWAY = 7  # turns of a blind player whom a wall has stopped
 

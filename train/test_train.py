@@ -178,16 +178,19 @@ def hidden_contexts_are_noise():
 def own_estimates_of_who_knows_are_noised_truth():
     """A model that knows the truth comes, by the sampler's step, to the truth noised to the sampler's next level."""
     x, z = torch.randn(4, 32, 2, 3).clamp(-1, 1), torch.full((4, 32, 2, 3), 7.0)
-    made, t = train.own_estimates(lambda *_: x, x, z, torch.full((4, 32), 0.9), x, None, torch.zeros(4, 32), None, None, None, None, None)
+    tc = torch.zeros(4, 32)
+    tc[0], tc[1, :10] = 1, 1
+    made, t = train.own_estimates(lambda *_: x, x, z, torch.full((4, 32), 0.9), x, tc, torch.zeros(4, 32), None, None, None, None, None)
     own = (t != 0.9)
-    assert 0.3 < own.float().mean() < 0.7 and (made[~own] == 7).all() and set(t[own].unique().tolist()) == {0.25, 0.5, 0.75}
+    assert 0.3 < own[2:].float().mean() < 0.7 and (made[~own] == 7).all() and set(t[own].unique().tolist()) == {0.25, 0.5, 0.75}
+    assert not own[0].any() and not own[1, :11].any() and own[1, 11:].any() and not own[:, 0].any()
     tt = t[..., None, None]
     assert abs((((made - (1 - tt) * x) / tt)[own]).std() - 1) < 0.1
 
 
 def easy_frames_weigh_more():
-    se, hide = torch.rand(4, 8) * 0.02, torch.tensor([True, False, False, False])
-    w = train.by_error(se, hide)
+    se, text = torch.rand(4, 8) * 0.02, torch.tensor([True, False, False, False])[:, None].expand(4, 8)
+    w = train.by_error(se, text)
     assert (w[0] == 1).all() and abs(w[1:].mean() - 1) < 1e-5 and w[1:].min() >= 0.5
     assert torch.equal(w[1:].flatten().argsort(), (-se[1:]).flatten().argsort())
 

@@ -151,7 +151,8 @@ def resampled_context(m, x, xc, tc, act, head, tok, hide, bm, pf, passes):
 @torch.no_grad()
 def own_estimates(m, x, z, tn, xc, tc, act, head, tok, pos, bm, pf):
     """Noisy copies and levels, half of the frames as the sampler comes to them: from the model's own estimate at its level before
-    (1 to .5 in two steps; 1, .75, .5 to .25 less in four), not from the truth."""
+    (1 to .5 in two steps; 1, .75, .5 to .25 less in four), not from the truth. Not where the prompt is all there is: what may be
+    there is not to become the mean of it."""
     batch, frames = act.shape
     dev = x.device
     start = 1 - 0.25 * torch.randint(0, 3, (batch, frames), device=dev)
@@ -163,17 +164,22 @@ def own_estimates(m, x, z, tn, xc, tc, act, head, tok, pos, bm, pf):
     za = (1 - ta) * x + ta * eps
     own = m(xc, za, tc, start, act, head, tok, pos, bm, pf).float().clamp(-1, 1)
     zb = (1 - tb) * own + tb * (za - (1 - ta) * own) / ta
-    mine = torch.rand(batch, frames, device=dev) < 0.5
+    mine = (torch.rand(batch, frames, device=dev) < 0.5) & ~from_text(tc)
     return torch.where(mine[..., None, None], zb, z), torch.where(mine, to, tn)
 
 
-def by_error(se, hide):
-    """Weights of frames [B,T], 1 on average over clips whose contexts are not hidden: half of them equal, half the larger the smaller
-    the error is, as decibels weigh it."""
-    w = 1 / (se.detach() + 0.003)
-    keep = (~hide)[:, None].float()
-    w = w / ((w * keep).sum() / (keep.sum() * se.shape[1]).clamp(min=1))
-    return torch.where(hide[:, None], torch.ones_like(w), 0.5 + 0.5 * w)
+def from_text(tc):
+    """Frames [B,T] with no context before them but pure noise."""
+    hidden = (tc >= 1).long().cumprod(1)
+    return torch.cat((torch.ones_like(hidden[:, :1]), hidden[:, :-1]), 1).bool()
+
+
+def by_error(se, text):
+    """Weights of frames [B,T]: 1 where the prompt is all there is; of the others 1 on average, half of it equal, half the larger the
+    smaller the error is, as decibels weigh it."""
+    w, other = 1 / (se.detach() + 0.003), (~text).float()
+    w = 0.5 + 0.5 * w * other.sum().clamp(min=1) / (w * other).sum().clamp(min=1e-6)
+    return torch.where(text, torch.ones_like(w), w)
 
 
 def clip_loss(m, clip, step, bm):
@@ -205,7 +211,7 @@ def clip_loss(m, clip, step, bm):
     of_frame = torch.ones(frames, device=dev)
     of_frame[0] = 5
     of_frame[:min(first, frames - 1)] = 0
-    return (se * weight * by_error(se, hide) * of_frame).sum() / (of_frame.sum() * batch), se, tn
+    return (se * weight * by_error(se, from_text(tc)) * of_frame).sum() / (of_frame.sum() * batch), se, tn
 
 
 class Log:
