@@ -31,6 +31,8 @@ def arguments():
     ap.add_argument("--dream_share", type=float, default=0.4, help="norm of the first dreams' gradient, of the usual one's")
     ap.add_argument("--dream_weight", type=float, default=0, help="weight of their gradient instead; 0: by --dream_share")
     ap.add_argument("--dream_new", type=float, default=30, help="seconds after which dreams are made anew")
+    ap.add_argument("--dream_clips", type=int, default=64, help="dreams that are made at once; not fewer than --batch")
+    ap.add_argument("--dream_frames", type=int, default=256, help="their length; not less than --frames")
     ap.add_argument("--steps", type=int, default=10 ** 9)
     ap.add_argument("--init", default="", help="where to start; empty: random weights")
     ap.add_argument("--grow", default="", help="the configuration of --init, if it is a smaller one (grow.py)")
@@ -250,8 +252,8 @@ class Dreaming:
     CALIBRATION = 20
 
     def __init__(self, a, m, sim, bm, seed):
-        self.a, self.m, self.bm, self.dreams = a, m, bm, Dreams(m, sim, seed, n=max(a.batch, 64) if a.device == "cuda" else a.batch,
-                                                               long=max(a.frames, 256) if a.device == "cuda" else a.frames)
+        self.a, self.m, self.bm, self.dreams = a, m, bm, Dreams(m, sim, seed, n=max(a.batch, a.dream_clips) if a.device == "cuda" else a.batch,
+                                                               long=max(a.frames, a.dream_frames) if a.device == "cuda" else a.frames)
         self.made, self.grads, self.batches = 0, None, 0
         self.scales = [a.dream_weight] * self.CALIBRATION if a.dream_weight else []
 
