@@ -14,7 +14,7 @@ const tries = 8
 // more than the attention that the cache saves.
 func (l *layer) free(g, at, i, frame int) int {
 	c, s := l.cache, &l.groups[g]
-	if l.slots == 0 {
+	if l.room[g] == 0 {
 		s.entered++
 		s.evicted++
 		return -1
@@ -40,7 +40,7 @@ func (l *layer) free(g, at, i, frame int) int {
 		return l.unite(g, a, b, frame)
 	}
 	old := l.stale(g, frame)
-	if l.ordinary() < l.slots {
+	if l.ordinary(g) < l.room[g] {
 		l.sumUp(g, old, frame)
 	}
 	s.evicted += s.members[old]
@@ -126,7 +126,7 @@ func (l *layer) worth(g *group, slot, now int) float32 {
 func (l *layer) stale(g, frame int) int {
 	s, r := &l.groups[g], &l.desk.olds
 	if !r.made {
-		for i := range min(s.n, l.ordinary()) {
+		for i := range min(s.n, l.ordinary(g)) {
 			r.offer(i, l.worth(s, i, frame))
 		}
 		r.sort()
@@ -140,7 +140,7 @@ func (l *layer) stale(g, frame int) int {
 	}
 	// All of them have changed: a frame has filled the store on its own.
 	old := 0
-	for i := range min(s.n, l.ordinary()) {
+	for i := range min(s.n, l.ordinary(g)) {
 		if l.worth(s, i, frame) < l.worth(s, old, frame) {
 			old = i
 		}
@@ -148,17 +148,17 @@ func (l *layer) stale(g, frame int) int {
 	return old
 }
 
-// ordinary is how many entries a head has room for but for the rest, which is the one behind them.
-func (l *layer) ordinary() int {
-	if l.cache.p.Rest && l.slots > 1 {
-		return l.slots - 1
+// ordinary is how many entries a group has room for but for the rest, which is the one behind them.
+func (l *layer) ordinary(g int) int {
+	if l.cache.p.Rest && l.room[g] > 1 {
+		return l.room[g] - 1
 	}
-	return l.slots
+	return l.room[g]
 }
 
 // sumUp takes an entry that is forgotten into the rest, which begins as the first of them. The rest is rotated at the newest position.
 func (l *layer) sumUp(g, old, frame int) {
-	c, s, rest := l.cache, &l.groups[g], l.ordinary()
+	c, s, rest := l.cache, &l.groups[g], l.ordinary(g)
 	newer := s.n == rest || s.time[old] >= s.time[rest]
 	if s.n == rest {
 		s.n++

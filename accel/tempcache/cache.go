@@ -66,7 +66,7 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape, do compute.Vectors)
 	if p.Shared {
 		c.groups = 1
 	}
-	c.remote.on = p.remotely(dev)
+	c.remote.on = p.remotely(dev, s.Layers)
 	c.turns = newTurns(s, do)
 	c.desks = make([]desk, s.Layers)
 	if p.Search == Approximate || c.remote.on { // indexes search by the queue, and devices need no desks
@@ -126,16 +126,29 @@ func (c *cache) most(slots int) (n int) {
 	return n
 }
 
-// room returns the entries of a head in a layer when the mean is slots.
-func (c *cache) room(layer, slots int) int {
-	if c.grows || len(c.p.Shares) == 0 {
+// room returns the entries of the group of a layer that has room for most, when the mean is slots.
+func (c *cache) room(layer, slots int) (most int) {
+	for g := range c.groups {
+		most = max(most, c.roomOf(layer, g, slots))
+	}
+	return most
+}
+
+// roomOf returns the entries that a group has room for when the mean is slots.
+func (c *cache) roomOf(layer, g, slots int) int {
+	shares := c.p.Shares
+	if c.grows || len(shares) == 0 {
 		return slots
 	}
 	sum := 0.0
-	for _, v := range c.p.Shares {
+	for _, v := range shares {
 		sum += v
 	}
-	return int(float64(slots) * c.p.Shares[layer] * float64(c.shape.Layers) / sum)
+	at := layer
+	if len(shares) > c.shape.Layers {
+		at = layer*c.groups + g
+	}
+	return int(float64(slots) * shares[at] * float64(len(shares)) / sum)
 }
 
 // allocate takes the storage of all layers with room for so many entries a head, in the mean over layers.
@@ -149,6 +162,10 @@ func (c *cache) allocate(a compute.Arena, slots int) []layer {
 		all := c.dense() + slots
 		l := &layers[i]
 		l.cache, l.desk, l.index, l.slots = c, &c.desks[i%len(c.desks)], i, slots
+		l.room = make([]int, c.groups)
+		for g := range l.room {
+			l.room[g] = c.roomOf(i, g, mean)
+		}
 		l.keys.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
 		l.values.tensor = a.Tensor(s.DType, s.Heads, all, s.HeadDim)
 		rawType := s.DType

@@ -12,7 +12,8 @@ type layer struct {
 	cache *cache
 	desk  *desk
 	index int
-	slots int // entries a head has room for
+	slots int   // entries that are laid out for each head
+	room  []int // of them, those that a group may use
 
 	keys, values rows // rotated keys; values
 	raw          rows // unrotated keys; F32 for running means

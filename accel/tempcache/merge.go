@@ -360,7 +360,7 @@ func (l *layer) found(g, at, frame int) {
 			continue
 		}
 		entry := s.n
-		if entry < l.ordinary() {
+		if entry < l.ordinary(g) {
 			s.n++
 		} else if entry = l.free(g, at, i, frame); entry < 0 {
 			continue

@@ -74,7 +74,8 @@ type Policy struct {
 	// Budget is never exceeded, whatever the video shows.
 	Budget Budget
 	// Shares, if given, divides a budget's entries among the layers in these proportions: layers differ several times in how
-	// much they have to keep. See Needs.
+	// much they have to keep. See Needs. One share for each head of each layer, layer by layer, divides them among heads; what a layer
+	// takes of memory then is as much as if all of its heads had the room of the largest, and a device does not merge on its own.
 	Shares []float64
 	// Threshold is the least cosine of two keys that are merged. At 1 only keys that are equal bit by bit are, which is exact.
 	Threshold float64
@@ -207,8 +208,10 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("decisions shared by heads cannot be made by query")
 	case s.Clamp > 0 && p.Recent+s.ChunkFrames > s.Clamp:
 		return fmt.Errorf("%d recent frames reach beyond the %d frames that the model was trained on, possible are up to %d", p.Recent, s.Clamp, s.Clamp-s.ChunkFrames)
-	case len(p.Shares) > 0 && (len(p.Shares) != s.Layers || !(slices.Min(p.Shares) > 0)):
-		return fmt.Errorf("shares %v of a budget: want one above 0 for each of %d layers", p.Shares, s.Layers)
+	case len(p.Shares) > 0 && (len(p.Shares) != s.Layers && len(p.Shares) != s.Layers*s.Heads || !(slices.Min(p.Shares) > 0)):
+		return fmt.Errorf("shares %v of a budget: want one above 0 for each of %d layers, or for each of %d heads", p.Shares, s.Layers, s.Layers*s.Heads)
+	case len(p.Shares) > s.Layers && p.Shared:
+		return fmt.Errorf("heads that share their decisions cannot have shares of their own: give %d, one a layer", s.Layers)
 	case p.Local != nil && p.Shared:
 		return fmt.Errorf("heads that keep no entries cannot share their decisions with those that do")
 	case p.Local != nil && (len(p.Local) != s.Layers || len(p.Local[0]) != s.Heads || s.Heads > mostLocal):

@@ -28,8 +28,9 @@ type remote struct {
 }
 
 // remotely reports whether entries are decided on by the device.
-func (p Policy) remotely(dev compute.Device) bool {
+func (p Policy) remotely(dev compute.Device, layers int) bool {
 	_, ok := dev.(compute.MergingDevice)
+	ok = ok && len(p.Shares) <= layers
 	if p.Search != Approximate {
 		return ok
 	}
@@ -286,12 +287,12 @@ func (l *layer) counts(head int) (n int, entered, evicted int64) {
 	c := l.cache
 	if !c.remote.on {
 		g := l.group(head)
-		return min(g.n, l.ordinary()), g.entered, g.evicted
+		return min(g.n, l.ordinary(head*c.groups/c.shape.Heads)), g.entered, g.evicted
 	}
 	at := l.index*c.groups + head*c.groups/c.shape.Heads
 	sums := c.remote.sums[3*at:]
 	c.heads[l.index*c.shape.Heads+head].LogitError = sums[2]
-	return min(int(c.remote.known[at]), l.ordinary()), int64(sums[0]), int64(sums[1])
+	return min(int(c.remote.known[at]), l.ordinary(head*c.groups/c.shape.Heads)), int64(sums[0]), int64(sums[1])
 }
 
 // mostRemotely bounds the entries of a head by what was merged so far; how many are in use the device knows.
