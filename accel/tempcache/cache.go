@@ -66,7 +66,10 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape, do compute.Vectors)
 	if p.Shared {
 		c.groups = 1
 	}
-	c.remote.on = p.remotely(dev, s.Layers)
+	c.remote.on = p.remotely(dev)
+	if c.remote.on || p.Shared { // heads of a layer then have equal room
+		c.p.Shares = ofLayers(p.Shares, s)
+	}
 	c.turns = newTurns(s, do)
 	c.desks = make([]desk, s.Layers)
 	if p.Search == Approximate || c.remote.on { // indexes search by the queue, and devices need no desks

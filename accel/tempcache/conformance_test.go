@@ -30,6 +30,7 @@ func all() map[string]tempcache.Policy {
 			p.Space, p.OnePerFrame, p.Keep = tempcache.Rotated, true, tempcache.Newest
 		}),
 		"shares":           with(func(p *tempcache.Policy) { p.Shares = []float64{1, 2.5} }),
+		"shares of heads":  with(func(p *tempcache.Policy) { p.Shares = []float64{1, 2.5, 0.2, 1, 3, 0.7} }),
 		"anchors":          with(func(p *tempcache.Policy) { p.Anchor = 2 }),
 		"no recent frames": with(func(p *tempcache.Policy) { p.Recent = 0 }),
 		"shared":           with(func(p *tempcache.Policy) { p.Shared = true }),
@@ -99,13 +100,16 @@ func counted(p tempcache.Policy) bool {
 	return p.CountCap == 0 && p.Decay == 0 && !p.NoLogCount && p.Local == nil
 }
 
-// shaped gives a policy with local heads as many as a model has.
+// shaped gives a policy with local heads, or with shares of heads, as many as a model has.
 func shaped(p tempcache.Policy, s kvcache.Shape) tempcache.Policy {
 	for i, layer := range p.Local {
 		if i == 0 {
 			p.Local = nil
 		}
 		p.Local = append(p.Local, layer[:s.Heads])
+	}
+	if len(p.Shares) > s.Layers {
+		p.Shares = p.Shares[:s.Layers*s.Heads]
 	}
 	return p
 }

@@ -337,7 +337,7 @@ func TestImpossiblePoliciesAreRefused(t *testing.T) {
 	}{
 		"budget in frames": {change(func(p *tempcache.Policy) { p.Anchor, p.Budget.Frames = 1, 3 }), "at least 4"},
 		"budget in bytes":  {change(func(p *tempcache.Policy) { p.Budget.Bytes = smallest - 1 }), fmt.Sprint("at least ", smallest)},
-		"shares":           {change(func(p *tempcache.Policy) { p.Shares = []float64{1, 2} }), "6 layers"},
+		"shares":           {change(func(p *tempcache.Policy) { p.Shares = []float64{1, 2} }), "6 layers, or for each of 24 heads"},
 		"two budgets":      {change(func(p *tempcache.Policy) { p.Budget = tempcache.Budget{Frames: 9, Bytes: 1 << 30} }), "give one"},
 		"threshold":        {change(func(p *tempcache.Policy) { p.Threshold = 1.5 }), "1.5"},
 		"no threshold":     {tempcache.Policy{Recent: 2}, "cosine"},

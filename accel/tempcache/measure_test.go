@@ -27,7 +27,7 @@ type subject struct {
 }
 
 // subjects are the rows of the table in README.md.
-func subjects() []subject {
+func subjects(needs []float64) []subject {
 	with := func(p tempcache.Policy, f func(*tempcache.Policy)) tempcache.Policy {
 		f(&p)
 		return p
@@ -84,9 +84,6 @@ func subjects() []subject {
 }
 
 const span = 30 // headings: a full turn
-
-// needs are the entries of the fullest head of each layer at the end of a look back (threshold 0.9, mean of seeds 7000 to 7002).
-var needs = []float64{441, 1141, 703, 505, 1553, 939}
 
 // lookBack shows a full turn to the right as truth and generates the turn back: everything in it has been seen.
 type lookBack struct {
@@ -152,9 +149,6 @@ func (l lookBack) roll(t *testing.T, e *rollout.Engine, s subject) roll {
 	stats := session.Stats()
 	out.took, out.compacting = time.Since(began), stats.Compacting
 	out.tokens, out.bytes = stats.Tokens, float64(stats.Bytes)
-	if os.Getenv("LONGTAKE_NEEDS") != "" && stats.Heads != nil {
-		fmt.Println(tempcache.Needs(stats.Heads, e.CacheShape.Layers))
-	}
 	for _, h := range stats.Heads {
 		out.logit += h.LogitError / float64(len(stats.Heads))
 	}
@@ -180,7 +174,7 @@ func TestMeasureLookBack(t *testing.T) {
 	}
 	var dense []roll
 	fmt.Println("| policy | tokens | MiB | PSNR | thirds | worst clip | to dense | ms a frame | of it merging |")
-	for i, s := range subjects() {
+	for i, s := range subjects(e.Needs) {
 		if i > 0 && want != "all" && !chosen(want, s.name) {
 			continue
 		}

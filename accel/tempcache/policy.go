@@ -73,9 +73,9 @@ type Policy struct {
 	Anchor, Recent int
 	// Budget is never exceeded, whatever the video shows.
 	Budget Budget
-	// Shares, if given, divides a budget's entries among the layers in these proportions: layers differ several times in how
-	// much they have to keep. See Needs. One share for each head of each layer, layer by layer, divides them among heads; what a layer
-	// takes of memory then is as much as if all of its heads had the room of the largest, and a device does not merge on its own.
+	// Shares, if given, divides a budget's entries in these proportions among the layers, or among the heads, layer by layer: heads
+	// differ fifty times in how much they have to keep, see Needs. A layer takes as much memory as if all of its heads had the room of
+	// the largest. Where heads decide together (Shared), and on a device that merges by itself, they have their layer's mean.
 	Shares []float64
 	// Threshold is the least cosine of two keys that are merged. At 1 only keys that are equal bit by bit are, which is exact.
 	Threshold float64
@@ -210,8 +210,6 @@ func (p Policy) Check(dev compute.Device, s kvcache.Shape) error {
 		return fmt.Errorf("%d recent frames reach beyond the %d frames that the model was trained on, possible are up to %d", p.Recent, s.Clamp, s.Clamp-s.ChunkFrames)
 	case len(p.Shares) > 0 && (len(p.Shares) != s.Layers && len(p.Shares) != s.Layers*s.Heads || !(slices.Min(p.Shares) > 0)):
 		return fmt.Errorf("shares %v of a budget: want one above 0 for each of %d layers, or for each of %d heads", p.Shares, s.Layers, s.Layers*s.Heads)
-	case len(p.Shares) > s.Layers && p.Shared:
-		return fmt.Errorf("heads that share their decisions cannot have shares of their own: give %d, one a layer", s.Layers)
 	case p.Local != nil && p.Shared:
 		return fmt.Errorf("heads that keep no entries cannot share their decisions with those that do")
 	case p.Local != nil && (len(p.Local) != s.Layers || len(p.Local[0]) != s.Heads || s.Heads > mostLocal):
@@ -239,14 +237,25 @@ func (p Policy) least() float32 {
 	return float32(p.Threshold)
 }
 
-// Needs returns the shares of the layers that a run without a budget suggests: the entries of the fullest head of each.
-func Needs(heads []kvcache.HeadStats, layers int) []float64 {
-	shares := make([]float64, layers)
+// Needs returns the shares of the heads that a run without a budget suggests: the entries of each.
+func Needs(heads []kvcache.HeadStats) []float64 {
+	shares := make([]float64, len(heads))
 	for i, h := range heads {
-		l := i * layers / len(heads)
-		shares[l] = max(shares[l], float64(h.Kept), 1)
+		shares[i] = float64(max(h.Kept, 1))
 	}
 	return shares
+}
+
+// ofLayers gives the heads of a layer their mean.
+func ofLayers(shares []float64, s kvcache.Shape) []float64 {
+	if len(shares) <= s.Layers {
+		return shares
+	}
+	means := make([]float64, s.Layers)
+	for i, v := range shares {
+		means[i/s.Heads] += v / float64(s.Heads)
+	}
+	return means
 }
 
 // slots returns how many entries a head begins with, in the mean over layers.

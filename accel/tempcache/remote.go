@@ -28,9 +28,8 @@ type remote struct {
 }
 
 // remotely reports whether entries are decided on by the device.
-func (p Policy) remotely(dev compute.Device, layers int) bool {
+func (p Policy) remotely(dev compute.Device) bool {
 	_, ok := dev.(compute.MergingDevice)
-	ok = ok && len(p.Shares) <= layers
 	if p.Search != Approximate {
 		return ok
 	}

@@ -164,7 +164,7 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 		}
 	}
 	if p.Budget != (tempcache.Budget{}) && f.BudgetShares == nil {
-		p.Shares = e.LayerNeeds
+		p.Shares = e.Needs
 	}
 	if f.BudgetShares != nil {
 		for part := range strings.SplitSeq(*f.BudgetShares, "+") {
