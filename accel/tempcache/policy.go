@@ -61,7 +61,8 @@ const (
 
 // Budget bounds a cache. The zero value does not: then the cache grows, by doubling, with what is new in the video.
 type Budget struct {
-	// Frames is the number of latent frames that a head may hold in all: anchors, recent frames, the chunk and entries.
+	// Frames is the number of latent frames that a head may hold in all, in the mean over heads (Policy.Shares): anchors, recent frames,
+	// the chunk and entries.
 	Frames int
 	// Bytes bounds the memory of the whole cache.
 	Bytes int64
