@@ -185,6 +185,9 @@ func examConvolve(s *suite) {
 		u := compute.Unfold{Count: 1 + s.rng.IntN(compute.MaxSources), Size: 1 + s.rng.IntN(3), Stride: 1 + s.rng.IntN(2), Pad: s.rng.IntN(2),
 			Up: pick(s, 1, 1, 2, 3), Row: s.rng.IntN(3), Column: s.rng.IntN(3), Rows: 1 + s.rng.IntN(20), Columns: 1 + s.rng.IntN(20)}
 		dt, out, act := pick(s, compute.BF16, compute.BF16, compute.F32), pick(s, 1, 3, 16, 64, 96, 100, 136), compute.Activation(s.rng.IntN(4))
+		if i%4 == 3 { // what decoders ask for
+			dt, channels, out, u.Size, u.Stride = compute.BF16, pick(s, 64, 128), pick(s, 3, 16, 64, 128), 3, 1
+		}
 		s.begin("images %dx%dx%d of %v to %d, activation %d, %+v", height, width, channels, dt, out, act, u)
 		sources := make([]array, u.Count)
 		lay := pick(s, dense, padded, odd)

@@ -171,7 +171,7 @@ func TestTheNextProcessLoadsWhatThisOneCameToUse(t *testing.T) {
 	}
 	d, _ := open()
 	usual := len(d.modules.loaded)
-	if _, _, err := d.convKernel(64); err != nil {
+	if _, _, err := d.convKernel(convVariant{block: 64}); err != nil {
 		t.Fatal(err)
 	}
 	d.Close()

@@ -26,6 +26,7 @@ type convArgs struct {
 const (
 	convPixels  = 128      // of a block
 	convThreads = 128      // likewise
+	convSide    = 16       // of the square of pixels of a block of the form for 3 x 3
 	convPatches = 16 << 20 // elements of patches at once where the kernel does not fit
 )
 
@@ -71,14 +72,17 @@ func (q *queue) Convolve(dst compute.Tensor, u compute.Unfold, w compute.Matrix,
 			a.source[i], a.row[i], a.column[i] = address(s), uint32(s.Stride[0]/8), uint32(s.Stride[1]/8)
 		}
 	}
-	block := convBlock(m.Shape[0])
-	fn, shared, err := q.device.convKernel(block)
+	v := convVariantOf(m.Shape[0], shape[2], &u)
+	fn, shared, err := q.device.convKernel(v)
 	if err != nil {
 		q.fail(op, err)
 		return
 	}
-	grid := [3]uint32{uint32((m.Shape[0] + block - 1) / block), (a.pixels + convPixels - 1) / convPixels, 1}
-	q.launch(op, fn, grid, [3]uint32{convThreads, 1, 1}, shared, argument(a))
+	grid, threads := [3]uint32{uint32((m.Shape[0] + v.block - 1) / v.block), (a.pixels + convPixels - 1) / convPixels, 1}, uint32(convThreads)
+	if v.near {
+		grid[1], threads = uint32((u.Rows+convSide-1)/convSide*((u.Columns+convSide-1)/convSide)), 2*convThreads
+	}
+	q.launch(op, fn, grid, [3]uint32{threads, 1, 1}, shared, argument(a))
 }
 
 // convFits says whether the kernel takes a convolution.
@@ -113,15 +117,45 @@ func convBlock(out int) int {
 	return best
 }
 
-// convKernel returns the kernel compiled for blocks of so many outputs, and its shared memory: three stages of 64 elements.
-func (d *Device) convKernel(block int) (fn uintptr, shared int, err error) {
-	shared = 3 * (convPixels + block) * 64 * 2
+// convVariant is what the kernel is compiled for.
+type convVariant struct {
+	block int  // outputs of a block
+	near  bool // the form that fetches what the taps of 16 x 16 pixels see once
+}
+
+// convVariantOf chooses for a convolution of so many outputs and channels of a source.
+func convVariantOf(out, channels int, u *compute.Unfold) convVariant {
+	near := u.Size == 3 && u.Stride == 1 && channels%64 == 0
+	switch {
+	case near && out <= 16:
+		return convVariant{16, true}
+	case near && out%64 == 0:
+		return convVariant{64, true}
+	}
+	return convVariant{block: convBlock(out)}
+}
+
+// shared is the shared memory of a block: three stages of 64 elements; or two squares with their surroundings and the weights of three taps.
+func (v convVariant) shared() int {
+	if v.near {
+		return 64 * 2 * (2*(convSide+2)*(convSide+2) + 3*v.block)
+	}
+	return 3 * (convPixels + v.block) * 64 * 2
+}
+
+// convKernel returns the kernel compiled for a variant, and its shared memory.
+func (d *Device) convKernel(v convVariant) (fn uintptr, shared int, err error) {
+	shared = v.shared()
 	d.attendMu.Lock()
 	defer d.attendMu.Unlock()
-	if fn, ok := d.convs[block]; ok {
+	if fn, ok := d.convs[v]; ok {
 		return fn, shared, nil
 	}
-	module, err := d.modules.load("conv", define("BN", block))
+	near := 0
+	if v.near {
+		near = 1
+	}
+	module, err := d.modules.load("conv", define("BN", v.block), define("NEAR", near))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -131,7 +165,7 @@ func (d *Device) convKernel(block int) (fn uintptr, shared int, err error) {
 	if err := d.drv.SetShared(fn, shared); err != nil {
 		return 0, 0, err
 	}
-	d.convs[block] = fn
+	d.convs[v] = fn
 	return fn, shared, nil
 }
 

@@ -1,5 +1,5 @@
 // Convolution as a matrix product whose left side is gathered while it is loaded (implicit GEMM), see README.md. BN, the
-// outputs of a block, is defined by the launch side: 128, 96, 64 or 16.
+// outputs of a block, is defined by the launch side: 128, 96, 64 or 16; so is NEAR, the form for squares of 3 x 3.
 struct ConvArgs {
   void* dst;
   const bf16* source[3];      // null: zeros
@@ -16,16 +16,6 @@ struct ConvArgs {
   u32 upShift, act, dstHalf, pad;
 };
 static_assert(sizeof(ConvArgs) == 176, "ConvArgs is mirrored by convArgs in conv.go");
-
-#define BM 128                            // pixels of a block
-#define BK 64                             // depth of a stage: 8 chunks
-#define STAGES 3
-#define THREADS 128
-#define WARPS_N (BN >= 64 ? 2 : 1)
-#define WARPS_M (4 / WARPS_N)
-#define MT (BM / WARPS_M / 16)            // 16-row tiles of a warp
-#define NT (BN / WARPS_N / 8)             // 8-column tiles of a warp
-#define STAGE_BYTES ((BM + BN) * BK * 2)
 
 __device__ __forceinline__ u32 sharedAddress(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 
@@ -48,6 +38,17 @@ __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b
                : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+
+#if !NEAR
+#define BM 128                            // pixels of a block
+#define BK 64                             // depth of a stage: 8 chunks
+#define STAGES 3
+#define THREADS 128
+#define WARPS_N (BN >= 64 ? 2 : 1)
+#define WARPS_M (4 / WARPS_N)
+#define MT (BM / WARPS_M / 16)            // 16-row tiles of a warp
+#define NT (BN / WARPS_N / 8)             // 8-column tiles of a warp
+#define STAGE_BYTES ((BM + BN) * BK * 2)
 
 // Loader is a thread's part of every stage: one chunk column, and every 16th row.
 struct Loader {
@@ -161,3 +162,136 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv(const __grid_constant
       *(uint4*)((bf16*)a.dst + pixel * a.dstRow + l.n0 + c) = *(const uint4*)(tile + r * (BN + 8) + c);
   }
 }
+
+#else
+#define SIDE 16                      // pixels of a block: a square
+#define HALO (SIDE + 2)              // with what the taps see around it
+#define THREADS 256
+#define NT (BN / 8)                  // 8-column tiles of a warp, which has two rows of the square
+#define HALO_BYTES (HALO * HALO * 128)
+#define SLAB_BYTES (BN * 128)        // weights of a tap, 64 channels of a source
+#define SLABS 3
+#define SLICE (2 * THREADS)          // chunks of a halo that are fetched at a tap
+
+// Square is what a block makes.
+struct Square {
+  i32 y, x;    // its first tap in the enlarged source
+  u32 row, column, n0;
+  u32 blocks;  // of 64 channels of a source
+  u32 live;    // the sources that are there, two bits each
+};
+
+__device__ __forceinline__ u32 sourceOf(const Square& q, u32 pass, u32& block) {
+  u32 at = pass / q.blocks;
+  block = pass - at * q.blocks;
+  return q.live >> (2 * at) & 3;
+}
+
+// loadHalo fetches chunks lo to hi of what a pass sees; chunks of a pixel lie together.
+__device__ __forceinline__ void loadHalo(const ConvArgs& a, const Square& q, u32 pass, u32 lo, u32 hi, u32 base) {
+  u32 block, s = sourceOf(q, pass, block);
+  const bf16* from = s == 0 ? a.source[0] : s == 1 ? a.source[1] : a.source[2];
+  u32 row = s == 0 ? a.row[0] : s == 1 ? a.row[1] : a.row[2], column = s == 0 ? a.column[0] : s == 1 ? a.column[1] : a.column[2];
+  for (u32 i = lo + threadIdx.x; i < hi; i += THREADS) {
+    u32 pixel = i / 8, c = i % 8, dy = pixel / HALO, dx = pixel - dy * HALO;
+    u32 y = (u32)(q.y + (i32)dy), x = (u32)(q.x + (i32)dx);
+    bool inside = y < a.height && x < a.wide;
+    u32 at = (y >> a.upShift) * row + (x >> a.upShift) * column + block * 8 + c;
+    bring(base + (pass & 1) * HALO_BYTES + spot(pixel, c), inside ? (const char*)from + (u64)at * 16 : (const char*)a.weight, inside);
+  }
+}
+
+// loadSlab fetches the weights of a tap in a pass.
+__device__ __forceinline__ void loadSlab(const ConvArgs& a, const Square& q, u32 pass, u32 tap, u32 to) {
+  u32 block, s = sourceOf(q, pass, block), depth = (s * 9 + tap) * a.channels.d + block * 8;
+#pragma unroll
+  for (u32 i = threadIdx.x; i < BN * 8; i += THREADS) {
+    u32 r = i / 8, c = i % 8, n = q.n0 + r;
+    bool inside = n < a.out;
+    bring(to + spot(r, c), (const char*)a.weight + (inside ? ((u64)n * a.depth + depth + c) * 16 : 0), inside);
+  }
+}
+
+// The square's surroundings are fetched once for the nine taps, those of the next pass (64 channels of a source) at the taps of this one.
+extern "C" __global__ void __launch_bounds__(THREADS, 2) conv(const __grid_constant__ ConvArgs a) {
+  extern __shared__ float4 shared[];
+  u32 base = sharedAddress(shared), slabs = base + 2 * HALO_BYTES, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  u32 columns = a.columns.d, rows = a.pixels / columns, across = (columns + SIDE - 1) / SIDE, live = 0;
+  Square q;
+  q.row = blockIdx.y / across * SIDE, q.column = blockIdx.y % across * SIDE, q.n0 = blockIdx.x * BN;
+  q.y = a.firstRow + (i32)q.row, q.x = a.firstColumn + (i32)q.column, q.blocks = a.channels.d / 8, q.live = 0;
+#pragma unroll
+  for (u32 s = 0; s < 3; s++)
+    if (a.source[s] != nullptr) q.live |= s << (2 * live), live++;
+  u32 passes = live * q.blocks;
+  float acc[2][NT][4];
+#pragma unroll
+  for (int m = 0; m < 2; m++)
+#pragma unroll
+    for (int n = 0; n < NT; n++)
+#pragma unroll
+      for (int e = 0; e < 4; e++) acc[m][n][e] = 0.0f;
+  loadHalo(a, q, 0, 0, HALO * HALO * 8, base);
+  loadSlab(a, q, 0, 0, slabs);
+  asm volatile("cp.async.commit_group;" ::: "memory");
+  loadSlab(a, q, 0, 1, slabs + SLAB_BYTES);
+  asm volatile("cp.async.commit_group;" ::: "memory");
+  u32 slot = 0, next = 2;
+  for (u32 pass = 0; pass < passes; pass++)
+    for (u32 tap = 0; tap < 9; tap++) {
+      asm volatile("cp.async.wait_group 1;" ::: "memory");
+      __syncthreads();  // what this tap reads is there for all, and all have left what is fetched next
+      u32 wraps = tap + 2 >= 9;
+      if (pass + wraps < passes) loadSlab(a, q, pass + wraps, tap + 2 - 9 * wraps, slabs + next * SLAB_BYTES);
+      if (pass + 1 < passes && tap * SLICE < HALO * HALO * 8) loadHalo(a, q, pass + 1, tap * SLICE, min((tap + 1) * SLICE, HALO * HALO * 8u), base);
+      asm volatile("cp.async.commit_group;" ::: "memory");
+      u32 i = tap / 3, j = tap - i * 3, h = (2 * warp + i) * HALO + lane % 16 + j;
+      u32 at = base + (pass & 1) * HALO_BYTES, wt = slabs + slot * SLAB_BYTES;
+#pragma unroll
+      for (int k = 0; k < 4; k++) {
+        u32 av[2][4], bv[NT / 2][4];
+        matrices(av[0], at + spot(h, k * 2 + lane / 16));
+        matrices(av[1], at + spot(h + HALO, k * 2 + lane / 16));
+#pragma unroll
+        for (int n = 0; n < NT / 2; n++) matrices(bv[n], wt + spot(n * 16 + lane % 8 + lane / 16 * 8, k * 2 + lane / 8 % 2));
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+#pragma unroll
+          for (int n = 0; n < NT; n++) multiply(acc[m][n], av[m], bv[n / 2][n % 2 * 2], bv[n / 2][n % 2 * 2 + 1]);
+      }
+      slot = slot + 1 == SLABS ? 0 : slot + 1;
+      next = next + 1 == SLABS ? 0 : next + 1;
+    }
+  asm volatile("cp.async.wait_group 0;" ::: "memory");
+  __syncthreads();
+  bool staged = a.dstHalf && a.out % 8 == 0 && a.dstRow % 8 == 0 && ((u64)a.dst & 15) == 0;
+  u16* tile = (u16*)shared;
+#pragma unroll
+  for (int n = 0; n < NT; n++) {
+    u32 col = n * 8 + lane % 4 * 2, out = q.n0 + col;
+    float b0 = a.bias != nullptr && out < a.out ? a.bias[out] : 0.0f, b1 = a.bias != nullptr && out + 1 < a.out ? a.bias[out + 1] : 0.0f;
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        u32 y = 2 * warp + m, x = lane / 4 + h * 8;
+        float v0 = activate(acc[m][n][2 * h] + b0, a.act), v1 = activate(acc[m][n][2 * h + 1] + b1, a.act);
+        if (staged) {
+          *(u32*)(tile + (y * SIDE + x) * (BN + 8) + col) = pack2(v0, v1);
+          continue;
+        }
+        if (q.row + y >= rows || q.column + x >= columns) continue;
+        i64 to = (i64)((q.row + y) * columns + q.column + x) * a.dstRow + out;
+        if (out < a.out) a.dstHalf ? put((bf16*)a.dst + to, v0) : put((float*)a.dst + to, v0);
+        if (out + 1 < a.out) a.dstHalf ? put((bf16*)a.dst + to + 1, v1) : put((float*)a.dst + to + 1, v1);
+      }
+  }
+  if (!staged) return;
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < SIDE * SIDE * (BN / 8); i += THREADS) {
+    u32 r = i / (BN / 8), c = i % (BN / 8) * 8, y = q.row + r / SIDE, x = q.column + r % SIDE;
+    if (y < rows && x < columns && q.n0 + c < a.out)
+      *(uint4*)((bf16*)a.dst + (i64)(y * columns + x) * a.dstRow + q.n0 + c) = *(const uint4*)(tile + r * (BN + 8) + c);
+  }
+}
+#endif
