@@ -79,7 +79,7 @@ func (q *queue) Norm(dst, x compute.Tensor, n compute.Norm) {
 func (q *queue) normPlan(op string, dst, x compute.Tensor, n compute.Norm) (chunk int, ok bool) {
 	a := &q.normArgs
 	*a = normArgs{dst: address(dst), x: address(x), dstStride: int64(dst.Stride[0]), xStride: int64(x.Stride[0]),
-		rows: uint32(x.Shape[0]), width: uint32(x.Shape[1]), rowsPerScale: 2, rowsPerShift: 2, together: 1, eps: n.Eps}
+		rows: uint32(x.Shape[0]), width: uint32(x.Shape[1]), rowsPerScale: 4, rowsPerShift: 4, together: 1, eps: n.Eps}
 	if n.RMS {
 		a.rms = 1
 	}
@@ -119,7 +119,7 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 		mismatch("add norm", dst, sum, x, y)
 	}
 	b := &q.addArgs
-	*b = addArgs{y: address(y), sum: address(sum), yStride: int64(y.Stride[0]), sumStride: int64(sum.Stride[0]), rowsPerGate: 2}
+	*b = addArgs{y: address(y), sum: address(sum), yStride: int64(y.Stride[0]), sumStride: int64(sum.Stride[0]), rowsPerGate: 4}
 	if !gate.IsZero() {
 		b.rowsPerGate = uint32(groups("add norm", gate, x))
 		b.gate, b.gateStride = address(gate), int64(gate.Stride[0])
@@ -150,6 +150,10 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 		kernel = 5
 		if n.Coarse {
 			q.normArgs.dst = 0
+		}
+		if a := &q.normArgs; a.together == 2 && (a.rows|a.rowsPerScale|a.rowsPerShift|b.rowsPerGate)%4 == 0 {
+			kernel, a.together = 6, 4 // what rows share is read once for four
+			grid, threads, _ = q.device.normGrid(x.Shape[0]/4, x.Shape[1]/chunk, normHeld, normWideThreads)
 		}
 	}
 	if q.err != nil {

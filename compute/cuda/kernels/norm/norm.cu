@@ -368,6 +368,10 @@ extern "C" __global__ void __launch_bounds__(512, 1) addnorm_coarse(const __grid
   if (a.together == 2) addnormCoarse<2>(a, add);
   else addnormCoarse<1>(a, add);
 }
+extern "C" __global__ void __launch_bounds__(512, 1) addnorm_coarse4(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) {
+  begin();
+  addnormCoarse<4>(a, add);
+}
 NORMROPE(normrope_ff, float, float)
 NORMROPE(normrope_fb, float, bf16)
 NORMROPE(normrope_bf, bf16, float)
