@@ -7,7 +7,7 @@ struct NormArgs {
   i64 dstStride, xStride, scaleStride, shiftStride;
   u32 rows, width, rowsPerScale, rowsPerShift, rms, vec;
   float eps;
-  u32 together;  // addnorm: rows of a thread, 2 where both share their parameters, else 1
+  u32 together;  // addnorm: rows of a thread, 2 or 4 where these share their parameters, else 1
 };
 static_assert(sizeof(NormArgs) == 112, "NormArgs is mirrored by normArgs in norm.go");
 
