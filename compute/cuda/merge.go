@@ -64,16 +64,20 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 	case m.Frame >= 0 && m.AtOnce():
 		// One layer leaves most of the GPU idle: its lists of cells are 12 thread blocks of 1.3B. Finding room, a decision after the other,
 		// leaves as much idle: so half of the layers search while the other half finds room, if there are frames enough.
-		if m.More && !q.side.open {
-			q.fork()
-		}
 		half := layers
-		if q.side.open {
+		if q.side.open || m.More && q.forks() {
 			half = (layers + 1) / 2
 		}
-		q.mergeLayers(m, 0, half, marks)
+		q.mergeSearches(m, 0, half)
+		if half < layers && !q.side.open {
+			q.fork() // a search behind, and it stays so
+		}
+		q.mergeFinds(0, half, marks)
 		if half < layers {
-			q.aside(func() { q.mergeLayers(m, half, layers, marks) })
+			q.aside(func() {
+				q.mergeSearches(m, half, layers)
+				q.mergeFinds(half, layers, marks)
+			})
 		}
 		if !m.More {
 			q.join()
@@ -94,8 +98,8 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 	q.launch("merge", k[5], [3]uint32{uint32(groups), uint32(len(stores)), 1}, [3]uint32{mergeThreads, 1, 1}, marks, argument(a))
 }
 
-// mergeLayers takes a frame into the stores from lo to hi, all at once.
-func (q *queue) mergeLayers(m compute.Merging, lo, hi, marks int) {
+// mergeSearches lets the tokens of a frame join entries of the stores from lo to hi, all at once.
+func (q *queue) mergeSearches(m compute.Merging, lo, hi int) {
 	a, k, threads := &q.mergeArgs, &q.device.kernels.merge, [3]uint32{256, 1, 1}
 	a.batch, a.first = 1, uint32(lo)
 	layers := uint32(hi - lo)
@@ -105,7 +109,13 @@ func (q *queue) mergeLayers(m compute.Merging, lo, hi, marks int) {
 	q.launch("merge", k[2], each, threads, 0, argument(a))
 	q.launch("merge", k[3], each, threads, 0, argument(a))
 	q.launch("merge", k[4], each, threads, 0, argument(a))
-	q.launch("merge", k[5], [3]uint32{a.groups, layers, 1}, [3]uint32{mergeThreads, 1, 1}, marks, argument(a))
+}
+
+// mergeFinds makes entries of the tokens that joined none of theirs.
+func (q *queue) mergeFinds(lo, hi, marks int) {
+	a := &q.mergeArgs
+	a.batch, a.first = 1, uint32(lo)
+	q.launch("merge", q.device.kernels.merge[5], [3]uint32{a.groups, uint32(hi - lo), 1}, [3]uint32{mergeThreads, 1, 1}, marks, argument(a))
 }
 
 // mergeMarks is the shared memory of merge_found: a bit for each entry of the largest store.

@@ -7,10 +7,13 @@ type side struct {
 	open       bool
 }
 
-// fork lets the side stream go on from here, until join. It does nothing where launches are written down or timed one by one.
+// forks reports whether a side stream would be of use: not where launches are written down or timed one by one.
+func (q *queue) forks() bool { return !q.recording && !q.batch.open && q.profile == nil }
+
+// fork lets the side stream go on from here, until join.
 func (q *queue) fork() {
 	q.flush()
-	if q.err != nil || q.recording || q.batch.open || q.profile != nil {
+	if q.err != nil {
 		return
 	}
 	s := &q.side

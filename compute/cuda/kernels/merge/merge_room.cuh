@@ -405,51 +405,70 @@ __device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, 
 
 // sumUp takes the entries that a batch forgets into the rest, before tokens take their places; all threads of the block.
 __device__ __noinline__ void sumUp(const MergeArgs& a, const MergeStore& s, u32 g, const Todo& todo) {
+  __shared__ u32 gone[OPS], number;
+  __shared__ float share[OPS];
+  __shared__ int every;
   u32 rest = ordinaryOf(a, s), n = a.heads / a.groups, half = n * a.headDim;
+  if (rest == s.slots) return;
   int *members = stateOf(a, s, MEMBERS, g), *time = stateOf(a, s, TIME, g), *cell = stateOf(a, s, CELL, g);
   float* square = (float*)stateOf(a, s, SQUARE, g);
+  double* weights = s.weight + (i64)g * s.slots;
   bool live = s.entries[g] > (int)rest;
-  int before = live ? members[rest] : 0, all = before;
-  for (u32 k = 0; k < todo.count; k++)
-    if (todo.list[k].other == NONE) all += members[todo.list[k].entry];
-  if (rest == s.slots || all == before) return;
+  int before = live ? members[rest] : 0;
+  u64 newest = live ? (u64)(u32)(time[rest] + 1) << 32 : 0;  // below, the decision whose entry it is of, from 1 on
+  double weight = 0.0;
+  float squares = 0.0f;
+  if (threadIdx.x < 32) {
+    u32 found = 0;
+    int all = 0;
+    for (u32 k0 = 0; k0 < todo.count; k0 += 32) {
+      u32 k = k0 + lane(), goes = k < todo.count && todo.list[k].other == NONE, mask = __ballot_sync(FULL, goes);
+      if (goes) {
+        u32 e = todo.list[k].entry, at = found + (u32)__popc(mask & ((1u << lane()) - 1));
+        int m = members[e];
+        gone[at] = e, share[at] = (float)m;
+        newest = max(newest, (u64)(u32)(time[e] + 1) << 32 | (k + 1));
+        all += m, weight += weights[e], squares += (float)m * square[e];
+      }
+      found += (u32)__popc(mask);
+    }
+#pragma unroll
+    for (int w = 16; w > 0; w >>= 1) {
+      newest = max(newest, __shfl_xor_sync(FULL, newest, w));
+      all += __shfl_xor_sync(FULL, all, w), weight += __shfl_xor_sync(FULL, weight, w), squares += __shfl_xor_sync(FULL, squares, w);
+    }
+    if (lane() == 0) number = found, every = before + all;
+  }
+  __syncthreads();
+  if (number == 0) return;
   for (u32 i = threadIdx.x; i < 2 * half; i += FOUND) {  // keys, then values
     u32 h = g * n + i % half / a.headDim, d = i % a.headDim;
     bool apart = i >= half && s.means != nullptr;
     float* at = apart ? s.means + (i64)h * s.slots * a.headDim : (float*)(i < half ? s.raw : s.values) + slotOf(a, s, h, a.dense) * a.headDim;
     float sum = live ? (float)before * at[(i64)rest * a.headDim + d] : 0.0f;
-    for (u32 k = 0; k < todo.count; k++) {
-      Op o = todo.list[k];
-      if (o.other == NONE) sum += (float)members[o.entry] * at[(i64)o.entry * a.headDim + d];
-    }
-    at[(i64)rest * a.headDim + d] = sum / (float)all;
+#pragma unroll 4
+    for (u32 k = 0; k < number; k++) sum += share[k] * at[(i64)gone[k] * a.headDim + d];
+    at[(i64)rest * a.headDim + d] = sum / (float)every;
   }
   __syncthreads();
   if (threadIdx.x < 32) {
-    int newest = live ? time[rest] : -1, place = live ? cell[rest] : 0;
-    double weight = live ? s.weight[(i64)g * s.slots + rest] : 0.0;
-    float squares = live ? (float)before * square[rest] : 0.0f;
-    for (u32 k = 0; k < todo.count; k++) {
-      Op o = todo.list[k];
-      if (o.other != NONE) continue;
-      if (time[o.entry] >= newest) newest = time[o.entry], place = cell[o.entry];
-      weight += s.weight[(i64)g * s.slots + o.entry];
-      squares += (float)members[o.entry] * square[o.entry];
-    }
+    u32 which = (u32)newest, place = (u32)cell[which > 0 ? todo.list[which - 1].entry : rest];
+    int last = (int)(newest >> 32) - 1;
+    if (live) weight += weights[rest], squares += (float)before * square[rest];
     if (a.countCap > 0.0) weight = min(weight, a.countCap);
     __syncwarp();
     if (lane() == 0) {
-      members[rest] = all, time[rest] = newest, cell[rest] = place, square[rest] = squares / (float)all;
-      s.weight[(i64)g * s.slots + rest] = weight;
+      members[rest] = every, time[rest] = last, cell[rest] = (int)place, square[rest] = squares / (float)every;
+      weights[rest] = weight;
       stateOf(a, s, NEAR, g)[rest] = -1, stateOf(a, s, JOINED, g)[rest] = 0;
       s.entries[g] = (int)s.slots;
     }
     __syncwarp();
     for (u32 h = g * n; h < (g + 1) * n; h++) {
       if (s.means != nullptr) save(s.values, slotOf(a, s, h, a.dense + rest), a.half, a.headDim, floats(s.means, (i64)h * s.slots + rest, a.headDim));
-      setPlace(a, s, h, rest, newest, (u32)place);
+      setPlace(a, s, h, rest, last, place);
     }
-    rotate(a, s, g, rest, newest, (u32)place);
+    rotate(a, s, g, rest, last, place);
     setCount(a, s, g, rest);
   }
   __syncthreads();
