@@ -80,7 +80,7 @@ func (q *queue) Convolve(dst compute.Tensor, u compute.Unfold, w compute.Matrix,
 	}
 	grid, threads := [3]uint32{uint32((m.Shape[0] + v.block - 1) / v.block), (a.pixels + convPixels - 1) / convPixels, 1}, uint32(convThreads)
 	if v.near {
-		grid[1], threads = uint32((u.Rows+convSide-1)/convSide*((u.Columns+convSide-1)/convSide)), 2*convThreads
+		grid[1], threads = uint32(convSquares(&u)), 2*convThreads
 	}
 	q.launch(op, fn, grid, [3]uint32{threads, 1, 1}, shared, argument(a))
 }
@@ -125,7 +125,7 @@ type convVariant struct {
 
 // convVariantOf chooses for a convolution of so many outputs and channels of a source.
 func convVariantOf(out, channels int, u *compute.Unfold) convVariant {
-	near := u.Size == 3 && u.Stride == 1 && channels%64 == 0
+	near := u.Size == 3 && u.Stride == 1 && channels%64 == 0 && convSquares(u) <= 65535
 	switch {
 	case near && out <= 16:
 		return convVariant{16, true}
@@ -133,6 +133,11 @@ func convVariantOf(out, channels int, u *compute.Unfold) convVariant {
 		return convVariant{64, true}
 	}
 	return convVariant{block: convBlock(out)}
+}
+
+// convSquares is how many squares cover the rectangle.
+func convSquares(u *compute.Unfold) int {
+	return (u.Rows + convSide - 1) / convSide * ((u.Columns + convSide - 1) / convSide)
 }
 
 // shared is the shared memory of a block: three stages of 64 elements; or two squares with their surroundings and the weights of three taps.

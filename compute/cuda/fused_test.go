@@ -72,3 +72,36 @@ func TestFusedOperationsFallBackToTheirParts(t *testing.T) {
 		}()
 	}
 }
+
+func TestConvolutionsOf3x3TakeSquaresWhereTheyFit(t *testing.T) {
+	d, f := fakeDevice(t)
+	a, _ := d.NewArena(0)
+	q, err := d.NewQueue()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		what          string
+		channels, out int
+		u             compute.Unfold
+		grid          [3]uint32
+		threads       uint32
+	}{
+		{"TAEHV's", 64, 64, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 20, Columns: 40}, [3]uint32{1, 6, 1}, 256},
+		{"many outputs", 128, 192, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 16, Columns: 16}, [3]uint32{3, 1, 1}, 256},
+		{"a last layer", 64, 3, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 17, Columns: 16}, [3]uint32{1, 2, 1}, 256},
+		{"96 channels", 96, 64, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 20, Columns: 40}, [3]uint32{1, 7, 1}, 128},
+		{"96 outputs", 64, 96, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 20, Columns: 40}, [3]uint32{1, 7, 1}, 128},
+		{"half the size", 64, 64, compute.Unfold{Count: 1, Size: 3, Stride: 2, Pad: 1, Up: 1, Rows: 10, Columns: 20}, [3]uint32{1, 2, 1}, 128},
+	} {
+		c.u.Sources[0] = a.Tensor(compute.BF16, 40, 40, c.channels)
+		w := a.Matrix(compute.Host{DType: compute.BF16, Shape: []int{c.out, 9 * c.channels}, Data: make([]byte, 18*c.out*c.channels)})
+		q.(compute.Convolver).Convolve(a.Tensor(compute.BF16, c.u.Rows*c.u.Columns, c.out), c.u, w, compute.Tensor{}, compute.None)
+		if q.Err() != nil || f.last.grid != c.grid || f.last.block[0] != c.threads {
+			t.Errorf("%s: %v blocks of %d, want %v of %d; %v", c.what, f.last.grid, f.last.block[0], c.grid, c.threads, q.Err())
+		}
+	}
+	if near := convVariantOf(64, 64, &compute.Unfold{Size: 3, Stride: 1, Rows: 1, Columns: 1 << 21}).near; near {
+		t.Error("more squares than a grid has rows")
+	}
+}
