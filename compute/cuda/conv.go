@@ -123,13 +123,14 @@ type convVariant struct {
 	near  bool // the form that fetches what the taps of 16 x 16 pixels see once
 }
 
-// convVariantOf chooses for a convolution of so many outputs and channels of a source.
+// convVariantOf chooses for a convolution of so many outputs and channels of a source. Blocks of 128 outputs are faster without squares, of 64
+// and fewer with them (dev/gpu/RESULTS.md, "Images").
 func convVariantOf(out, channels int, u *compute.Unfold) convVariant {
 	near := u.Size == 3 && u.Stride == 1 && channels%64 == 0 && convSquares(u) <= 65535
 	switch {
 	case near && out <= 16:
 		return convVariant{16, true}
-	case near && out%64 == 0:
+	case near && out%64 == 0 && convBlock(out) < 128:
 		return convVariant{64, true}
 	}
 	return convVariant{block: convBlock(out)}

@@ -90,6 +90,7 @@ func TestConvolutionsOf3x3TakeSquaresWhereTheyFit(t *testing.T) {
 		{"TAEHV's", 64, 64, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 20, Columns: 40}, [3]uint32{1, 6, 1}, 256},
 		{"many outputs", 128, 192, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 16, Columns: 16}, [3]uint32{3, 1, 1}, 256},
 		{"a last layer", 64, 3, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 17, Columns: 16}, [3]uint32{1, 2, 1}, 256},
+		{"blocks of 128", 128, 256, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 16, Columns: 16}, [3]uint32{2, 2, 1}, 128},
 		{"96 channels", 96, 64, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 20, Columns: 40}, [3]uint32{1, 7, 1}, 128},
 		{"96 outputs", 64, 96, compute.Unfold{Count: 1, Size: 3, Stride: 1, Pad: 1, Up: 1, Rows: 20, Columns: 40}, [3]uint32{1, 7, 1}, 128},
 		{"half the size", 64, 64, compute.Unfold{Count: 1, Size: 3, Stride: 2, Pad: 1, Up: 1, Rows: 10, Columns: 20}, [3]uint32{1, 2, 1}, 128},
