@@ -15,8 +15,8 @@ roll() { # NAME ARGS
   echo "== $name: $*"
   "$LONGTAKE" bench rollout "${MODEL[@]}" --prompt "$PROMPT" --latents "$CLIP" "$@" -o "$OUT/$name.json" -o "$OUT/$name.html"
 }
-MERGED=window=0,threshold=0.85,search=neighbours,radius=1,depth=3,floor=0.5,forget=rarest,rest=true,spread=1
-POLICY="tempcache:budget=5f,$MERGED as merged"
+MERGED=window=0,threshold=0.85,search=neighbours,radius=1,depth=3,floor=0.5,forget=rarest,rest=true,spread=2
+POLICY="tempcache:budget=4f,$MERGED as merged"
 FRONTIERS=100,300,500,1000,2000,3000
 # Every chunk whole: what a viewer gets. --fill writes the same history by clean passes, for what is too slow otherwise.
 roll fp8 --frames 3000 --frontiers $FRONTIERS --launches --precision fp8 --policies "$POLICY"
