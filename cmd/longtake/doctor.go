@@ -184,7 +184,7 @@ func testKernel(ctx context.Context, kernel string, count int, want []video.Fram
 // testRun makes frames by a kernel class of the CPU, or on a GPU, cuda:N, which is first examined.
 func testRun(ctx context.Context, kernel string, count int) ([]video.Frame, float64, []string, error) {
 	var parts []string
-	name, flags := "cpu", deviceFlags{Options: cpu.Options{Kernel: kernel}, progress: func(string) {}}
+	name, flags := "cpu", deviceFlags{Options: cpu.Options{Kernel: kernel}, small: true, progress: func(string) {}}
 	if number, ok := strings.CutPrefix(kernel, "cuda:"); ok {
 		n, err := strconv.Atoi(number)
 		if err == nil {

@@ -41,7 +41,7 @@ type generateCommand struct {
 	FPS   string `name:"fps" placeholder:"RATE" help:"Frame rate of the file, such as 15 or 30000/1001. Default: the model's own."`
 
 	Device    string `default:"auto" help:"Device: ${devices}."`
-	Precision string `default:"bf16" placeholder:"TYPE" help:"How a GPU multiplies: bf16, or fp8 (e4m3; half the memory of the network's blocks and faster, less exact). Default: ${default}."`
+	Precision string `default:"bf16" placeholder:"TYPE" help:"How a GPU multiplies: bf16 (the embedded model in float32), or fp8 (e4m3; half the memory of the network's blocks and faster, less exact). Default: ${default}."`
 	CPUKernel string `name:"cpu-kernel" placeholder:"CLASS" help:"Kernel class of the CPU; this machine has ${kernels}. Default: the first."`
 	Threads   int    `placeholder:"N" help:"CPU threads. Default: all cores. The video does not depend on it."`
 
@@ -156,7 +156,7 @@ func (g *generateCommand) Run(ctx context.Context, out *streams) error {
 		g.Note = func(line string) { fmt.Fprintln(out.err, line) }
 	}
 	dev, err := openDevice(g.Device, deviceFlags{
-		Options: cpu.Options{Kernel: g.CPUKernel, Threads: g.Threads}, precision: g.Precision,
+		Options: cpu.Options{Kernel: g.CPUKernel, Threads: g.Threads}, precision: g.Precision, small: set.model.small,
 		progress: func(line string) { fmt.Fprintln(out.err, line) },
 	})
 	if err != nil {

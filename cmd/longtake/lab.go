@@ -23,7 +23,7 @@ import (
 type machineFlags struct {
 	modelFlags
 	Device    string `default:"auto" help:"Device: ${devices}."`
-	Precision string `default:"bf16" placeholder:"TYPE" help:"How a GPU multiplies: bf16, or fp8 (e4m3; half the memory of the network's blocks and faster, less exact). Default: ${default}."`
+	Precision string `default:"bf16" placeholder:"TYPE" help:"How a GPU multiplies: bf16 (the embedded model in float32), or fp8 (e4m3; half the memory of the network's blocks and faster, less exact). Default: ${default}."`
 	CPUKernel string `name:"cpu-kernel" placeholder:"CLASS" help:"Kernel class of the CPU; this machine has ${kernels}. Default: the first."`
 	Threads   int    `placeholder:"N" help:"CPU threads. Default: all cores."`
 	Steps     int    `aliases:"num-inference-steps,sample-steps" placeholder:"N" help:"Denoising steps a frame. Default: the model's own."`
@@ -131,7 +131,7 @@ func (m *machineFlags) open(out *streams) (*lab, error) {
 	}
 	l := &lab{flags: m, model: catalogued, screen: newScreen(out, m.Quiet)}
 	l.dev, err = openDevice(m.Device, deviceFlags{
-		Options: cpu.Options{Kernel: m.CPUKernel, Threads: m.Threads}, precision: m.Precision,
+		Options: cpu.Options{Kernel: m.CPUKernel, Threads: m.Threads}, precision: m.Precision, small: catalogued.small,
 		progress: func(line string) { fmt.Fprintln(out.err, line) },
 	})
 	if err != nil {

@@ -16,11 +16,14 @@ func openCUDA(f deviceFlags) (processor, error) {
 	if f.Kernel != "" || f.Threads != 0 {
 		return processor{}, errors.New("--cpu-kernel and --threads belong to --device cpu")
 	}
-	fp8 := cuda.NoFP8
-	if f.precision == "fp8" {
-		fp8 = cuda.FP8Best
+	o := cuda.Options{GPU: f.gpu, Weights: compute.BF16, Progress: f.progress}
+	switch {
+	case f.precision == "fp8":
+		o.FP8 = cuda.FP8Best
+	case f.small:
+		o.Weights, o.Float32 = compute.F32, true
 	}
-	d, err := cuda.New(cuda.Options{GPU: f.gpu, Weights: compute.BF16, FP8: fp8, Progress: f.progress})
+	d, err := cuda.New(o)
 	if err != nil {
 		return processor{}, err
 	}

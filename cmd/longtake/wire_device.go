@@ -25,6 +25,7 @@ type deviceFlags struct {
 	cpu.Options
 	gpu       int
 	precision string            // bf16, fp8; "" is bf16
+	small     bool              // the model is: a GPU computes in float32
 	progress  func(line string) // while kernels are compiled
 }
 

@@ -60,6 +60,8 @@ type catalogued struct {
 	// world says that the simulator goes with it; stride is the frames of a latent frame.
 	world  bool
 	stride int
+	// small says that the network cannot keep a GPU busy, which therefore computes it in float32.
+	small bool
 	// rolls says that the model's loop has a cache of its own.
 	rolls bool
 	// budget is filled when the model is opened; nil of world models.
@@ -69,7 +71,7 @@ type catalogued struct {
 
 // models are the models by name that need no files.
 var models = map[string]catalogued{
-	model.TinyWorld: {open: model.OpenTinyWorld, licence: "Apache-2.0", about: "embedded; first-person walks through a maze, steered by 9 actions", world: true, stride: 1},
+	model.TinyWorld: {open: model.OpenTinyWorld, licence: "Apache-2.0", about: "embedded; first-person walks through a maze, steered by 9 actions", world: true, stride: 1, small: true},
 }
 
 // modelNamed returns the model of the flags: one by name, or of the path of a weight file or folder.

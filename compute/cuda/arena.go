@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -105,22 +106,38 @@ func (a *arena) Free() {
 	}
 }
 
-// matrix is a weight [out, in], row-major, bfloat16 or float32; or e4m3, with the scales of its rows.
+// matrix is a weight [out, in], row-major, bfloat16 or float32; or e4m3, with the scales of its rows; or bfloat16 with every row three
+// times in turn, for the three parts of float32 activations.
 type matrix struct {
 	compute.Tensor
 	half  bool           // multiplied with bfloat16 activations
+	parts bool           // multiplied with the parts of float32 activations
 	scale compute.Tensor // F32 [out] of e4m3
 }
 
+// numParts is how many bfloat16 numbers sum to a float32: 24 bits of mantissa, 8 each.
+const numParts = 3
+
+// in is the input width.
+func (m *matrix) in() int {
+	if m.parts {
+		return m.Shape[1] / numParts
+	}
+	return m.Shape[1]
+}
+
 // Dims returns the output and input widths.
-func (m *matrix) Dims() (out, in int) { return m.Shape[0], m.Shape[1] }
+func (m *matrix) Dims() (out, in int) { return m.Shape[0], m.in() }
+
+// inParts says whether a matrix is kept for the parts of float32 activations.
+func (d *Device) inParts(dt compute.DType) bool { return d.float32 && dt == compute.BF16 }
 
 // stored is the type in which a matrix given as dt is kept.
 func (d *Device) stored(dt compute.DType) compute.DType {
 	switch {
 	case dt != compute.F32 && dt != compute.BF16 && dt != compute.F16:
 		panic(fmt.Sprintf("cuda: matrix of type %v", dt))
-	case d.float32:
+	case d.float32 && dt != compute.BF16:
 		return compute.F32
 	case dt == compute.F32:
 		return d.weights
@@ -129,12 +146,16 @@ func (d *Device) stored(dt compute.DType) compute.DType {
 }
 
 // MatrixBytes returns the bytes of a weight: 2 an element for BF16 and F16, 4 for F32 unless Options.Weights is BF16, and
-// 4 for all with Options.Float32; 1 for those that Options.FP8 makes coarse.
+// with Options.Float32 4 for all but BF16, which takes 6; 1 for those that Options.FP8 makes coarse.
 func (d *Device) MatrixBytes(w compute.Host) int64 {
 	if d.coarse(w) {
 		return d.quantBytes(w.Shape[0], w.Shape[1])
 	}
-	return int64(w.Elems()) * int64(d.stored(w.DType).Size())
+	bytes := int64(w.Elems()) * int64(d.stored(w.DType).Size())
+	if d.inParts(w.DType) {
+		bytes *= numParts
+	}
+	return bytes
 }
 
 // Matrix copies a weight to the GPU; nil after a failure. F16 values are rounded to BF16.
@@ -153,8 +174,16 @@ func (a *arena) Matrix(w compute.Host) compute.Matrix {
 		return m
 	}
 	to := a.device.stored(w.DType)
-	m := &matrix{Tensor: a.Tensor(to, w.Shape...), half: to == compute.BF16}
-	if m.IsZero() {
+	m := &matrix{half: to == compute.BF16, parts: a.device.inParts(w.DType)}
+	if m.parts {
+		row := len(w.Data) / max(w.Shape[0], 1)
+		data := make([]byte, 0, numParts*len(w.Data))
+		for i := range w.Shape[0] {
+			data = append(data, bytes.Repeat(w.Data[i*row:(i+1)*row], numParts)...)
+		}
+		w.Data, w.Shape = data, []int{w.Shape[0], numParts * w.Shape[1]}
+	}
+	if m.Tensor = a.Tensor(to, w.Shape...); m.IsZero() {
 		return nil
 	}
 	a.device.mu.Lock()

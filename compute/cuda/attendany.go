@@ -22,7 +22,15 @@ type attendAnyArgs struct {
 	vec                                           uint32
 	pair                                          uint64
 	pairHead, pairRow                             int64
-	byTile, _                                     uint32
+	byTile, pieceKeys                             uint32
+	partOut, partSums                             uint64
+}
+
+// attendJoinArgs mirrors AttendJoinArgs in kernels/attendany/attendany.cu.
+type attendJoinArgs struct {
+	dst, lse, partOut, partSums uint64
+	dstHead, dstRow, lseHead    int64
+	queries, pieces, dstHalf, _ uint32
 }
 
 // attendShape is a checked attention call.
@@ -92,7 +100,7 @@ func (q *queue) AttendBiased(dst, query, keys, values, bias compute.Tensor, scal
 
 // attendAny runs the kernel that takes every variant, in float32; bias may be absent.
 func (q *queue) attendAny(dst, query, keys, values, bias compute.Tensor, a compute.Attention, s attendShape) {
-	fn, shared, err := q.device.attendKernel(s.headDim, !bias.IsZero())
+	fns, shared, err := q.device.attendKernels(s.headDim, !bias.IsZero())
 	if err != nil {
 		q.fail("attend", err)
 		return
@@ -132,7 +140,35 @@ func (q *queue) attendAny(dst, query, keys, values, bias compute.Tensor, a compu
 		}
 	}
 	grid := [3]uint32{g.queryTiles * g.blocksPerTile, uint32(s.heads), 1}
-	q.launch("attend", fn, grid, [3]uint32{256, 1, 1}, shared, argument(g))
+	pieces := 1
+	if a.Tiles.Ends.IsZero() {
+		pieces, g.pieceKeys = attendPieces(int(grid[0]*grid[1]), s.keys, q.device.limit.multiprocessors)
+	}
+	if pieces == 1 {
+		g.pieceKeys = 0
+		q.launch("attend", fns[0], grid, [3]uint32{256, 1, 1}, shared, argument(g))
+		return
+	}
+	out, sums := q.scratch(scratchParts, compute.F32, pieces*s.heads*s.queries, s.headDim), q.scratch(scratchPartSums, compute.F32, pieces*s.heads*s.queries, 2)
+	if q.err != nil {
+		return
+	}
+	grid[2], g.partOut, g.partSums = uint32(pieces), address(out), address(sums)
+	q.launch("attend", fns[0], grid, [3]uint32{256, 1, 1}, shared, argument(g))
+	j := &q.attendJoinArgs
+	*j = attendJoinArgs{dst: g.dst, lse: g.lse, partOut: g.partOut, partSums: g.partSums, dstHead: g.dstHead, dstRow: g.dstRow, lseHead: g.lseHead,
+		queries: g.queries, pieces: uint32(pieces), dstHalf: g.dstHalf}
+	q.launch("attend", fns[1], [3]uint32{g.queries, uint32(s.heads), 1}, [3]uint32{uint32(s.headDim), 1, 1}, 0, argument(j))
+}
+
+// attendPieces cuts keys so that all multiprocessors have work where there are few queries: a block has 64 of one head.
+func attendPieces(blocks, keys, multiprocessors int) (pieces int, pieceKeys uint32) {
+	steps := (keys + attendBlock - 1) / attendBlock
+	if steps < 2 || 2*blocks > multiprocessors {
+		return 1, 0
+	}
+	each := max((steps*blocks+multiprocessors-1)/multiprocessors, 1)
+	return (steps + each - 1) / each, uint32(each * attendBlock)
 }
 
 // biasAddress is address for a bias, whose strides may be negative: it checks the views of the first and last query.
@@ -156,12 +192,12 @@ type attendAnyVariant struct {
 	biased  bool
 }
 
-// attendKernel returns the kernel compiled for a head dimension and its shared memory.
-func (d *Device) attendKernel(headDim int, biased bool) (fn uintptr, shared int, err error) {
+// attendKernels returns the kernel compiled for a head dimension with what joins its pieces, and the shared memory of the first.
+func (d *Device) attendKernels(headDim int, biased bool) (fns [2]uintptr, shared int, err error) {
 	const row = attendBlock + 4
 	shared = 4 * (headDim*row + max(headDim*row, 64*(headDim+1)) + 64*row)
 	if shared > d.limit.sharedBytes {
-		return 0, 0, fmt.Errorf("head dimension %d takes %d KiB of shared memory, the GPU has %d: %w", headDim, shared>>10, d.limit.sharedBytes>>10, compute.ErrUnsupported)
+		return fns, 0, fmt.Errorf("head dimension %d takes %d KiB of shared memory, the GPU has %d: %w", headDim, shared>>10, d.limit.sharedBytes>>10, compute.ErrUnsupported)
 	}
 	d.attendMu.Lock()
 	defer d.attendMu.Unlock()
@@ -169,19 +205,21 @@ func (d *Device) attendKernel(headDim int, biased bool) (fn uintptr, shared int,
 	if biased {
 		pair = 1
 	}
-	if fn, ok := d.attends[v]; ok {
-		return fn, shared, nil
+	if known, ok := d.attends[v]; ok {
+		return known, shared, nil
 	}
 	module, err := d.modules.load("attendany", define("HEAD_DIM", headDim), define("PAIR", pair))
 	if err != nil {
-		return 0, 0, err
+		return fns, 0, err
 	}
-	if fn, err = d.drv.Function(module, "attendany"); err != nil {
-		return 0, 0, err
+	for i, name := range [2]string{"attendany", "attendany_join"} {
+		if fns[i], err = d.drv.Function(module, name); err != nil {
+			return fns, 0, err
+		}
 	}
-	if err := d.drv.SetShared(fn, shared); err != nil {
-		return 0, 0, err
+	if err := d.drv.SetShared(fns[0], shared); err != nil {
+		return fns, 0, err
 	}
-	d.attends[v] = fn
-	return fn, shared, nil
+	d.attends[v] = fns
+	return fns, shared, nil
 }

@@ -42,6 +42,13 @@ func TestKernelsCompile(t *testing.T) {
 			}
 			compile(f.name, src, f.options)
 		}
+		for pair := range 2 {
+			src, err := source("attendany")
+			if err != nil {
+				t.Fatal(err)
+			}
+			compile("attendany", src, []string{define("HEAD_DIM", 64), define("PAIR", pair)})
+		}
 		for _, v := range []attendVariant{
 			{headDim: 128, blockKeys: 160}, {headDim: 128, blockKeys: 160, ragged: true}, {headDim: 64, blockKeys: 160},
 			{headDim: 128, blockKeys: 128, bias: true, ragged: true}, {headDim: 128, blockKeys: 128, bias: true, float: true},

@@ -46,7 +46,7 @@ func (q *queue) Convolve(dst compute.Tensor, u compute.Unfold, w compute.Matrix,
 	}
 	shape := checkUnfold(op, like, &u)
 	depth := u.Count * u.Size * u.Size * shape[2]
-	if !(ok && m.Shape[1] == depth && dst.Shape[1] == m.Shape[0]) {
+	if !(ok && m.in() == depth && dst.Shape[1] == m.Shape[0]) {
 		mismatch(op, dst, u.Sources[0], matrixText(w))
 	}
 	checkBias(op, bias, dst)
@@ -87,7 +87,7 @@ func (q *queue) Convolve(dst compute.Tensor, u compute.Unfold, w compute.Matrix,
 
 // convFits says whether the kernel takes a convolution.
 func (q *queue) convFits(dst compute.Tensor, m *matrix, u *compute.Unfold, shape [compute.MaxRank]int) bool {
-	if !m.half || shape[2]%8 != 0 || u.Up&(u.Up-1) != 0 || !aligned(m.Tensor) || dst.Shape[0] > 65535*convPixels ||
+	if !m.half || m.parts || shape[2]%8 != 0 || u.Up&(u.Up-1) != 0 || !aligned(m.Tensor) || dst.Shape[0] > 65535*convPixels ||
 		shape[0]*u.Up >= 1<<29 || shape[1]*u.Up >= 1<<29 || (u.Row+u.Rows)*u.Stride >= 1<<29 || (u.Column+u.Columns)*u.Stride >= 1<<29 {
 		return false
 	}

@@ -35,7 +35,7 @@ type Device struct {
 	feedLaunch launch
 
 	attendMu sync.Mutex
-	attends  map[attendAnyVariant]uintptr // of kernels/attendany
+	attends  map[attendAnyVariant][2]uintptr // of kernels/attendany
 	variants map[attendVariant]attendModule
 	convs    map[convVariant]uintptr // of kernels/conv; guarded by attendMu
 }
@@ -64,7 +64,7 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	if o.Float32 && o.Weights != compute.F32 {
 		return nil, fmt.Errorf("cuda: weights of type %v in float32 mode: %w", o.Weights, compute.ErrUnsupported)
 	}
-	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, float32: o.Float32, attends: map[attendAnyVariant]uintptr{}, variants: map[attendVariant]attendModule{}, convs: map[convVariant]uintptr{},
+	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, float32: o.Float32, attends: map[attendAnyVariant][2]uintptr{}, variants: map[attendVariant]attendModule{}, convs: map[convVariant]uintptr{},
 		unroll1: mapUnroll1, unroll2: mapUnroll2, normHeld: normHeld, normThreads: normThreads, normPairs: true}
 	if o.Float32 && o.FP8 != NoFP8 {
 		return nil, fmt.Errorf("cuda: fp8 in float32 mode: %w", compute.ErrUnsupported)

@@ -105,8 +105,8 @@ func TestMatricesKeepOrRoundTheirElements(t *testing.T) {
 		{"f32 is rounded on request", compute.BF16, compute.Host{DType: compute.F32, Shape: []int{2, 3}, Data: f32}, []float32{1, -2.5, 0.10009765625, 65536, 1.0011717677116394e-08, 3.140625}},
 		{"f16 becomes bf16", compute.BF16, compute.Host{DType: compute.F16, Shape: []int{2, 3}, Data: f16}, []float32{1, -2.5, 0.10009765625, 65536, 0, 3.140625}},
 		{"f16 is widened in float32 mode", compute.F16, compute.Host{DType: compute.F16, Shape: []int{2, 3}, Data: f16}, []float32{1, -2.5, 0.0999755859375, 65504, 0, 3.140625}},
-		{"bf16 is widened in float32 mode", compute.F16, compute.Host{DType: compute.BF16, Shape: []int{2, 3}, Data: []byte{0x80, 0x3f, 0x20, 0xc0, 0xcd, 0x3d, 0, 0, 1, 0, 0, 0x7f}},
-			[]float32{1, -2.5, 0.10009765625, 0, 9.18355e-41, 1.7014118e+38}},
+		{"bf16 stays in float32 mode, every row three times", compute.F16, compute.Host{DType: compute.BF16, Shape: []int{2, 3}, Data: []byte{0x80, 0x3f, 0x20, 0xc0, 0xcd, 0x3d, 0, 0, 1, 0, 0, 0x7f}},
+			[]float32{1, -2.5, 0.10009765625, 1, -2.5, 0.10009765625, 1, -2.5, 0.10009765625, 0, 9.18355e-41, 1.7014118e+38, 0, 9.18355e-41, 1.7014118e+38, 0, 9.18355e-41, 1.7014118e+38}},
 	} {
 		f := newFakeGPU()
 		o := Options{CacheDir: t.TempDir(), Weights: c.weights}
@@ -123,6 +123,9 @@ func TestMatricesKeepOrRoundTheirElements(t *testing.T) {
 			t.Errorf("%s: dims %d %d", c.name, out, in)
 		}
 		got := f.at(address(m.Tensor), int(m.Bytes()))
+		if bytes := d.MatrixBytes(c.host); bytes != m.Bytes() {
+			t.Errorf("%s: %d bytes are promised, %d taken", c.name, bytes, m.Bytes())
+		}
 		for i, want := range c.want {
 			var v float32
 			if m.half {

@@ -13,7 +13,8 @@
 //
 // Types() is BF16 for activations and caches. Matrices keep the type they are given: BF16 (and F16, rounded to BF16)
 // multiply in bfloat16 with float32 sums; F32 multiply in float32 (no tf32), which is for tests and small models, unless
-// Options.Weights asks for BF16. Options.Float32 computes everything in float32, for comparisons. A residual stream may be F32: every operation takes F32 and BF16 in any mixture.
+// Options.Weights asks for BF16. Options.Float32 computes everything in float32, where BF16 matrices are multiplied by the matrix units with
+// activations in three bfloat16 parts: for comparisons, and for models too small to keep a GPU busy. A residual stream may be F32: every operation takes F32 and BF16 in any mixture.
 //
 // # Threads, order, errors
 //

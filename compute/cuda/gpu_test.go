@@ -334,11 +334,11 @@ func TestKernelResources(t *testing.T) {
 		}
 	}
 	for dim := 16; dim <= 128; dim += 16 {
-		fn, shared, err := b.attendKernel(dim, false)
+		fns, shared, err := b.attendKernels(dim, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, local := b.Device.drv.Registers(fn)
+		r, local := b.Device.drv.Registers(fns[0])
 		t.Logf("attendany %-6d %3d registers, %d bytes of local memory, %d of shared memory", dim, r, local, shared)
 	}
 }

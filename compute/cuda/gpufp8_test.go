@@ -133,7 +133,8 @@ func TestFP8FeedForwardIsTwoProducts(t *testing.T) {
 		b.FeedForward(one, hidden, x, w1, w2, bias1, bias2, compute.GELU)
 		apart, fused, between := distance(b.floats(two), b.floats(want)), distance(b.floats(one), b.floats(want)), distance(b.floats(one), b.floats(two))
 		t.Logf("%d rows: off by %.4f in two operations, %.4f in one; %.4f between them", rows, apart, fused, between)
-		if !(fused < 1.02*apart+1e-4) || !(between < 0.03) {
+		sampling := 1.5 / math.Sqrt(float64(rows*1536)) // of the ratio of two errors that differ by a third of their size: five times its deviation
+		if !(fused < (1.02+sampling)*apart+1e-4) || !(between < 0.03) {
 			t.Errorf("%d rows: off by %.4f in two operations, %.4f in one; %.4f between them", rows, apart, fused, between)
 		}
 		b.Arena.Free()

@@ -20,8 +20,9 @@ type Options struct {
 	// Weights is the type in which F32 matrices are stored: F32 (the zero value) keeps them and multiplies in float32;
 	// BF16 rounds them, which halves their memory and is about ten times faster.
 	Weights compute.DType
-	// Float32 computes everything in float32: matrices are stored so whatever they come as, attention is the float32
-	// kernel, and Types() is F32. It is for comparisons, many times slower.
+	// Float32 computes everything in float32: attention is the float32 kernel, Types() is F32, and matrices are stored as F32, but for those
+	// that come in bfloat16: activations are cut into three bfloat16 parts whose sum they are, which the matrix units multiply with them (6
+	// bytes an element). For comparisons, and for models that are too small to keep a GPU busy.
 	Float32 bool
 	// FP8 stores weights that the model lets be coarse in e4m3, a byte an element, and multiplies them so: about half the
 	// time and memory of a product, at an error of some percent.

@@ -30,7 +30,7 @@ type kernels struct {
 	gather    [2]uintptr // dst
 	timeembed [2]uintptr
 	noise     [2]uintptr
-	linear    [1]uintptr
+	linear    [2]uintptr
 	quant     [4]uintptr // x; then those that look for the largest
 	pixels    [1]uintptr
 	unfold    [3]uintptr // units of 16, 4, 2 bytes
@@ -67,7 +67,7 @@ func (k *kernels) files() []kernelFile {
 		{"quant", nil, []string{"quant_f", "quant_b", "quant_amax_f", "quant_amax_b"}, k.quant[:], true},
 		{"pixels", nil, []string{"pixels"}, k.pixels[:], true},
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:], true},
-		{"linear", nil, []string{"linear"}, k.linear[:], false},
+		{"linear", nil, []string{"linear", "linear_parts"}, k.linear[:], false},
 		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], false},
 		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], false},
 		{"join", nil, []string{"join"}, k.join[:], true},

@@ -222,12 +222,38 @@ func TestWorkSpaceGrowsOnceAndOldOnesLast(t *testing.T) {
 	}
 }
 
+// fakeAttendAny makes the kernels of a head dimension known without compiling them.
+func fakeAttendAny(d *Device, f *fakeGPU, headDim int) {
+	fns := [2]uintptr{f.new(), f.new()}
+	f.names[fns[0]], f.names[fns[1]] = "attendany", "attendany_join"
+	d.attends[attendAnyVariant{headDim: headDim}] = fns
+}
+
+// TestFloat32AttentionOfFewQueriesIsCutIntoPiecesOfItsKeys: without lists, and where queries alone leave multiprocessors without work.
+func TestFloat32AttentionOfFewQueriesIsCutIntoPiecesOfItsKeys(t *testing.T) {
+	d, f := fakeDevice(t)
+	opened, _ := d.NewQueue()
+	q := opened.(*queue)
+	fakeAttendAny(d, f, 64)
+	a, _ := d.NewArena(0)
+	query, dst, keys := a.Tensor(compute.F32, 64, 256).Heads(4), a.Tensor(compute.F32, 64, 256).Heads(4), a.Tensor(compute.F32, 4, 1600, 64)
+	f.launches = nil
+	q.Attend(dst, query, keys, keys, compute.Attention{Scale: 1})
+	if g := q.attendAnyArgs; q.Err() != nil || strings.Join(f.launches, " ") != "attendany attendany_join" || g.pieceKeys != 64 || q.attendJoinArgs.pieces != 25 {
+		t.Errorf("%v, %v, %+v", q.Err(), f.launches, g)
+	}
+	for _, c := range [][5]int{{4, 1600, 132, 25, 64}, {4, 9360, 132, 30, 320}, {100, 9360, 132, 1, 0}, {1, 64, 132, 1, 0}, {66, 130, 132, 2, 128}, {1, 0, 132, 1, 0}} {
+		if pieces, keys := attendPieces(c[0], c[1], c[2]); pieces != c[3] || int(keys) != c[4] {
+			t.Errorf("%d blocks, %d keys, %d multiprocessors: %d pieces of %d keys, want %d of %d", c[0], c[1], c[2], pieces, keys, c[3], c[4])
+		}
+	}
+}
+
 func TestAttentionVariantsArePacked(t *testing.T) {
 	d, f := fakeDevice(t)
 	opened, _ := d.NewQueue()
 	q := opened.(*queue)
-	d.attends[attendAnyVariant{headDim: 32}] = f.new()
-	f.names[d.attends[attendAnyVariant{headDim: 32}]] = "attendany"
+	fakeAttendAny(d, f, 32)
 	a, _ := d.NewArena(0)
 	query, keys := a.Tensor(compute.F32, 130, 96).Heads(3), a.Tensor(compute.BF16, 3, 200, 32)
 	dst := a.Tensor(compute.BF16, 3, 130, 32)
@@ -299,8 +325,7 @@ func TestMatrixAttentionIsChosenAndCut(t *testing.T) {
 			q.Attend(dst, query, keys, keys, compute.Attention{Scale: 1, Tiles: compute.Tiles{QueryTile: 64, KeyTile: 64, Keys: a.Tensor(compute.I32, 9), Ends: a.Tensor(compute.I32, 888)}})
 		},
 	} {
-		d.attends[attendAnyVariant{headDim: 128}] = f.new()
-		f.names[d.attends[attendAnyVariant{headDim: 128}]] = "attendany"
+		fakeAttendAny(d, f, 128)
 		f.launches = nil
 		if run(); q.Err() != nil || strings.Join(f.launches, " ") != "attendany" {
 			t.Errorf("%s: %v, %v", name, q.Err(), f.launches)

@@ -16,7 +16,7 @@ type linearArgs struct {
 }
 
 // Linear computes dst = act(x Wᵀ + bias). Operands are brought to the type of the weights: a BF16 matrix takes x in bfloat16
-// (F32 x is rounded into work space first), an F32 matrix takes x in float32. Sums are float32. Where cuBLASLt has no
+// (F32 x is rounded into work space first, or cut into parts, see Options.Float32), an F32 matrix takes x in float32. Sums are float32. Where cuBLASLt has no
 // algorithm for a float32 bias it is rounded to bfloat16.
 func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Tensor, act compute.Activation) {
 	if q.err != nil {
@@ -26,7 +26,7 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 	if !ok {
 		mismatch("linear", dst, x, matrixText(w))
 	}
-	if !(dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.Shape[1] == x.Shape[1] && m.Shape[0] == dst.Shape[1]) {
+	if !(dst.Rank == 2 && x.Rank == 2 && dst.Shape[0] == x.Shape[0] && m.in() == x.Shape[1] && m.Shape[0] == dst.Shape[1]) {
 		mismatch("linear", dst, x, matrixText(m))
 	}
 	checkBias("linear", bias, dst)
@@ -56,6 +56,9 @@ func (q *queue) Linear(dst, x compute.Tensor, w compute.Matrix, bias compute.Ten
 // operand returns x in the type of the weights.
 func (q *queue) operand(x compute.Tensor, m *matrix) compute.Tensor {
 	half("linear", x)
+	if m.parts {
+		return q.parts(x)
+	}
 	if x.DType == m.DType {
 		return x
 	}
@@ -63,6 +66,28 @@ func (q *queue) operand(x compute.Tensor, m *matrix) compute.Tensor {
 	if q.err == nil {
 		q.Copy(s, x)
 	}
+	return s
+}
+
+// partsArgs mirrors PartsArgs in kernels/linear/linear.cu.
+type partsArgs struct {
+	dst, x         uint64
+	xStride        int64
+	rows, in, half uint32
+	_              uint32
+}
+
+// parts cuts x [rows, in] into work space BF16 [rows, numParts * in]: first what the upper 8 bits of every mantissa are, then the next, then the last.
+func (q *queue) parts(x compute.Tensor) compute.Tensor {
+	s := q.scratch(scratchInput, compute.BF16, x.Shape[0], numParts*x.Shape[1])
+	if q.err != nil {
+		return s
+	}
+	a := &q.partsArgs
+	*a = partsArgs{dst: address(s), x: address(x), xStride: int64(stride(x)), rows: uint32(x.Shape[0]), in: uint32(x.Shape[1]), half: half("linear", x)}
+	const threads = 256
+	grid := [3]uint32{uint32((x.Shape[1] + threads - 1) / threads), uint32(min(x.Shape[0], 65535)), 1}
+	q.launch("linear", q.device.kernels.linear[1], grid, [3]uint32{threads, 1, 1}, 0, argument(a))
 	return s
 }
 

@@ -50,31 +50,33 @@ type queue struct {
 	side      side
 
 	// The kernels' arguments. They live here because a launch needs them at a fixed place for the time of the call.
-	elementArgs   mapArgs
-	normArgs      normArgs
-	addArgs       addArgs
-	turnArgs      turnArgs
-	ropeArgs      ropeArgs
-	gatherArgs    gatherArgs
-	timeEmbedArgs timeEmbedArgs
-	noiseArgs     noiseArgs
-	linearArgs    linearArgs
-	unfoldArgs    unfoldArgs
-	convArgs      convArgs
-	pixelsArgs    pixelsArgs
-	quantArgs     quantArgs
-	attendAnyArgs attendAnyArgs
-	attendArgs    attendArgs
-	joinArgs      joinArgs
-	splitArgs     splitArgs
-	matchArgs     matchArgs
-	hashArgs      hashArgs
-	selectArgs    selectArgs
-	planArgs      planArgs
-	mergeArgs     mergeArgs
-	mergeStores   []mergeStore
-	operands      attendOperands
-	maps          [3]encodedMap
+	elementArgs    mapArgs
+	normArgs       normArgs
+	addArgs        addArgs
+	turnArgs       turnArgs
+	ropeArgs       ropeArgs
+	gatherArgs     gatherArgs
+	timeEmbedArgs  timeEmbedArgs
+	noiseArgs      noiseArgs
+	linearArgs     linearArgs
+	partsArgs      partsArgs
+	attendJoinArgs attendJoinArgs
+	unfoldArgs     unfoldArgs
+	convArgs       convArgs
+	pixelsArgs     pixelsArgs
+	quantArgs      quantArgs
+	attendAnyArgs  attendAnyArgs
+	attendArgs     attendArgs
+	joinArgs       joinArgs
+	splitArgs      splitArgs
+	matchArgs      matchArgs
+	hashArgs       hashArgs
+	selectArgs     selectArgs
+	planArgs       planArgs
+	mergeArgs      mergeArgs
+	mergeStores    []mergeStore
+	operands       attendOperands
+	maps           [3]encodedMap
 }
 
 var _ compute.Queue = (*queue)(nil)

@@ -47,9 +47,10 @@ func step(t *testing.T, dev compute.Device, frames []video.Frame, window kvcache
 	return walk(t, dev, 1, r, func(int) world.Action { return world.Forward })[0]
 }
 
-// TestTheEmbeddedModelMakesTheCPUsFrames plays the same request on the CPU in float32 and on the GPU in float32 and bfloat16. In bfloat16 every
-// step from the same frames is compared. A walk of its own leaves the CPU's where the model dreams: what nobody has seen may look one way or the
-// other, and the CPU's own bfloat16 parts from its float32 at the same frame and as far.
+// TestTheEmbeddedModelMakesTheCPUsFrames plays the same request on the CPU in float32 and on the GPU: as longtake plays it there, with bfloat16
+// weights and activations in three bfloat16 parts, and with activations rounded to bfloat16. Rounded, every step from the same frames is compared: a walk of its
+// own leaves the CPU's where the model dreams. What nobody has seen may look one way or the other, and the CPU's own bfloat16 parts from its
+// float32 at the same frame and as far.
 func TestTheEmbeddedModelMakesTheCPUsFrames(t *testing.T) {
 	devicetest.GPU(t, cuda.Options{}).Close()
 	host := devicetest.Open(t, "float32")
@@ -65,7 +66,7 @@ func TestTheEmbeddedModelMakesTheCPUsFrames(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		options cuda.Options
-	}{{"float32", cuda.Options{Float32: true}}, {"bfloat16", cuda.Options{Weights: compute.BF16}}, {"bfloat16, weights as stored", cuda.Options{}}} {
+	}{{"parts", cuda.Options{Float32: true}}, {"bfloat16", cuda.Options{Weights: compute.BF16}}, {"bfloat16, weights as stored", cuda.Options{}}} {
 		dev := devicetest.GPU(t, c.options)
 		got, each := play(t, dev, frames, window)
 		var free, steps []float64

@@ -16,9 +16,12 @@ struct AttendAnyArgs {
   u32 vec;  // rows of query, keys and values may be read 16 bytes at a time
   const float* pair;  // with PAIR: a bias [heads, queries, keys]
   i64 pairHead, pairRow;
-  u32 byTile, pad;  // logCount is [heads * queryTiles, keys]
+  u32 byTile;    // logCount is [heads * queryTiles, keys]
+  u32 pieceKeys; // keys of a piece, a multiple of BK; 0: all, and no pieces
+  float* partOut;     // [pieces, heads, queries, HEAD_DIM]: outputs of the pieces, not yet divided
+  float2* partSums;   // [pieces, heads, queries]: largest logit, and sum of exponentials below it
 };
-static_assert(sizeof(AttendAnyArgs) == 240, "AttendAnyArgs is mirrored by attendAnyArgs in attendany.go");
+static_assert(sizeof(AttendAnyArgs) == 256, "AttendAnyArgs is mirrored by attendAnyArgs in attendany.go");
 
 #define BQ 64                // queries of a thread block
 #define BK 64                // keys of a step
@@ -67,6 +70,11 @@ extern "C" __global__ void __launch_bounds__(256) attendany(const __grid_constan
 
   u32 length = a.keyCount;
   if (a.lengths != nullptr) length = (u32)min((int)length, max(a.lengths[head], 0));
+  u32 from = 0;
+  if (a.pieceKeys > 0) {
+    from = blockIdx.z * a.pieceKeys;
+    length = min(length, from + a.pieceKeys);
+  }
   int e = 0, end = 1;
   if (a.tileEnds != nullptr) {
     u32 i = head * a.queryTiles + tile;
@@ -91,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(256) attendany(const __grid_constan
   }
 
   for (; e < end; e++) {
-    u32 lo = 0, hi = length;
+    u32 lo = from, hi = length;
     if (a.tileEnds != nullptr) {
       u64 first = (u64)(u32)a.tileKeys[e] * a.keyTile;
       if (first >= a.keyCount) {
@@ -183,6 +191,13 @@ extern "C" __global__ void __launch_bounds__(256) attendany(const __grid_constan
   for (int i = 0; i < 4; i++) {
     u32 q = q0 + ty * 4 + i;
     if (q >= qEnd) continue;
+    if (a.pieceKeys > 0) {
+      i64 at = ((i64)blockIdx.z * gridDim.y + head) * a.queries + q;
+#pragma unroll
+      for (int c = 0; c < COLS; c++) a.partOut[at * HEAD_DIM + tx + 16 * c] = o[i][c];
+      if (tx == 0) a.partSums[at] = make_float2(top[i], sum[i]);
+      continue;
+    }
     float inv = sum[i] > 0.0f || sum[i] != sum[i] ? 1.0f / sum[i] : 0.0f;
 #pragma unroll
     for (int c = 0; c < COLS; c++) {
@@ -192,4 +207,34 @@ extern "C" __global__ void __launch_bounds__(256) attendany(const __grid_constan
     }
     if (a.lse != nullptr && tx == 0) a.lse[head * a.lseHead + q] = sum[i] > 0.0f ? top[i] + logf(sum[i]) : (sum[i] == 0.0f ? -INF : sum[i]);
   }
+}
+
+struct AttendJoinArgs {
+  void* dst;
+  float* lse;  // or null
+  const float* partOut;
+  const float2* partSums;
+  i64 dstHead, dstRow, lseHead;
+  u32 queries, pieces, dstHalf, pad;
+};
+static_assert(sizeof(AttendJoinArgs) == 72, "AttendJoinArgs is mirrored by attendJoinArgs in attendany.go");
+
+// attendany_join sums what the pieces of the keys came to, in their order. A block has a query of a head, a thread a column.
+extern "C" __global__ void __launch_bounds__(HEAD_DIM) attendany_join(const __grid_constant__ AttendJoinArgs a) {
+  u32 q = blockIdx.x, head = blockIdx.y, c = threadIdx.x;
+  i64 at = (i64)head * a.queries + q, step = (i64)gridDim.y * a.queries;
+  float top = -INF, sum = 0.0f, out = 0.0f;
+  for (u32 p = 0; p < a.pieces; p++) top = fmaxf(top, a.partSums[at + p * step].x);
+  for (u32 p = 0; p < a.pieces; p++) {
+    float2 part = a.partSums[at + p * step];
+    if (part.y == 0.0f) continue;                                // it saw no key
+    float share = part.x == top ? 1.0f : expf(part.x - top);     // also where logits are no numbers
+    sum += share * part.y;
+    out += share * a.partOut[(at + p * step) * HEAD_DIM + c];
+  }
+  float inv = sum > 0.0f || sum != sum ? 1.0f / sum : 0.0f;
+  i64 to = head * a.dstHead + q * a.dstRow + c;
+  if (a.dstHalf) put((bf16*)a.dst + to, out * inv);
+  else put((float*)a.dst + to, out * inv);
+  if (a.lse != nullptr && c == 0) a.lse[head * a.lseHead + q] = sum > 0.0f ? top + logf(sum) : (sum == 0.0f ? -INF : sum);
 }

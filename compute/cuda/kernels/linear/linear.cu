@@ -55,3 +55,34 @@ extern "C" __global__ void __launch_bounds__(256) linear(const __grid_constant__
     }
   }
 }
+
+struct PartsArgs {
+  bf16* dst;  // [rows, 3 * in]
+  const void* x;
+  i64 xStride;
+  u32 rows, in, xHalf, pad;
+};
+static_assert(sizeof(PartsArgs) == 40, "PartsArgs is mirrored by partsArgs in linear.go");
+
+// linear_parts cuts numbers into three bfloat16 that sum to them: 8 bits of mantissa each, cut off and not rounded, so that none
+// overflows and what remains is exact. What is not finite is the first part alone.
+extern "C" __global__ void __launch_bounds__(256) linear_parts(const __grid_constant__ PartsArgs a) {
+  u32 c = blockIdx.x * 256 + threadIdx.x;
+  if (c >= a.in) return;
+  for (u32 r = blockIdx.y; r < a.rows; r += gridDim.y) {
+    float x = element(a.x, r * a.xStride + c, a.xHalf);
+    u16 part[3] = {};
+    if ((__float_as_uint(x) & 0x7f800000u) == 0x7f800000u) {
+      part[0] = (u16)(__float_as_uint(x) >> 16 | (x != x ? 0x40u : 0u));  // the bits that make it no number may be the lower ones
+    } else {
+#pragma unroll
+      for (int i = 0; i < 3; i++) {
+        u32 bits = __float_as_uint(x) & 0xffff0000u;
+        part[i] = (u16)(bits >> 16);
+        x -= __uint_as_float(bits);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < 3; i++) a.dst[((i64)r * 3 + i) * a.in + c].bits = part[i];
+  }
+}
