@@ -1,6 +1,6 @@
 #!/bin/bash
 # Tests, checks and times compute/cuda and accel on a machine with an NVIDIA GPU; needs dev/gpu/bin (build.sh), no Go.
-#   bash dev/gpu/measure.sh [tests] [modules] [racecheck] [memcheck] [plans] [bench] [gemm] [attend] [host] [baseline] [sweep]
+#   bash dev/gpu/measure.sh [tests] [modules] [memcheck] [racecheck] [plans] [bench] [gemm] [attend] [host] [baseline] [sweep]
 # Without arguments all but sweep. First tests run side by side, after one process has compiled the kernels; then what watches them (racecheck,
 # memcheck), SIDE processes at a time in both; what times has the GPU alone afterwards. Programs that share a GPU take turns of milliseconds: tests, which wait
 # for every result, would starve beside those that are watched. gemm needs nvcc, baseline and attend PyTorch (attend times cuDNN beside the
@@ -54,10 +54,11 @@ benches() {
   limited "$1" "$2" "$3" "$bin/$(basename "$3").test" -test.run '^$' -test.benchtime 1x -test.bench "$4"
   grep -E '^Benchmark' "$OUT/$1.log" | sed 's/  */ /g; s/\t/ /g' | cut -c1-170
 }
-checked() { limited "$1-$2" "$3" "$4" compute-sanitizer --tool "$1" --error-exitcode 9 "$bin/$(basename "$4").test" -test.short -test.v -test.run "$5"; }
+checked() { limited "$1-$2" "$3" "$4" bash "$root/dev/gpu/sanitize.sh" "$1" "$bin/$(basename "$4").test" -test.short -test.v -test.run "$5"; }
 
+tiles='AFewTiles|MoreKeys' # a minute of its own
 alone='RunsOut|KernelResources|KernelsCompile' # takes all memory; is what compiles; needs no GPU
-merges='GPUsMergeLikeTheHost/(default|neighbours|hashed|quantised|change_bound|rarest_forgotten),_budget_1$'
+merges='GPUsMergeLikeTheHost/((default|neighbours|hashed|quantised|change_bound|rest|spread),_budget_1|rest,_budget_2)$'
 plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|split|hashed|quantised_to_4_bits|no-drop)$'
 operations='TestConformanceOnGPU$/^(copy|linear|norm|rope|add|activate|gather|time|noise|mix|clamp|match|attend_biased)'
 
@@ -65,32 +66,33 @@ operations='TestConformanceOnGPU$/^(copy|linear|norm|rope|add|activate|gather|ti
 side() { plain+=("$*"); }
 watch() { watched+=("checked $*"); }
 later() { times+=("$*"); }
-for what in ${*:-tests modules racecheck memcheck plans bench gemm attend host baseline}; do
+for what in ${*:-tests modules memcheck racecheck plans bench gemm attend host baseline}; do
   case $what in
     tests)
       side tests play 300 compute/cuda "$PLAY"
-      side tests tests 300 compute/cuda "$TESTS" "-test.skip=$alone|Policies|EmbeddedModel"
+      side tests tests 300 compute/cuda "$TESTS" "-test.skip=$alone|$tiles|Policies|EmbeddedModel"
+      side tests tiles 200 compute/cuda "$tiles"
       later tests memory 40 compute/cuda RunsOut ;;
     modules)
       side tests merges 200 accel/tempcache "$MODULES"
       side tests annsa 200 accel/annsa "$MODULES"
       side tests annca 100 accel/annca "$MODULES"
       side tests hashes 60 accel/ann "$MODULES" ;;
-    racecheck)
-      watch racecheck attention 300 compute/cuda '(AFewTiles|MoreKeys)/own'
-      watch racecheck portable 300 compute/cuda '(AFewTiles|MoreKeys)/portable'
-      watch racecheck merges 300 accel/tempcache "$merges"
-      watch racecheck plans 300 accel/annsa "$plans"
-      watch racecheck operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed"
-      watch racecheck choices 200 accel/annca GPUs
-      watch racecheck hashes 200 accel/ann GPU ;;
     memcheck)
-      watch memcheck conformance 300 compute/cuda 'OnGPU|FP8|Replayed'
-      watch memcheck attention 300 compute/cuda 'AFewTiles|MoreKeys'
+      watch memcheck conformance 300 compute/cuda 'OnGPU|FP8|Replayed|Parts|Pieces'
+      watch memcheck attention 300 compute/cuda "$tiles"
       watch memcheck merges 300 accel/tempcache "$merges"
       watch memcheck plans 300 accel/annsa "$plans"
       watch memcheck choices 200 accel/annca GPUs
       watch memcheck hashes 200 accel/ann GPU ;;
+    racecheck)
+      watch racecheck plans 300 accel/annsa "$plans"
+      watch racecheck merges 300 accel/tempcache "$merges"
+      watch racecheck operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed|Parts|Pieces"
+      watch racecheck attention 300 compute/cuda "($tiles)/own"
+      watch racecheck portable 300 compute/cuda "($tiles)/portable"
+      watch racecheck choices 200 accel/annca GPUs
+      watch racecheck hashes 200 accel/ann GPU ;;
     attend)
       side limited float64 200 dev/gpu/attend python3 bench.py --no-time --cases 0:10
       later limited attend 60 dev/gpu/attend python3 bench.py --no-check --mode none --keys 4680,32760,131040,524160 ${ATTEND:-} ;;
