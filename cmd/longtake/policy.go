@@ -58,7 +58,7 @@ type policyFlags struct {
 // latent frames at a time, those on Wan-2.1.
 type preset struct{ item, about, chunked string }
 
-// presets are the policies by name. Of the embedded model balanced and fast keep 16 and 14 frames as they are: fewer cost single frames more than a
+// presets are the policies by name. Of the embedded model balanced and fast keep 16 frames as they are: fewer cost single frames more than a
 // larger budget gives back. A full store unites what is at least 0.85 alike and else forgets: uniting keys that differ spoils single
 // frames, forgetting costs places seen long ago (docs/results.md). Sparse attention would be held back over so few keys anyway.
 var presets = map[string]preset{
@@ -67,8 +67,8 @@ var presets = map[string]preset{
 		about: "as the paper has it: merging by query, hashed self and cross attention"},
 	"balanced": {item: "tempcache:cache-budget=34f,window=16,threshold=0.92,max-change=0,floor=0.85", chunked: "tempcache:cache-budget=28f,window=8",
 		about: "the last 16 frames as they are, older ones merged, within 34 frames' worth of keys; models on Wan-2.1: 8 and 28"},
-	"fast": {item: "tempcache:cache-budget=23f,window=14,threshold=0.92,max-change=0,floor=0.85", chunked: "tempcache:cache-budget=20f,window=8,threshold=0.85",
-		about: "the last 14 frames as they are, older ones merged, within 23 frames' worth of keys; models on Wan-2.1: 8 and 20"},
+	"fast": {item: "tempcache:cache-budget=26f,window=16,threshold=0.92,max-change=0,floor=0.85", chunked: "tempcache:cache-budget=20f,window=8,threshold=0.85",
+		about: "the last 16 frames as they are, older ones merged, within 26 frames' worth of keys; models on Wan-2.1: 8 and 20"},
 	"places": {item: "pose:cache-budget=64MiB", about: "what was seen from a place is seen there again (world models)"},
 }
 

@@ -49,7 +49,7 @@ func TestPoliciesAreWhatTheirItemsSay(t *testing.T) {
 		"exact":                              "full",
 		"preset:exact,cache=window,window=9": "window 9 + 0 anchor",
 		"preset:fast,cache=full":             "full", // the preset's budget belongs to its cache
-		"preset:fast,budget=20f":             strings.Replace(resolved(t, e, "fast").Policy.Cache, "23 frames", "20 frames", 1),
+		"preset:fast,budget=20f":             strings.Replace(resolved(t, e, "fast").Policy.Cache, "26 frames", "20 frames", 1),
 		"pose:window=8,retrieve=3":           "pose: window 8 + 3 by pose, store 64 MiB",
 	} {
 		if f, err := parsePolicy(strings.ReplaceAll(item, " ", "")); err != nil {
