@@ -83,9 +83,9 @@ type Parts struct {
 	Cache kvcache.Policy
 	// CacheShape is what a cache for this model stores.
 	CacheShape kvcache.Shape
-	// Needs says how much each head of self attention has to remember, in proportion, layer by layer, as measured on these weights; nil
-	// if it was not. Caches that merge divide a budget by it.
-	Needs []float64
+	// LayerNeeds says how much each layer has to remember, in proportion, as measured on these weights, and HeadNeeds each head, layer by
+	// layer; nil if it was not. Caches that merge divide a budget by one of them.
+	LayerNeeds, HeadNeeds []float64
 }
 
 // Engine is a loaded model on a device. It is safe for concurrent use: start as many sessions as fit.

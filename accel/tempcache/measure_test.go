@@ -149,6 +149,13 @@ func (l lookBack) roll(t *testing.T, e *rollout.Engine, s subject) roll {
 	stats := session.Stats()
 	out.took, out.compacting = time.Since(began), stats.Compacting
 	out.tokens, out.bytes = stats.Tokens, float64(stats.Bytes)
+	if os.Getenv("LONGTAKE_NEEDS") != "" && stats.Heads != nil {
+		fullest := make([]float64, e.CacheShape.Layers)
+		for i, n := range tempcache.Needs(stats.Heads) {
+			fullest[i/e.CacheShape.Heads] = max(fullest[i/e.CacheShape.Heads], n)
+		}
+		fmt.Println(fullest)
+	}
 	for _, h := range stats.Heads {
 		out.logit += h.LogitError / float64(len(stats.Heads))
 	}
@@ -174,7 +181,7 @@ func TestMeasureLookBack(t *testing.T) {
 	}
 	var dense []roll
 	fmt.Println("| policy | tokens | MiB | PSNR | thirds | worst clip | to dense | ms a frame | of it merging |")
-	for i, s := range subjects(e.Needs) {
+	for i, s := range subjects(e.LayerNeeds) {
 		if i > 0 && want != "all" && !chosen(want, s.name) {
 			continue
 		}

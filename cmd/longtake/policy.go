@@ -48,7 +48,7 @@ type policyFlags struct {
 	OneAFrame    *bool    `group:"policy" with:"cache=tempcache" help:"Let an entry take one token of a frame only."`
 	Shared       *bool    `group:"policy" with:"cache=tempcache" help:"Merge alike in all heads of a layer."`
 	NoCounts     *bool    `group:"policy" with:"cache=tempcache" help:"Leave the counts of merged keys out of the logits, to see what they are for."`
-	BudgetShares *string  `group:"policy" placeholder:"A+B+..." with:"cache=tempcache" help:"Divide the budget among the layers, or among the heads layer by layer, in these proportions, such as 1+2+2+1. Default: as measured on the model, else evenly."`
+	BudgetShares *string  `group:"policy" placeholder:"layers|heads|A+B+..." with:"cache=tempcache" help:"Divide the budget by what the model's layers, or heads, were measured to need, or in these proportions among layers or, layer by layer, heads. Default: layers."`
 	Retrieve     *int     `group:"policy" placeholder:"N" with:"cache=pose" help:"Old frames that pose reads beside the latest. Default: 2."`
 
 	attentionFlags

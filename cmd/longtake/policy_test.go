@@ -130,7 +130,7 @@ func TestPoliciesThatCannotBeAreRefusedWithAReason(t *testing.T) {
 		"tempcache:budget=100":                   "need at least",
 		"tempcache:budget=1x":                    `--cache-budget "1x": write latent frames as 12f`,
 		"tempcache:search=warm":                  `--search: matcher "warm": known are exact`,
-		"tempcache:budget=9f,budget-shares=1+x":  `--budget-shares "1+x": write numbers`,
+		"tempcache:budget=9f,budget-shares=1+x":  `--budget-shares "1+x": write layers, heads, or numbers`,
 		"tempcache:budget=9f,budget-shares=1+2":  "shares [1 2] of a budget",
 		"tempcache:keep=all":                     `--keep "all": known are mean`,
 		"tempcache:compare-space=time":           `--compare-space "time": known are rotated`,

@@ -163,17 +163,8 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 			return err
 		}
 	}
-	if p.Budget != (tempcache.Budget{}) && f.BudgetShares == nil {
-		p.Shares = e.Needs
-	}
-	if f.BudgetShares != nil {
-		for part := range strings.SplitSeq(*f.BudgetShares, "+") {
-			v, err := strconv.ParseFloat(part, 64)
-			if err != nil {
-				return usagef("--budget-shares %q: write numbers as 1+2+2+1", *f.BudgetShares)
-			}
-			p.Shares = append(p.Shares, v)
-		}
+	if err := shared(&p, f.BudgetShares, e); err != nil {
+		return err
 	}
 	if err := routed(&p, f.Routing, e); err != nil {
 		return usageError{err}
@@ -187,6 +178,28 @@ func mergingPolicy(f policyFlags, e *rollout.Engine, c *chosen) error {
 	c.Keeps, c.window, c.anchor, c.Unbounded = p, p.Recent, p.Anchor, p.Budget == tempcache.Budget{}
 	if c.Unbounded {
 		c.most = func(frames int) int64 { return p.MostBytes(e.Device, e.CacheShape, frames) }
+	}
+	return nil
+}
+
+// shared says how a budget is divided.
+func shared(p *tempcache.Policy, shares *string, e *rollout.Engine) error {
+	switch {
+	case p.Budget == (tempcache.Budget{}) && shares == nil:
+	case shares == nil || *shares == "layers":
+		p.Shares = e.LayerNeeds
+	case *shares == "heads" && e.HeadNeeds == nil:
+		return usagef("--budget-shares heads: what each head of %s needs was not measured; give numbers, or layers", e.Name)
+	case *shares == "heads":
+		p.Shares = e.HeadNeeds
+	default:
+		for part := range strings.SplitSeq(*shares, "+") {
+			v, err := strconv.ParseFloat(part, 64)
+			if err != nil {
+				return usagef("--budget-shares %q: write layers, heads, or numbers as 1+2+2+1", *shares)
+			}
+			p.Shares = append(p.Shares, v)
+		}
 	}
 	return nil
 }
