@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"longtake/accel/tempcache"
+	"longtake/compute"
 	"longtake/compute/cpu"
 	"longtake/kvcache"
 	"longtake/model/modeltest"
@@ -68,6 +69,33 @@ func TestSharedDecisionsGiveHeadsTheirLayersMean(t *testing.T) {
 		if a[i] != b[i] {
 			t.Fatalf("element %d is %v with shares of heads, %v with their means", i, a[i], b[i])
 		}
+	}
+}
+
+// merging is a device that says that it merges by itself.
+type merging struct{ compute.Device }
+
+// Merges does nothing.
+func (merging) Merges() {}
+
+// TestDevicesThatMergeGiveHeadsTheirLayersMean counts the memory: a layer takes its mean, not its fullest head's need for all.
+func TestDevicesThatMergeGiveHeadsTheirLayersMean(t *testing.T) {
+	host, err := cpu.New(cpu.Options{Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	s := small
+	s.Layers = 2
+	p := tempcache.Default()
+	p.Recent, p.Budget.Frames, p.Shares = 1, 1+1+10, []float64{1, 3, 5, 7}
+	q := p
+	q.Shares = []float64{2, 6}
+	if got, want := p.Bytes(merging{host}, s), q.Bytes(merging{host}, s); got != want {
+		t.Errorf("%d bytes, with the layers' means %d", got, want)
+	}
+	if got, less := p.Bytes(host, s), q.Bytes(host, s); got <= less {
+		t.Errorf("on the host %d bytes, with the layers' means %d: want more", got, less)
 	}
 }
 
