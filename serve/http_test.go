@@ -263,7 +263,8 @@ func TestVideosGoThroughTheirStates(t *testing.T) {
 		fake.delay = 2 * time.Millisecond
 	})
 	v := call2[api.Video](r, "POST", "/v1/videos", `{"prompt":"a","seconds":"1","size":"16x16","seed":5}`, http.StatusOK)
-	if v.Status != api.Queued || v.NumFrames != 50 || v.Size != "16x16" || v.Seconds != "1" {
+	// A video is begun at once where none is being made: on a busy machine before the answer is written.
+	if v.Status != api.Queued && v.Status != api.InProgress || v.NumFrames != 50 || v.Size != "16x16" || v.Seconds != "1" {
 		t.Fatalf("%+v", v)
 	}
 	await(t, "the video", func() bool {

@@ -42,7 +42,7 @@ func TestMapsGoToThoseWhoAskAndChangeNoFrame(t *testing.T) {
 		if m.Notice != nil && m.Notice.Type == "map" {
 			t.Fatal("a map for one who did not ask")
 		}
-		if m.Frame == nil || m.Frame.View != 0 {
+		if m.Frame == nil || m.Frame.View != 0 || m.Frame.Frame == 0 { // the start picture is number 0, too
 			continue
 		}
 		if image, ok := pictures[m.Frame.Frame]; ok {

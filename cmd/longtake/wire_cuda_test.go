@@ -15,7 +15,7 @@ func TestWithoutAGPUAutoSaysWhyAndCUDAWhatWasLookedFor(t *testing.T) {
 	gpu, err := openDevice("cuda", deviceFlags{})
 	if err == nil {
 		gpu.Device.Close()
-		t.Skip("needs a machine without a GPU")
+		t.Skip("needs a machine without a GPU, as CI's is")
 	}
 	if !errors.Is(err, compute.ErrUnsupported) || !strings.HasPrefix(err.Error(), "cuda: ") {
 		t.Errorf("--device cuda: %v", err)
