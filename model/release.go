@@ -24,7 +24,7 @@ var releases = []Release{{
 	Files: []ReleaseFile{
 		{"config.json", 3340, "034f6fdc58feb38bde91884b62116efc89225a31e4de73d8d87d58f38a272d97"},
 		{"vocab.json", 892, "e860f47b4076067f0b1da2c74c87b3547070917ebb4f030903c99d22d9278b34"},
-		{"weights.safetensors", 57_282_600, "bea3c667d75f7a5750e1dafd08aa4deceec70ee664327890eeee991e747726b1"},
+		{"weights.safetensors", 57_282_600, "c0d67032af0eb8bc98688793abc02be2ef8c1ddfe36d74a551212178ca99aa21"},
 	},
 }}
 
