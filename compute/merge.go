@@ -62,11 +62,14 @@ type Merging struct {
 
 	// Approximate searches compare what is known of Unit, by queries too: numbers of Bits bits with levels Step wide (Known F32 [groups,
 	// entries, width]), or signs of products with Planes (Codes I64 and CodeLengths F32 of entries, ProbeCodes and ProbeLengths of
-	// tokens), as Hasher has them; or all of it, without either.
+	// tokens), as Hasher has them; or all of it, without either. With Tables entries must share a bucket with the token, whose uncertain bits
+	// are ProbeWeak as ProbeCodes; BucketOrder and BucketEnds are Hasher.MatchTables' work space.
 	Approximate                                                 bool
 	Bits                                                        int
 	Step                                                        float32
 	Known, Planes, Codes, CodeLengths, ProbeCodes, ProbeLengths Tensor
+	Tables                                                      Tables
+	ProbeWeak, BucketOrder, BucketEnds                          Tensor
 
 	// Work space: Probe and, with Asked, Query F32 [groups, tokens, width]; Best I32 and Score F32 [groups, tokens]; Hits I32
 	// [layers, 4, groups, tokens]; Order I32 [layers, groups, 4*entries+5*tokens]; Recent I32 [groups, tokens, Depth] with Neighbours.

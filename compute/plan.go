@@ -45,12 +45,15 @@ type Planning struct {
 	// Bits, 2, 4 or 8, has mean keys known by numbers of that many bits, with levels Step wide at a root mean square of 1: Known F32
 	// [heads, room, headDim]. Planes F32 [bits, headDim], at most 512, has products of means and queries estimated by signs as in
 	// Hasher.MatchCodes: Codes I64 [heads, room, words] and CodeLengths F32 [heads, room], GroupCodes I64 and GroupLengths F32 of
-	// Groups. Absent: means are known exactly.
+	// Groups. With Tables, mass is only in tiles that share a bucket with the group, whose uncertain bits are GroupWeak as GroupCodes. Absent:
+	// means are known exactly.
 	Bits                                         int
 	Step                                         float32
 	Known                                        Tensor
 	Planes                                       Tensor
 	Codes, CodeLengths, GroupCodes, GroupLengths Tensor
+	Tables                                       Tables
+	GroupWeak                                    Tensor
 
 	// Rest F32 [heads*query tiles, tiles] receives log counts of the tiles that can be chosen and are not listed, -Inf for others: what
 	// they count for by their means RestKeys and RestValues [heads, room, headDim], of the type of Keys, if they are added to the

@@ -87,6 +87,9 @@ func hashesLikeTheHost(t *testing.T, dev compute.Device) {
 			many := r.Tensor(compute.I32, c.heads)
 			r.Upload(many, counts)
 			r.signs(x, q, many, keys, queries, c.bits)
+			for _, m := range []ann.LSH{{Bits: 8, Tables: 4, Probes: 1}, {Bits: 5, Tables: 13, Probes: 2}, {Bits: 10, Tables: 8}, {Bits: 16, Tables: 3, Probes: 16}, {Bits: 1, Tables: 1}} {
+				r.tables(x, q, many, keys, queries, m)
+			}
 			for _, bits := range []int{2, 4, 8} {
 				r.levels(x, keys, bits)
 			}
@@ -110,8 +113,8 @@ func (r room) signs(x, q, many compute.Tensor, keys, queries []float32, bits int
 	planes := r.floats(compute.F32, directions, bits, width)
 	codes, lengths := r.Tensor(compute.I64, heads, rows+3, words), r.Tensor(compute.F32, heads, rows+3)
 	asked, askedLengths := r.Tensor(compute.I64, heads, rows, words), r.Tensor(compute.F32, heads, rows)
-	hasher.Hash(codes, lengths, x, planes, many)
-	hasher.Hash(asked, askedLengths, q, planes, compute.Tensor{})
+	hasher.Hash(codes, compute.Tensor{}, lengths, x, planes, many, compute.Tables{})
+	hasher.Hash(asked, compute.Tensor{}, askedLengths, q, planes, compute.Tensor{}, compute.Tables{})
 	best, score := r.Tensor(compute.I32, heads, rows), r.Tensor(compute.F32, heads, rows)
 	hasher.MatchCodes(best, score, asked, codes, lengths, many, bits)
 	code, length, counts, found, scores := r.words(codes), r.numbers(lengths), r.words(many), r.words(best), r.numbers(score)
@@ -149,6 +152,47 @@ func (r room) signs(x, q, many compute.Tensor, keys, queries []float32, bits int
 			r.Errorf("head %d: %d of %d nearest keys differ", h, wrong, rows)
 		}
 	}
+}
+
+// tables compares MatchTables with Nearest of an index with tables.
+func (r room) tables(x, q, many compute.Tensor, keys, queries []float32, maker ann.LSH) {
+	heads, rows, width, words := x.Dim(0), x.Dim(1), x.Dim(2), (maker.Signs()+63)/64
+	hasher, cut := r.Queue.(compute.Hasher), maker.Cut()
+	planes := r.floats(compute.F32, maker.Planes(width), maker.Signs(), width)
+	codes, lengths := r.Tensor(compute.I64, heads, rows+3, words), r.Tensor(compute.F32, heads, rows+3)
+	asked, weak, askedLengths := r.Tensor(compute.I64, heads, rows, words), r.Tensor(compute.I64, heads, rows, words), r.Tensor(compute.F32, heads, rows)
+	hasher.Hash(codes, compute.Tensor{}, lengths, x, planes, many, compute.Tables{})
+	hasher.Hash(asked, weak, askedLengths, q, planes, compute.Tensor{}, cut)
+	best, score := r.Tensor(compute.I32, heads, rows), r.Tensor(compute.F32, heads, rows)
+	hasher.MatchTables(best, score, asked, weak, codes, lengths, many, r.Tensor(compute.I32, heads, maker.Tables, rows+3), r.Tensor(compute.I32, heads, maker.Tables, 1<<maker.Bits), cut)
+	counts, found, scores := r.words(many), r.words(best), r.numbers(score)
+	wrong, none := 0, 0
+	for h := range heads {
+		index := maker.New(width, rows)
+		for i := range int(counts[h]) {
+			index.Put(i, keys[(h*rows+i)*width:][:width])
+		}
+		all := make([]float32, counts[h])
+		for i := range rows {
+			ask := queries[(h*rows+i)*width:][:width]
+			want, got := index.Nearest(ask, int(counts[h])), int(int32(found[h*rows+i]))
+			index.Score(all, ask, 0)
+			size := float32(math.Sqrt(float64(ann.Dot(ask, ask))))
+			switch {
+			case got < 0 || want < 0:
+				none++
+				if got != want || !math.IsInf(float64(scores[h*rows+i]), -1) {
+					wrong++
+				}
+			case !(math.Abs(float64(all[got]-all[want])) <= 1e-5*math.Abs(float64(all[want]))) || math.Abs(float64(scores[h*rows+i]*size-all[want])) > 1e-4*math.Abs(float64(all[want])):
+				wrong++
+			}
+		}
+	}
+	if wrong > heads*rows/50 { // a bit that flips may change a bucket
+		r.Errorf("%v: %d of %d nearest keys differ", maker, wrong, heads*rows)
+	}
+	r.Logf("%v: %d of %d queries share no bucket", maker, none, heads*rows)
 }
 
 // levels compares Quantise with what an index knows of its keys.

@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/bits"
 	"math/rand/v2"
+
+	"longtake/compute"
 )
 
 // LSH hashes by the signs of random projections (Charikar, STOC 2002): two vectors at angle a differ in a share a/pi of their
@@ -101,14 +103,38 @@ func (o LSH) New(width, slots int) Index {
 	return x
 }
 
-// Planes returns the directions of an index without Augment, [bits][width], for a device that hashes.
+// Planes returns the directions of an index without Augment, [Signs][width], for a device that hashes. Bits that belong to no table
+// have zeros.
 func (o LSH) Planes(width int) []float32 {
 	bits := o.Bits * max(o.Tables, 1)
-	all, out := planes(bits, width+1, o.Seed), make([]float32, 0, bits*width)
+	all, out := planes(bits, width+1, o.Seed), make([]float32, o.Signs()*width)
 	for b := range bits {
-		out = append(out, all[b*(width+1):][:width]...)
+		at := b
+		if o.Tables > 0 {
+			at = o.place(b/o.Bits) + b%o.Bits
+		}
+		copy(out[at*width:][:width], all[b*(width+1):])
 	}
 	return out
+}
+
+// Signs is how many bits a code has on a device, where no table lies in two words.
+func (o LSH) Signs() int {
+	if o.Tables == 0 {
+		return o.Bits
+	}
+	return o.place(o.Tables-1) + o.Bits
+}
+
+// place is the first bit of a table in a device's code.
+func (o LSH) place(table int) int {
+	each := 64 / o.Bits
+	return table/each*64 + table%each*o.Bits
+}
+
+// Cut describes the tables for a device.
+func (o LSH) Cut() compute.Tables {
+	return compute.Tables{Count: o.Tables, Bits: o.Bits * min(o.Tables, 1), Probes: o.Probes * min(o.Tables, 1)}
 }
 
 // planes returns random normal directions.

@@ -52,6 +52,11 @@ func plansLikeTheHost(t *testing.T, dev compute.Device) {
 		{"quantised to 4 bits", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Matcher, o.Least = ann.Scalar(4), 40 }},
 		{"hashed", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Matcher, o.Least = ann.LSH{Bits: 100}, 40 }},
 		{"hashed, no dense pass", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) { o.Matcher, o.Dense, o.Least = ann.LSH{Bits: 64}, 0, 30 }},
+		{"hash tables", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Matcher, o.Least = ann.LSH{Bits: 5, Tables: 13, Probes: 1}, 40 }},
+		{"hash tables, no dense pass", kvcache.Window{Recent: kvcache.Full}, 0, func(o *annsa.Options) {
+			o.Matcher, o.Dense, o.Least = ann.LSH{Bits: 8, Tables: 4, Probes: 2}, 0, 30
+		}},
+		{"hash tables, merged keys", merged, 8, func(o *annsa.Options) { o.Matcher, o.Least = ann.LSH{Bits: 6, Tables: 8}, 40 }},
 		{"no-drop", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.NoDrop, o.Least = true, 40 }},
 		{"no-drop, quantised, merged keys", merged, 8, func(o *annsa.Options) { o.NoDrop, o.Matcher, o.Least = true, ann.Scalar(8), 40 }},
 		{"split", kvcache.Window{Recent: kvcache.Full}, 6, func(o *annsa.Options) { o.Raster, o.Least = false, 40 }},

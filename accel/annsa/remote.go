@@ -15,16 +15,18 @@ import (
 // whatever frame they belong to, and attention reads them where they lie, so that nothing is gathered and the host learns nothing
 // of what was chosen. Tiles of near keys are those of splitLayer.
 type remote struct {
-	on    bool
-	tiles int // that there is room for
-	bits  int // of quantised means
-	hash  int // bits of hashed ones
-	step  float32
+	on     bool
+	tiles  int            // that there is room for
+	bits   int            // of quantised means
+	hash   int            // bits of hashed ones
+	tables compute.Tables // of hashed ones
+	step   float32
 	// Work space of all layers, see compute.Planning.
 	kinds, fresh, dense, turns   compute.Tensor
 	groups, norms, scores, lists compute.Tensor
 	planes                       compute.Tensor // of hashes, with the codes of groups of queries
 	groupCodes, groupLengths     compute.Tensor
+	groupWeak                    compute.Tensor // with tables
 	hashes                       bool           // planes are there
 	again, copied                compute.Tensor // I32, frames that are ordered and copied, see splitLayer
 	hidden                       compute.Tensor // F32 [1, rows], absent where frames fill tiles
@@ -52,7 +54,7 @@ type remoteLayer struct {
 // mostHashed is the most bits of codes that a compute.Planner takes, mostSplit the most tokens of a frame that a compute.Splitter orders.
 const mostHashed, mostSplit = 512, 4096
 
-// remotely reports whether plans are made by the device: for runs of tokens, scored by exact or quantised mean keys or by whole codes.
+// remotely reports whether plans are made by the device: for runs of tokens, scored by exact or quantised mean keys or by hashes.
 func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	_, ok := dev.(compute.PlanningDevice)
 	able := false
@@ -60,7 +62,7 @@ func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	case ann.Exact, ann.Scalar:
 		able = true
 	case ann.LSH:
-		able = m.Tables == 0 && m.Bits <= mostHashed && !m.Centre && !m.Augment
+		able = m.Signs() <= mostHashed && !m.Centre && !m.Augment
 	}
 	if !o.Raster {
 		able = able && s.Tokens() <= mostSplit && s.HeadDim%2 == 0
@@ -74,7 +76,7 @@ func (r *remote) matcher(m ann.Maker) {
 	case ann.Scalar:
 		r.bits, r.step = int(m), m.Step()
 	case ann.LSH:
-		r.hash = m.Bits
+		r.hash, r.tables = m.Signs(), m.Cut()
 	}
 }
 
@@ -90,6 +92,9 @@ func (r *remote) fixed(p *policy, a compute.Arena) {
 	if r.hash > 0 {
 		r.planes = a.Tensor(compute.F32, r.hash, s.HeadDim)
 		r.groupCodes, r.groupLengths = a.Tensor(compute.I64, 2*rows*each, (r.hash+63)/64), a.Tensor(compute.F32, 2*rows*each)
+		if r.tables.Count > 0 {
+			r.groupWeak = a.Tensor(compute.I64, 2*rows*each, (r.hash+63)/64)
+		}
 		r.hashes = false
 	}
 	for i := range p.layers {
@@ -319,6 +324,7 @@ func (p *policy) codesOf(dq compute.Queue, x *remoteLayer, plan *compute.Plannin
 		dq.Upload(r.planes, b)
 	}
 	plan.Planes, plan.Codes, plan.CodeLengths, plan.GroupCodes, plan.GroupLengths = r.planes, x.codes, x.lengths, r.groupCodes, r.groupLengths
+	plan.Tables, plan.GroupWeak = r.tables, r.groupWeak
 }
 
 // restOf is the part of rest that a plan fills, [lists, tiles].

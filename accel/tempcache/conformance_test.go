@@ -40,7 +40,10 @@ func all() map[string]tempcache.Policy {
 		"index": with(func(p *tempcache.Policy) {
 			p.Search, p.Matcher = tempcache.Approximate, scanner{}
 		}),
-		"hashed":              with(func(p *tempcache.Policy) { p.Search, p.Matcher = tempcache.Approximate, ann.LSH{Bits: 128} }),
+		"hashed": with(func(p *tempcache.Policy) { p.Search, p.Matcher = tempcache.Approximate, ann.LSH{Bits: 128} }),
+		"hash tables": with(func(p *tempcache.Policy) {
+			p.Search, p.Matcher = tempcache.Approximate, ann.LSH{Bits: 9, Tables: 8, Probes: 1}
+		}),
 		"quantised":           with(func(p *tempcache.Policy) { p.Search, p.Matcher, p.ByQuery = tempcache.Approximate, ann.Scalar(8), true }),
 		"by query, unrotated": with(func(p *tempcache.Policy) { p.ByQuery, p.Space = true, tempcache.Unrotated }),
 		"error bound": with(func(p *tempcache.Policy) {

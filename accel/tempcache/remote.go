@@ -9,8 +9,8 @@ import (
 )
 
 // remote is the side of a cache whose entries are decided on by the device, a compute.Merger: counts, places and the numbers of
-// entries stay there, and the host knows of them what Stats last fetched. Approximate searches are those of whole codes and of quantised vectors;
-// others are host code.
+// entries stay there, and the host knows of them what Stats last fetched. Approximate searches by hashes and of quantised vectors are
+// the device's; others are host code.
 type remote struct {
 	on                 bool
 	frequencies, turns compute.Tensor // of compute.Merging
@@ -37,7 +37,7 @@ func (p Policy) remotely(dev compute.Device) bool {
 	case ann.Exact, ann.Scalar:
 		return ok
 	case ann.LSH:
-		return ok && m.Tables == 0 && m.Bits <= mostHashed && !m.Centre && !m.Augment
+		return ok && m.Signs() <= mostHashed && !m.Centre && !m.Augment
 	}
 	return false
 }
@@ -48,6 +48,7 @@ const mostHashed = 512
 // codes are what an approximate search on the device knows of the vectors of a layer in work, see compute.Merging.
 type codes struct {
 	planes, entries, entryLengths, tokens, tokenLengths, known compute.Tensor
+	weak, order, ends                                          compute.Tensor // with tables
 }
 
 // codesFor takes the tensors of codes, for so many entries.
@@ -60,10 +61,14 @@ func (r *remote) codesFor(c *cache, a compute.Arena, slots int) {
 	case ann.Scalar:
 		x.known = a.Tensor(compute.F32, c.groups, slots, c.width())
 	case ann.LSH:
-		words, n := (m.Bits+63)/64, c.shape.Tokens()
-		x.planes = a.Tensor(compute.F32, m.Bits, c.width())
+		words, n := (m.Signs()+63)/64, c.shape.Tokens()
+		x.planes = a.Tensor(compute.F32, m.Signs(), c.width())
 		x.entries, x.entryLengths = a.Tensor(compute.I64, c.groups, slots, words), a.Tensor(compute.F32, c.groups, slots)
 		x.tokens, x.tokenLengths = a.Tensor(compute.I64, c.groups, n, words), a.Tensor(compute.F32, c.groups, n)
+		if m.Tables > 0 {
+			x.weak = a.Tensor(compute.I64, c.groups, n, words)
+			x.order, x.ends = a.Tensor(compute.I32, c.groups, m.Tables, slots), a.Tensor(compute.I32, c.groups, m.Tables, 1<<m.Bits)
+		}
 	}
 }
 
@@ -88,6 +93,7 @@ func (r *remote) code(p Policy, m *compute.Merging) {
 		m.Bits, m.Step, m.Known = int(a), a.Step(), x.known
 	case ann.LSH:
 		m.Planes, m.Codes, m.CodeLengths, m.ProbeCodes, m.ProbeLengths = x.planes, x.entries, x.entryLengths, x.tokens, x.tokenLengths
+		m.Tables, m.ProbeWeak, m.BucketOrder, m.BucketEnds = a.Cut(), x.weak, x.order, x.ends
 	}
 }
 

@@ -81,7 +81,7 @@ func (r *bench) planOtherwise(b *testing.B, name string, p compute.Planning, val
 	hashed := p
 	hashed.Planes, hashed.Codes, hashed.CodeLengths = r.normal(1, compute.F32, 64, 128), r.Tensor(compute.I64, wanHeads, room, 1), r.Tensor(compute.F32, wanHeads, room)
 	hashed.GroupCodes, hashed.GroupLengths = r.Tensor(compute.I64, groups, 1), r.Tensor(compute.F32, groups)
-	r.Hash(hashed.Codes, hashed.CodeLengths, p.Means, hashed.Planes, compute.Tensor{})
+	r.Hash(hashed.Codes, compute.Tensor{}, hashed.CodeLengths, p.Means, hashed.Planes, compute.Tensor{}, compute.Tables{})
 	whole := p
 	whole.Values, whole.RestKeys, whole.RestValues = values, r.Tensor(compute.BF16, wanHeads, room, 128), r.Tensor(compute.BF16, wanHeads, room, 128)
 	whole.Rest = r.Tensor(compute.F32, p.TileEnds.Elems(), room)
@@ -166,7 +166,7 @@ func BenchmarkHash(b *testing.B) {
 	best, score := r.Tensor(compute.I32, wanHeads, 1560), r.Tensor(compute.F32, wanHeads, 1560)
 	query := r.Tensor(compute.I64, wanHeads, 1560, 1)
 	b.Run("signs of 64 bits", func(b *testing.B) {
-		measure(b, r, 4*float64(x.Elems()), 2*64*float64(x.Elems()), func(int) { r.Hash(codes, lengths, x, planes, compute.Tensor{}) })
+		measure(b, r, 4*float64(x.Elems()), 2*64*float64(x.Elems()), func(int) { r.Hash(codes, compute.Tensor{}, lengths, x, planes, compute.Tensor{}, compute.Tables{}) })
 	})
 	b.Run("levels of 8 bits", func(b *testing.B) {
 		measure(b, r, 8*float64(x.Elems()), 0, func(int) {
@@ -175,5 +175,18 @@ func BenchmarkHash(b *testing.B) {
 	})
 	b.Run("nearest of 18,720 by 64 bits", func(b *testing.B) {
 		measure(b, r, 0, 0, func(int) { r.MatchCodes(best, score, query, codes, lengths, compute.Tensor{}, 64) })
+	})
+	t := compute.Tables{Count: 4, Bits: 10, Probes: 1}
+	weak, asked, order, ends := r.Tensor(compute.I64, wanHeads, 1560, 1), r.Tensor(compute.F32, wanHeads, 1560), r.Tensor(compute.I32, wanHeads, 4, entries), r.Tensor(compute.I32, wanHeads, 4, 1<<10)
+	r.Hash(codes, compute.Tensor{}, lengths, x, planes.Slice(0, 0, 40), compute.Tensor{}, compute.Tables{})
+	b.Run("signs and uncertain bits of 1,560 queries", func(b *testing.B) {
+		measure(b, r, 0, 0, func(int) {
+			r.Hash(query, weak, asked, x.Slice(1, 0, 1560), planes.Slice(0, 0, 40), compute.Tensor{}, t)
+		})
+	})
+	b.Run("nearest of 18,720 by 4 tables of 10 bits", func(b *testing.B) {
+		measure(b, r, 0, 0, func(int) {
+			r.MatchTables(best, score, query, weak, codes, lengths, compute.Tensor{}, order, ends, t)
+		})
 	})
 }

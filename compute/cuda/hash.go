@@ -8,6 +8,8 @@ type hashArgs struct {
 	xHead, xRow                                              int64
 	heads, rows, width, bits, words, room, xHalf             uint32
 	step                                                     float32
+	weak                                                     uint64
+	tables, tableBits, probes, _                             uint32
 }
 
 var _ compute.Hasher = (*queue)(nil)
@@ -35,7 +37,7 @@ func (q *queue) hashCall(x, counts compute.Tensor, room int) *hashArgs {
 }
 
 // Hash writes signs of projections, see compute.Hasher.
-func (q *queue) Hash(codes, lengths, x, planes, counts compute.Tensor) {
+func (q *queue) Hash(codes, weak, lengths, x, planes, counts compute.Tensor, t compute.Tables) {
 	if q.err != nil || x.Elems() == 0 {
 		return
 	}
@@ -44,7 +46,11 @@ func (q *queue) Hash(codes, lengths, x, planes, counts compute.Tensor) {
 		lengths.DType == compute.F32 && lengths.Elems() == x.Shape[0]*codes.Shape[1] && planes.Rank == 2 && planes.Contiguous() && planes.Shape[1] == x.Shape[2]) {
 		mismatch("hash", codes, lengths, x, planes)
 	}
+	if !weak.IsZero() && !(weak.DType == compute.I64 && weak.Contiguous() && weak.Shape == codes.Shape && fits(t, codes.Shape[2])) {
+		mismatch("hash", codes, weak, t)
+	}
 	a := q.hashCall(x, counts, codes.Shape[1])
+	a.weak, a.tables, a.tableBits, a.probes = addressOr0(weak), uint32(t.Count), uint32(t.Bits), uint32(t.Probes)
 	a.planes, a.codes, a.lengths, a.bits, a.words = address(planes), address(codes), address(lengths), uint32(bits), uint32(codes.Shape[2])
 	q.launch("hash", q.device.kernels.hash[0], [3]uint32{(a.rows + 63) / 64, a.words, a.heads}, [3]uint32{256, 1, 1}, 0, argument(a))
 }

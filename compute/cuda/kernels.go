@@ -15,7 +15,7 @@ import (
 //go:embed kernels/types.cuh kernels/map/map.cu kernels/norm/norm.cu kernels/rope/rope.cu kernels/gather/gather.cu
 //go:embed kernels/unfold/unfold.cu kernels/timeembed/timeembed.cu kernels/noise/noise.cu kernels/linear/linear.cu kernels/attendany/attendany.cu
 //go:embed kernels/conv/conv.cu kernels/quant/quant.cu kernels/pixels/pixels.cu
-//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu kernels/join/join.cu kernels/split/split.cu
+//go:embed kernels/match/match.cu kernels/merge/merge.cu kernels/merge/*.cuh kernels/plan/plan.cu kernels/select/select.cu kernels/hash/hash.cu kernels/buckets/buckets.cu kernels/join/join.cu kernels/split/split.cu
 var kernelSources embed.FS
 
 // kernels are the functions of the loaded modules, indexed by the element types that select them (see half).
@@ -37,6 +37,7 @@ type kernels struct {
 	plan      [7]uintptr // means, groups, norms, scores, pick, keys, rest
 	selects   [3]uintptr // hash, mark, copy
 	hash      [2]uintptr // signs, levels
+	buckets   [2]uintptr // sort, match
 	join      [1]uintptr
 	split     [2]uintptr // order, copy
 	match     [5]uintptr // begin, fast, any, end, codes
@@ -73,6 +74,7 @@ func (k *kernels) files() []kernelFile {
 		{"join", nil, []string{"join"}, k.join[:], true},
 		{"split", nil, []string{"split_order", "split_copy"}, k.split[:], false},
 		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},
+		{"buckets", nil, []string{"buckets_sort", "buckets_match"}, k.buckets[:], false},
 		{"match", nil, []string{"match_begin", "match_fast", "match_any", "match_end", "match_codes"}, k.match[:], false},
 		{"merge", []string{"--fmad=false"}, []string{"merge_describe", "merge_cells", "merge_around", "merge_accept", "merge_join", "merge_found"}, k.merge[:], false},
 	}

@@ -78,7 +78,7 @@ func TestKernelsThatStartEarlyBeginByWaiting(t *testing.T) {
 func TestArgumentStructsHaveTheSizesOfTheKernels(t *testing.T) {
 	for name, size := range map[string]uintptr{"map": unsafe.Sizeof(mapArgs{}), "norm": unsafe.Sizeof(normArgs{}), "rope": unsafe.Sizeof(ropeArgs{}),
 		"gather": unsafe.Sizeof(gatherArgs{}), "timeembed": unsafe.Sizeof(timeEmbedArgs{}), "noise": unsafe.Sizeof(noiseArgs{}),
-		"linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{}), "plan": unsafe.Sizeof(planArgs{}), "select": unsafe.Sizeof(selectArgs{}), "match": unsafe.Sizeof(matchArgs{}), "hash": unsafe.Sizeof(hashArgs{}), "join": unsafe.Sizeof(joinArgs{}), "split": unsafe.Sizeof(splitArgs{}), "merge": unsafe.Sizeof(mergeArgs{})} {
+		"linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{}), "plan": unsafe.Sizeof(planArgs{}), "select": unsafe.Sizeof(selectArgs{}), "match": unsafe.Sizeof(matchArgs{}), "hash": unsafe.Sizeof(hashArgs{}), "buckets": unsafe.Sizeof(bucketsArgs{}), "join": unsafe.Sizeof(joinArgs{}), "split": unsafe.Sizeof(splitArgs{}), "merge": unsafe.Sizeof(mergeArgs{})} {
 		src, err := source(name)
 		if err != nil {
 			t.Fatal(err)

@@ -144,8 +144,12 @@ func (q *queue) mergeSearch(m compute.Merging, s *compute.MergeStore, each [3]ui
 	}
 	switch {
 	case m.Planes.Shape[0] > 0:
-		q.Hash(m.Codes, m.CodeLengths, keys, m.Planes, s.Entries)
-		q.Hash(m.ProbeCodes, m.ProbeLengths, probe, m.Planes, compute.Tensor{})
+		q.Hash(m.Codes, compute.Tensor{}, m.CodeLengths, keys, m.Planes, s.Entries, compute.Tables{})
+		q.Hash(m.ProbeCodes, m.ProbeWeak, m.ProbeLengths, probe, m.Planes, compute.Tensor{}, m.Tables)
+		if m.Tables.Count > 0 {
+			q.MatchTables(m.Best, m.Score, m.ProbeCodes, m.ProbeWeak, m.Codes, m.CodeLengths, s.Entries, m.BucketOrder, m.BucketEnds, m.Tables)
+			return
+		}
 		q.MatchCodes(m.Best, m.Score, m.ProbeCodes, m.Codes, m.CodeLengths, s.Entries, m.Planes.Shape[0])
 	case m.Bits != 0:
 		q.Quantise(compute.Tensor{}, compute.Tensor{}, m.Known, keys, s.Entries, m.Bits, m.Step)

@@ -16,6 +16,8 @@ type planArgs struct {
 	bits, words                                                                              uint32
 	values, restValues, restKeys, rest                                                       uint64
 	valueHead, valueRow                                                                      int64
+	groupWeak                                                                                uint64
+	tables, tableBits                                                                        uint32
 }
 
 var _ compute.Planner = (*queue)(nil)
@@ -93,6 +95,12 @@ func (q *queue) planCodes(p compute.Planning, a *planArgs) {
 			mismatch("plan", p.Planes, p.Codes, p.GroupCodes)
 		}
 		a.bits, a.words = uint32(bits), uint32(words)
+		if t := p.Tables; t.Count > 0 {
+			if !(fits(t, words) && p.GroupWeak.Elems() >= groups*words) {
+				mismatch("plan", p.Planes, p.GroupWeak, t)
+			}
+			a.bits, a.tables, a.tableBits, a.groupWeak = uint32(t.Count*t.Bits), uint32(t.Count), uint32(t.Bits), address(p.GroupWeak)
+		}
 		a.codes, a.codeLengths, a.groupCodes, a.groupLengths = address(p.Codes), address(p.CodeLengths), address(p.GroupCodes), address(p.GroupLengths)
 	}
 	if p.Rest.IsZero() {
@@ -119,7 +127,7 @@ func (q *queue) planKnown(p compute.Planning) {
 		q.Quantise(compute.Tensor{}, compute.Tensor{}, p.Known, p.Means, compute.Tensor{}, p.Bits, p.Step)
 	}
 	if p.Planes.Shape[0] > 0 {
-		q.Hash(p.Codes, p.CodeLengths, p.Means, p.Planes, compute.Tensor{})
+		q.Hash(p.Codes, compute.Tensor{}, p.CodeLengths, p.Means, p.Planes, compute.Tensor{}, compute.Tables{})
 	}
 }
 
@@ -138,8 +146,11 @@ func (q *queue) planHashes(p compute.Planning) {
 		t.Rank, t.Shape, t.Stride = 1, [4]int{n}, [4]int{1}
 		return t.Reshape(dims...)
 	}
-	heads := 2 * int(a.heads)
-	q.Hash(view(p.GroupCodes, heads, rows, words), view(p.GroupLengths, heads, rows), view(p.Groups, heads, rows, int(a.headDim)), p.Planes, compute.Tensor{})
+	heads, weak := 2*int(a.heads), compute.Tensor{}
+	if a.tables > 0 {
+		weak = view(p.GroupWeak, heads, rows, words)
+	}
+	q.Hash(view(p.GroupCodes, heads, rows, words), weak, view(p.GroupLengths, heads, rows), view(p.Groups, heads, rows, int(a.headDim)), p.Planes, compute.Tensor{}, p.Tables)
 }
 
 // planGroupsShared is the shared memory of plan_groups: the queries of a tile, rows an odd number of words apart.

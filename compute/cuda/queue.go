@@ -71,6 +71,7 @@ type queue struct {
 	splitArgs      splitArgs
 	matchArgs      matchArgs
 	hashArgs       hashArgs
+	bucketsArgs    bucketsArgs
 	selectArgs     selectArgs
 	planArgs       planArgs
 	mergeArgs      mergeArgs

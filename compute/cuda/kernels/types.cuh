@@ -52,6 +52,18 @@ __device__ __forceinline__ float angle(u32 differ, u32 bits) {
   return 2 * differ == bits ? 6.123234e-17f : (float)cospi(differ * part);
 }
 
+// sharesBucket reports whether a key's code shares a bucket with a query's in one of some tables of so many bits, 64 / bits of them in a word:
+// their bits are equal, or differ in one that is weak, which the query is not certain of.
+__device__ __forceinline__ bool sharesBucket(const u64* query, const u64* key, const u64* weak, u32 tables, u32 bits) {
+  u32 each = 64 / bits;
+  for (u32 t = 0; t < tables; t++) {
+    u32 w = t / each;
+    u64 d = (query[w] ^ key[w]) & ((1ull << bits) - 1) << t % each * bits;
+    if (d == 0 || ((d & (d - 1)) == 0 && (d & weak[w]) != 0)) return true;
+  }
+  return false;
+}
+
 __device__ __forceinline__ void put(float* p, float v) { *p = v; }
 __device__ __forceinline__ void put(bf16* p, float v) { p->bits = (u16)pack2(v, 0.0f); }
 

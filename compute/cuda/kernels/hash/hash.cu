@@ -10,8 +10,10 @@ struct HashArgs {
   i64 xHead, xRow;
   u32 heads, rows, width, bits, words, room, xHalf;
   float step;
+  u64* weak;  // or null
+  u32 tables, tableBits, probes, pad;
 };
-static_assert(sizeof(HashArgs) == 112, "HashArgs is mirrored by hashArgs in hash.go");
+static_assert(sizeof(HashArgs) == 136, "HashArgs is mirrored by hashArgs in hash.go");
 
 #define FULL 0xffffffffu
 
@@ -20,7 +22,27 @@ __device__ __forceinline__ u32 rowsOf(const HashArgs& a, u32 h) { return a.count
 
 #define ROW 65
 
-// hash_signs writes the signs of the products of rows with planes, and the rows' lengths. A block has 64 rows and 64 planes, a thread 4 by 4 of
+// uncertain finds the bits of the tables of a word whose products are the smallest: those of one of 16 rows, whose sizes are in shared memory.
+__device__ __forceinline__ u64 uncertain(const HashArgs& a, const float* sizes, u32 lane) {
+  u32 each = 64 / a.tableBits, first = blockIdx.y * each, many = a.tables > first ? min(each, a.tables - first) : 0;
+  u64 all = 0;
+  for (u32 n = lane; n < many; n += 16) {
+    u64 used = 0;
+    for (u32 p = 0; p < a.probes; p++) {
+      u32 at = n * a.tableBits;
+      float least = __int_as_float(0x7f800000);
+      for (u32 b = n * a.tableBits; b < (n + 1) * a.tableBits; b++)
+        if (sizes[b] < least && !(used >> b & 1)) least = sizes[b], at = b;
+      used |= 1ull << at;
+    }
+    all |= used;
+  }
+#pragma unroll
+  for (int w = 8; w > 0; w >>= 1) all |= __shfl_xor_sync(FULL, all, w);
+  return all;
+}
+
+// hash_signs writes the signs of the products of rows with planes, the rows' lengths, and which signs are uncertain. A block has 64 rows and 64 planes, a thread 4 by 4 of
 // them; it walks their elements 16 at a time.
 extern "C" __global__ void __launch_bounds__(256) hash_signs(const __grid_constant__ HashArgs a) {
   __shared__ float xs[16][ROW], ps[16][ROW];
@@ -61,6 +83,17 @@ extern "C" __global__ void __launch_bounds__(256) hash_signs(const __grid_consta
     a.codes[((u64)h * a.room + row) * a.words + blockIdx.y] = (u64)hi << 32 | lo;
     // Rounding must not order vectors of unit length.
     if (blockIdx.y == 0) a.lengths[(u64)h * a.room + row] = fabsf(square[i] - 1.0f) < 1e-5f ? 1.0f : sqrtf(square[i]);
+  }
+  if (a.weak == nullptr) return;
+#pragma unroll
+  for (u32 i = 0; i < 4; i++) {
+    u32 row = r0 + ty + 16 * i;
+    __syncthreads();
+#pragma unroll
+    for (u32 j = 0; j < 4; j++) xs[ty][tx + 16 * j] = fabsf(s[i][j]);
+    __syncthreads();
+    u64 weak = uncertain(a, xs[ty], tx);
+    if (tx == 0 && row < rows) a.weak[((u64)h * a.room + row) * a.words + blockIdx.y] = weak;
   }
 }
 

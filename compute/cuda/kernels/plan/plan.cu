@@ -24,8 +24,10 @@ struct PlanArgs {
   void *restValues, *restKeys;
   float* rest;
   i64 valueHead, valueRow;
+  const u64* groupWeak;  // with tables
+  u32 tables, tableBits;
 };
-static_assert(sizeof(PlanArgs) == 360, "PlanArgs is mirrored by planArgs in plan.go");
+static_assert(sizeof(PlanArgs) == 376, "PlanArgs is mirrored by planArgs in plan.go");
 
 #define FULL 0xffffffffu
 #define INF __int_as_float(0x7f800000)
@@ -250,6 +252,7 @@ __device__ __forceinline__ void hashed(const PlanArgs& a, u32 h, u32 kind, i64 r
     s[j] = -INF;
     if (y >= many || t >= a.tiles || (u32)a.kinds[t] != kind) continue;
     const u64 *g = a.groupCodes + (row + y) * a.words, *k = a.codes + ((i64)h * a.room + t) * a.words;
+    if (a.tables > 0 && !sharesBucket(g, k, a.groupWeak + (row + y) * a.words, a.tables, a.tableBits)) continue;
     u32 differ = 0;
     for (u32 w = 0; w < a.words; w++) differ += (u32)__popcll(g[w] ^ k[w]);
     s[j] = a.groupLengths[row + y] * a.codeLengths[(i64)h * a.room + t] * cosines[differ] * a.scale + a.logs[(i64)h * a.room + t];
