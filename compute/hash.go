@@ -16,7 +16,8 @@ type Hasher interface {
 	Hash(codes, weak, lengths, x, planes, counts Tensor, t Tables)
 	// Quantise rounds rows of x as Hash takes them to numbers of bits bits, 2, 4 or 8, with one scale a row, step times the root mean
 	// square: packed U8 [heads, room, bytes] (the first number in the lowest bits) and scales F32 [heads, room], or known F32
-	// [heads, room, width], what they mean, or all three; absent ones are not written.
+	// [heads, room, width], what they mean, or all three; absent ones are not written. known may be BF16: then it receives what scales are to
+	// multiply, which that type holds exactly.
 	Quantise(packed, scales, known, x, counts Tensor, bits int, step float32)
 	// MatchCodes is Matcher.Match by codes of Hash: where n of bits signs differ a key of length l counts as l*cos(pi*n/bits).
 	MatchCodes(best, score, query, keys, lengths, counts Tensor, bits int)

@@ -16,21 +16,20 @@ const mostRemote = 1024
 // remote is the side of a policy whose tokens are chosen by the device, a compute.Selector: how many were kept the host does not
 // learn.
 type remote struct {
-	on                         bool
-	told                       bool           // planes are there
-	planes, codes, norms, keep compute.Tensor // of compute.Selection
+	on                                bool
+	told                              bool           // planes are there
+	planes, codes, norms, keep, known compute.Tensor // of compute.Selection
 }
 
-// remotely reports whether tokens are chosen by the device: by products, or hashes of up to 64 bits, in tables or not.
+// remotely reports whether tokens are chosen by the device: by products, of keys as they are or quantised, or hashes of up to 64 bits, in tables or not.
 func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	_, ok := dev.(compute.SelectingDevice)
 	able := false
 	switch m := o.matcher().(type) {
-	case ann.Exact:
+	case ann.Exact, ann.Scalar:
 		able = o.Top > 0
 	case ann.LSH:
-		// The nearest of those that share a bucket are left to the host.
-		able = m.Bits*max(m.Tables, 1) <= 64 && !m.Centre && !m.Augment && (m.Tables > 0) == (o.Top == 0)
+		able = m.Bits*max(m.Tables, 1) <= 64 && !m.Centre && !m.Augment
 	}
 	return ok && able && !o.All && o.Queries == nil && s.HeadDim <= 256
 }
@@ -40,6 +39,9 @@ func (r *remote) allocate(p *policy, a compute.Arena, room int) {
 	s := p.shape
 	if m, ok := p.o.matcher().(ann.LSH); ok {
 		r.planes = a.Tensor(compute.F32, m.Bits*max(m.Tables, 1), s.HeadDim)
+	}
+	if _, ok := p.o.matcher().(ann.Scalar); ok {
+		r.known = a.Tensor(compute.BF16, s.Heads*room*s.HeadDim)
 	}
 	r.codes = a.Tensor(compute.I64, s.Heads*(2*s.ChunkFrames*s.Tokens()+room))
 	r.norms, r.keep = a.Tensor(compute.F32, s.Heads, room), a.Tensor(compute.I32, room)
@@ -64,7 +66,10 @@ func (p *policy) attendRemotely(dq compute.Queue, at attention.Site, l *layer, d
 	l.kept = kv.Keys.Dim(1)
 	if selects {
 		s := compute.Selection{Query: query, Keys: kv.Keys, Values: kv.Values, Top: p.o.Top, Last: 2, Planes: r.planes, Tables: hash.Tables, Probes: hash.Probes, Codes: r.codes, Norms: r.norms,
-			Keep: r.keep, ToKeys: l.keys, ToValues: l.values, ToCount: l.count, Lengths: l.lengths}
+			Keep: r.keep, Known: r.known, ToKeys: l.keys, ToValues: l.values, ToCount: l.count, Lengths: l.lengths}
+		if m, ok := p.o.matcher().(ann.Scalar); ok {
+			s.Bits, s.Step = int(m), m.Step()
+		}
 		if !kv.LogCount.IsZero() {
 			s.LogCount = kv.LogCount.Slice(0, 0, 1)
 		}

@@ -9,7 +9,7 @@ type hashArgs struct {
 	heads, rows, width, bits, words, room, xHalf             uint32
 	step                                                     float32
 	weak                                                     uint64
-	tables, tableBits, probes, _                             uint32
+	tables, tableBits, probes, levels                        uint32
 }
 
 var _ compute.Hasher = (*queue)(nil)
@@ -65,11 +65,15 @@ func (q *queue) Quantise(packed, scales, known, x, counts compute.Tensor, bits i
 	}
 	bytes, room := (x.Shape[2]*bits+7)/8, max(packed.Shape[1], known.Shape[1])
 	for i, t := range [3]compute.Tensor{packed, scales, known} {
-		if elems := x.Shape[0] * room * [3]int{bytes, 1, x.Shape[2]}[i]; !t.IsZero() && !(t.Contiguous() && t.Elems() == elems && t.DType == [3]compute.DType{compute.U8, compute.F32, compute.F32}[i]) {
+		elems, ok := x.Shape[0]*room*[3]int{bytes, 1, x.Shape[2]}[i], t.DType == [3]compute.DType{compute.U8, compute.F32, compute.F32}[i] || i == 2 && t.DType == compute.BF16
+		if !t.IsZero() && !(ok && t.Contiguous() && t.Elems() == elems) {
 			mismatch("quantise", packed, scales, known, x)
 		}
 	}
 	a := q.hashCall(x, counts, room)
 	a.packed, a.scales, a.known, a.bits, a.step = addressOr0(packed), addressOr0(scales), addressOr0(known), uint32(bits), step
+	if known.DType == compute.BF16 && !known.IsZero() {
+		a.levels = 1
+	}
 	q.launch("hash", q.device.kernels.hash[1], [3]uint32{(a.rows + 7) / 8, a.heads, 1}, [3]uint32{256, 1, 1}, 0, argument(a))
 }

@@ -138,19 +138,11 @@ func (q *queue) planHashes(p compute.Planning) {
 	}
 	a := &q.planArgs
 	rows, words := int(a.queryTiles*a.groupsEach), int(a.words)
-	view := func(t compute.Tensor, dims ...int) compute.Tensor {
-		n := 1
-		for _, d := range dims {
-			n *= d
-		}
-		t.Rank, t.Shape, t.Stride = 1, [4]int{n}, [4]int{1}
-		return t.Reshape(dims...)
-	}
 	heads, weak := 2*int(a.heads), compute.Tensor{}
 	if a.tables > 0 {
-		weak = view(p.GroupWeak, heads, rows, words)
+		weak = first(p.GroupWeak, heads, rows, words)
 	}
-	q.Hash(view(p.GroupCodes, heads, rows, words), weak, view(p.GroupLengths, heads, rows), view(p.Groups, heads, rows, int(a.headDim)), p.Planes, compute.Tensor{}, p.Tables)
+	q.Hash(first(p.GroupCodes, heads, rows, words), weak, first(p.GroupLengths, heads, rows), first(p.Groups, heads, rows, int(a.headDim)), p.Planes, compute.Tensor{}, p.Tables)
 }
 
 // planGroupsShared is the shared memory of plan_groups: the queries of a tile, rows an odd number of words apart.

@@ -7,7 +7,7 @@ type selectArgs struct {
 	query, keys, values, logCount, planes, codes, norms, keep, toKeys, toValues, toCount, lengths uint64
 	queryHead, queryRow, keyHead, keyRow, valueHead, valueRow                                     int64
 	heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, probes     uint32
-	products                                                                                      uint64
+	products, known                                                                               uint64
 	first, _                                                                                      uint32
 }
 
@@ -32,6 +32,9 @@ func (q *queue) Select(s compute.Selection) {
 		s.Codes.Elems() >= heads*(2*queries+count)) {
 		mismatch("select", s.Planes, s.Codes)
 	}
+	if s.Bits > 0 && !(s.Known.DType == compute.BF16 && s.Known.Elems() >= heads*count*headDim && s.Planes.IsZero()) {
+		mismatch("select", s.Planes, s.Known)
+	}
 	if heads*queries*count == 0 {
 		return
 	}
@@ -52,8 +55,23 @@ func (q *queue) Select(s compute.Selection) {
 	k := &q.device.kernels.selects
 	const each = 32 // rows of a block of select_hash
 	q.launch("select", k[0], [3]uint32{uint32((queries + count + each - 1) / each), uint32(heads), 1}, [3]uint32{64, 1, 1}, selectShared(headDim, int(a.bits)), argument(a))
+	if s.Bits > 0 {
+		known, scales := first(s.Known, heads, count, headDim), first(s.Norms, heads, count)
+		q.Quantise(compute.Tensor{}, scales, known, s.Keys, compute.Tensor{}, s.Bits, s.Step)
+		a.known = address(known)
+	}
 	q.selectMarks(s)
 	q.launch("select", k[2], [3]uint32{uint32(count), uint32(heads), 1}, [3]uint32{128, 1, 1}, 0, argument(a))
+}
+
+// first is the beginning of work space, contiguous.
+func first(t compute.Tensor, dims ...int) compute.Tensor {
+	n := 1
+	for _, d := range dims {
+		n *= d
+	}
+	t.Rank, t.Shape, t.Stride = 1, [compute.MaxRank]int{n}, [compute.MaxRank]int{1}
+	return t.Reshape(dims...)
 }
 
 // selectShared is the shared memory of select_hash: the planes.
@@ -68,16 +86,23 @@ func selectShared(headDim, bits int) int {
 func (q *queue) selectMarks(s compute.Selection) {
 	a, heads, queries, headDim, count := &q.selectArgs, s.Query.Shape[0], s.Query.Shape[1], s.Query.Shape[2], s.Keys.Shape[1]
 	mark, threads, grid := q.device.kernels.selects[1], [3]uint32{256, 1, 1}, [3]uint32{uint32((queries + 7) / 8), uint32(heads), 1}
-	if a.bits > 0 || q.device.float32 || s.Query.DType != compute.BF16 || s.Keys.DType != compute.BF16 {
+	if a.bits > 0 || q.device.float32 || s.Query.DType != compute.BF16 || s.Keys.DType != compute.BF16 && a.known == 0 {
 		q.launch("select", mark, grid, threads, 0, argument(a))
 		return
 	}
-	keys := q.scratch(scratchSelectKeys, compute.BF16, heads*count, headDim)
+	var keys compute.Tensor
+	if a.known != 0 {
+		keys = first(s.Known, heads*count, headDim)
+	} else {
+		keys = q.scratch(scratchSelectKeys, compute.BF16, heads*count, headDim)
+	}
 	products := q.scratch(scratchProducts, compute.F32, queries, count)
 	if q.err != nil {
 		return
 	}
-	q.Copy(keys.Reshape(heads, count, headDim), s.Keys)
+	if a.known == 0 {
+		q.Copy(keys.Reshape(heads, count, headDim), s.Keys)
+	}
 	a.products, grid[1] = address(products), 1
 	for h := range heads {
 		w := matrix{Tensor: keys.Slice(0, h*count, (h+1)*count), half: true}

@@ -58,8 +58,8 @@ checked() { limited "$1-$2" "$3" "$4" bash "$root/dev/gpu/sanitize.sh" "$1" "$bi
 
 tiles='AFewTiles|MoreKeys' # a minute of its own
 alone='RunsOut|KernelResources|KernelsCompile' # takes all memory; is what compiles; needs no GPU
-merges='GPUsMergeLikeTheHost/((default|neighbours|hashed|quantised|change_bound|rest|spread),_budget_1|rest,_budget_2)$'
-plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|split|hashed|quantised_to_4_bits|no-drop)$'
+merges='GPUsMergeLikeTheHost/((default|neighbours|hashed|hash_tables|quantised|change_bound|rest|spread),_budget_1|rest,_budget_2)$'
+plans='GPUsPlanLikeTheHost/(full|clamped|no_dense_pass|split|hashed|hash_tables,_no_dense_pass|quantised_to_4_bits|no-drop)$'
 operations='TestConformanceOnGPU$/^(copy|linear|norm|rope|add|activate|gather|time|noise|mix|clamp|match|attend_biased)'
 
 # Queues: what may run beside others, what may run beside others that are watched, what may not.

@@ -6,12 +6,12 @@ struct HashArgs {
   u64* codes;
   float* lengths;
   u8* packed;
-  float *scales, *known;
+  float *scales, *known;  // known is bf16 with levels
   i64 xHead, xRow;
   u32 heads, rows, width, bits, words, room, xHalf;
   float step;
   u64* weak;  // or null
-  u32 tables, tableBits, probes, pad;
+  u32 tables, tableBits, probes, levels;
 };
 static_assert(sizeof(HashArgs) == 136, "HashArgs is mirrored by hashArgs in hash.go");
 
@@ -127,10 +127,11 @@ extern "C" __global__ void __launch_bounds__(256) hash_levels(const __grid_const
       float level = 0.0f, known = 0.0f;
       if (scale != 0.0f) {
         level = fminf(fmaxf(floorf(quotient(element(a.x, from + b * per + j, a.xHalf), scale, inverse)) + half, 0.0f), 2.0f * half - 1.0f);
-        known = scale * (level - (half - 0.5f));
+        known = level - (half - 0.5f);
       }
       byte |= (u32)level << (j * a.bits);
-      if (a.known != nullptr) a.known[to * a.width + b * per + j] = known;
+      if (a.levels) put((bf16*)a.known + to * a.width + b * per + j, known);
+      else if (a.known != nullptr) a.known[to * a.width + b * per + j] = scale * known;
     }
     if (a.packed != nullptr) a.packed[to * bytes + b] = (u8)byte;
   }

@@ -11,9 +11,10 @@ struct SelectArgs {
   i64 queryHead, queryRow, keyHead, keyRow, valueHead, valueRow;
   u32 heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, probes;
   const float* products;  // [queries, count] of head first, or null
+  const bf16* known;      // [heads, count, headDim], what norms multiply; or null
   u32 first, pad;
 };
-static_assert(sizeof(SelectArgs) == 208, "SelectArgs is mirrored by selectArgs in select.go");
+static_assert(sizeof(SelectArgs) == 216, "SelectArgs is mirrored by selectArgs in select.go");
 
 #define FULL 0xffffffffu
 #define MOST 1024  // keys
@@ -82,8 +83,8 @@ __device__ __forceinline__ u64 better(float score, u32 key) {
   return (u64)u << 32 | (0xffffffffu - key);
 }
 
-// select_mark marks the nearest keys of every query, or with tables those that share a bucket with it or with one that differs from its
-// own in a single bit of the least certain. A warp has a query, a lane every 32nd key.
+// select_mark marks the nearest keys of every query, with tables of those that share a bucket with it or with one that differs from its
+// own in a single bit of the least certain, or all of those. A warp has a query, a lane every 32nd key.
 extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_constant__ SelectArgs a) {
   __shared__ float query[8][256], cosines[65];
   u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 8 + warp, h = a.first + blockIdx.y;
@@ -94,18 +95,11 @@ extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_const
   if (i >= a.queries) return;
   u64 scores[MOST / 32];
   const u64* codes = a.codes + (u64)h * (a.queries + a.count);
-  if (a.tables > 0) {
-    u64 weak = a.codes[(u64)a.heads * (a.queries + a.count) + (u64)h * a.queries + i];
-    u32 each = a.bits / a.tables;
-    for (u32 key = lane; key < a.count; key += 32) {
-      u64 differ = codes[i] ^ codes[a.queries + key];
-      bool shared = false;
-      for (u32 t = 0; t < a.tables; t++) {
-        u64 d = differ & (((1ull << each) - 1) << t * each);
-        shared = shared || d == 0 || ((d & (d - 1)) == 0 && (d & weak) != 0);
-      }
-      if (shared) a.keep[key] = 1;
-    }
+  const u64* weak = codes - (u64)h * (a.queries + a.count) + (u64)a.heads * (a.queries + a.count) + (u64)h * a.queries + i;
+  u32 each = a.tables > 0 ? a.bits / a.tables : 0;
+  if (a.tables > 0 && a.top == 0) {
+    for (u32 key = lane; key < a.count; key += 32)
+      if (sharesBucket(codes + i, codes + a.queries + key, weak, a.tables, each)) a.keep[key] = 1;
     return;
   }
 #pragma unroll
@@ -115,12 +109,16 @@ extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_const
     if (key >= a.count) continue;
     float s = 0.0f;
     if (a.bits > 0) {
+      if (a.tables > 0 && !sharesBucket(codes + i, codes + a.queries + key, weak, a.tables, each)) continue;
       s = a.norms[h * a.count + key] * cosines[__popcll(codes[i] ^ codes[a.queries + key])];
     } else if (a.products != nullptr) {
       s = a.products[(i64)i * a.count + key];
+    } else if (a.known != nullptr) {
+      for (u32 d = 0; d < a.headDim; d++) s += query[warp][d] * widen(a.known[((u64)h * a.count + key) * a.headDim + d]);
     } else {
       for (u32 d = 0; d < a.headDim; d++) s += query[warp][d] * element(a.keys, h * a.keyHead + (i64)key * a.keyRow + d, a.keyHalf);
     }
+    if (a.known != nullptr) s *= a.norms[h * a.count + key];
     if (s == s) scores[k] = better(s, key);
   }
   for (u32 n = 0; n < min(a.top, a.count); n++) {
