@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -163,6 +164,32 @@ func TestTransfersGoThroughPinnedMemoryInPieces(t *testing.T) {
 	a.Free()
 	if err := d.Close(); err != nil || f.taken != 0 || len(f.pinned) != 0 || f.streams != 0 || f.events != 0 || len(f.modules) != 0 {
 		t.Errorf("left after Close: %d bytes, %d pinned, %d streams, %d events, %d modules (%v)", f.taken, len(f.pinned), f.streams, f.events, len(f.modules), err)
+	}
+}
+
+func TestSmallUploadsDoNotMakeTheHostWait(t *testing.T) {
+	d, f := fakeDevice(t)
+	waits := CountWaits(d)
+	q, _ := d.NewQueue()
+	defer q.Close()
+	a, _ := d.NewArena(0)
+	const size = 1000
+	x := a.Tensor(compute.U8, size)
+	for i := range 2 * stagingBytes / 1024 {
+		src := slices.Repeat([]byte{byte(i)}, size)
+		q.Upload(x, src)
+		if !slices.Equal(f.at(address(x), size), src) {
+			t.Fatalf("upload %d differs", i)
+		}
+	}
+	if n := waits(); n != 0 || q.Err() != nil {
+		t.Errorf("%d waits (%v), want none: both buffers were free", n, q.Err())
+	}
+	for range stagingBytes / 1024 {
+		q.Upload(x, make([]byte, size))
+	}
+	if n := waits(); n != 1 {
+		t.Errorf("%d waits for a buffer that has been filled again, want 1", n)
 	}
 }
 

@@ -17,7 +17,7 @@ type fakeGPU struct {
 	taken    int64
 	next     uint64
 	blocks   map[uint64][]byte
-	pinned   map[*byte]bool
+	pinned   map[*byte]int      // bytes
 	modules  map[uintptr]string // handle to image
 	names    map[uintptr]string // function to name
 	handle   uintptr
@@ -36,7 +36,7 @@ type fakeGPU struct {
 }
 
 func newFakeGPU() *fakeGPU {
-	return &fakeGPU{capacity: 1 << 30, next: 1 << 40, blocks: map[uint64][]byte{}, pinned: map[*byte]bool{}, modules: map[uintptr]string{},
+	return &fakeGPU{capacity: 1 << 30, next: 1 << 40, blocks: map[uint64][]byte{}, pinned: map[*byte]int{}, modules: map[uintptr]string{},
 		names: map[uintptr]string{}, failNext: map[string]error{}}
 }
 
@@ -100,11 +100,21 @@ func (f *fakeGPU) at(ptr uint64, n int) []byte {
 
 func (f *fakeGPU) HostAlloc(n int) ([]byte, uint64, error) {
 	b := make([]byte, n)
-	f.pinned[&b[0]] = true
+	f.pinned[&b[0]] = n
 	return b, 1 << 50, f.fail("HostAlloc")
 }
 
 func (f *fakeGPU) HostFree(b []byte) { delete(f.pinned, &b[0]) }
+
+// isPinned reports whether n bytes lie in pinned memory.
+func (f *fakeGPU) isPinned(p unsafe.Pointer, n int) bool {
+	for b, size := range f.pinned {
+		if from := uintptr(unsafe.Pointer(b)); uintptr(p) >= from && uintptr(p)+uintptr(n) <= from+uintptr(size) {
+			return true
+		}
+	}
+	return false
+}
 
 func (f *fakeGPU) Memset(ptr uint64, value byte, n int64) error {
 	if value != 0 {
@@ -183,7 +193,7 @@ func (f *fakeGPU) Launch(l *launch) error {
 }
 
 func (f *fakeGPU) CopyIn(dst uint64, src unsafe.Pointer, n int, _ uintptr) error {
-	if !f.pinned[(*byte)(src)] {
+	if !f.isPinned(src, n) {
 		return errors.New("copy from memory that is not pinned")
 	}
 	copy(f.at(dst, n), unsafe.Slice((*byte)(src), n))
@@ -191,7 +201,7 @@ func (f *fakeGPU) CopyIn(dst uint64, src unsafe.Pointer, n int, _ uintptr) error
 }
 
 func (f *fakeGPU) CopyOut(dst unsafe.Pointer, src uint64, n int, _ uintptr) error {
-	if !f.pinned[(*byte)(dst)] {
+	if !f.isPinned(dst, n) {
 		return errors.New("copy to memory that is not pinned")
 	}
 	copy(unsafe.Slice((*byte)(dst), n), f.at(src, n))

@@ -10,12 +10,14 @@ import (
 const stagingBytes = 4 << 20
 
 // staging moves bytes between ordinary host memory and the GPU through two pinned buffers, so that one is filled while the
-// other is on the bus.
+// other is on the bus. Small transfers lie behind each other in a buffer: the host waits only where one is full and the other has not been
+// sent, so the small tensors of a chunk never make it wait for the GPU to come to them.
 type staging struct {
 	drv    driver
 	pinned [2][]byte
 	events [2]uintptr // the last transfer of each buffer
 	busy   [2]bool
+	used   [2]int // bytes
 	turn   int
 }
 
@@ -50,15 +52,22 @@ func (s *staging) free() {
 	*s = staging{drv: s.drv}
 }
 
-// next waits until the buffer whose turn it is has been transferred.
-func (s *staging) next() (int, error) {
-	i := s.turn
-	s.turn = 1 - i
-	if s.busy[i] {
-		s.busy[i] = false
-		return i, s.drv.SyncEvent(s.events[i])
+// place returns room for some bytes and the buffer it is in. If that whose turn it is has none left it is the other's, once that has been
+// transferred.
+func (s *staging) place(bytes int) (int, []byte, error) {
+	if s.used[s.turn]+bytes > stagingBytes {
+		s.turn = 1 - s.turn
+		s.used[s.turn] = 0
+		if s.busy[s.turn] {
+			s.busy[s.turn] = false
+			if err := s.drv.SyncEvent(s.events[s.turn]); err != nil {
+				return 0, nil, err
+			}
+		}
 	}
-	return i, nil
+	i, at := s.turn, s.used[s.turn]
+	s.used[i] += (bytes + 255) &^ 255
+	return i, s.pinned[i][at : at+bytes], nil
 }
 
 func (s *staging) sent(i int, stream uintptr) error {
@@ -72,12 +81,12 @@ func (s *staging) in(dst uint64, src []byte, from, to int, convert func(dst, src
 	most := stagingBytes / max(from, to)
 	for len(src) > 0 {
 		n := min(len(src)/from, most)
-		i, err := s.next()
+		i, room, err := s.place(n * to)
 		if err != nil {
 			return err
 		}
-		fillPinned(s.pinned[i][:n*to], src[:n*from], from, to, convert)
-		if err := s.drv.CopyIn(dst, unsafe.Pointer(&s.pinned[i][0]), n*to, stream); err != nil {
+		fillPinned(room, src[:n*from], from, to, convert)
+		if err := s.drv.CopyIn(dst, unsafe.Pointer(&room[0]), n*to, stream); err != nil {
 			return err
 		}
 		if err := s.sent(i, stream); err != nil {
@@ -113,15 +122,16 @@ func fillPinned(dst, src []byte, from, to int, convert func(dst, src []byte)) {
 // out copies GPU memory to dst and returns when it is there, after everything else on the stream.
 func (s *staging) out(dst []byte, src uint64, stream uintptr) error {
 	pending := -1
-	var place []byte
+	var place, from []byte
 	for len(dst) > 0 || pending >= 0 {
 		i, n := -1, min(len(dst), stagingBytes)
+		var room []byte
 		if n > 0 {
 			var err error
-			if i, err = s.next(); err != nil {
+			if i, room, err = s.place(n); err != nil {
 				return err
 			}
-			if err := s.drv.CopyOut(unsafe.Pointer(&s.pinned[i][0]), src, n, stream); err != nil {
+			if err := s.drv.CopyOut(unsafe.Pointer(&room[0]), src, n, stream); err != nil {
 				return err
 			}
 			if err := s.sent(i, stream); err != nil {
@@ -132,10 +142,9 @@ func (s *staging) out(dst []byte, src uint64, stream uintptr) error {
 			if err := s.drv.SyncEvent(s.events[pending]); err != nil {
 				return err
 			}
-			s.busy[pending] = false
-			copy(place, s.pinned[pending])
+			copy(place, from)
 		}
-		pending, place = i, dst[:n]
+		pending, place, from = i, dst[:n], room
 		dst, src = dst[n:], src+uint64(n)
 	}
 	return nil
