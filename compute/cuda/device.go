@@ -26,7 +26,7 @@ type Device struct {
 
 	// How kernels are cut, as compiled; benchmarks try other ways.
 	unroll1, unroll2, normHeld, normThreads int
-	normPairs                               bool
+	normPairs, normAlike                    bool
 
 	mu         sync.Mutex
 	used, peak int64
@@ -65,7 +65,7 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 		return nil, fmt.Errorf("cuda: weights of type %v in float32 mode: %w", o.Weights, compute.ErrUnsupported)
 	}
 	d := &Device{drv: drv, limit: drv.Limits(), weights: o.Weights, float32: o.Float32, attends: map[attendAnyVariant][2]uintptr{}, variants: map[attendVariant]attendModule{}, convs: map[convVariant]uintptr{},
-		unroll1: mapUnroll1, unroll2: mapUnroll2, normHeld: normHeld, normThreads: normThreads, normPairs: true}
+		unroll1: mapUnroll1, unroll2: mapUnroll2, normHeld: normHeld, normThreads: normThreads, normPairs: true, normAlike: true}
 	if o.Float32 && o.FP8 != NoFP8 {
 		return nil, fmt.Errorf("cuda: fp8 in float32 mode: %w", compute.ErrUnsupported)
 	}

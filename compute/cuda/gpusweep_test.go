@@ -10,7 +10,7 @@ import (
 	"longtake/compute"
 )
 
-// BenchmarkSweep times other ways to cut the memory-bound kernels, to choose the constants in map.go and norm.go.
+// BenchmarkSweep times other ways to cut the memory-bound kernels, to choose the constants in map.go.
 func BenchmarkSweep(b *testing.B) {
 	const rows, width = wanTokens, wanWidth
 	const n = float64(rows * width)
@@ -19,14 +19,14 @@ func BenchmarkSweep(b *testing.B) {
 	y := several(func() compute.Tensor { return r.normal(1, compute.BF16, rows, width) })
 	out := several(func() compute.Tensor { return r.Tensor(compute.BF16, rows, width) })
 	heads := several(func() compute.Tensor { return r.Tensor(compute.BF16, wanHeads, rows, 128) })
-	mod, shift, weight := r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, width)
+	mod := r.normal(1, compute.F32, 3, width)
 	reload := func(name string, options []string) {
 		module, err := r.modules.load(name, options...)
 		if err != nil {
 			b.Fatal(err)
 		}
 		for _, f := range r.kernels.files() {
-			if f.name == name && f.functions[0] != "norm_wide_ff" {
+			if f.name == name {
 				if err := r.modules.functions(module, f); err != nil {
 					b.Fatal(err)
 				}
@@ -54,20 +54,56 @@ func BenchmarkSweep(b *testing.B) {
 		})
 	}
 	r.unroll1, r.unroll2 = mapUnroll1, mapUnroll2
-	for _, held := range []int{1, 2, 3, 4, 6} {
-		reload("norm", normOptions(held))
-		for _, threads := range []int{128, 256} {
-			r.Device.normHeld, r.Device.normThreads = held, threads
-			name := fmt.Sprintf("norm held=%d threads=%d ", held, threads)
-			b.Run(name+"modulated", func(b *testing.B) {
-				measure(b, r, 6*n, 0, func(i int) {
-					r.Norm(out[i%copies], x[i%copies], compute.Norm{Eps: 1e-6, Scale: mod, Shift: shift})
+}
+
+// BenchmarkNorms times other ways to cut the norms, three times in turns, beside copies of the same bytes: to choose the constants in norm.go and the
+// bounds in norm.cu.
+func BenchmarkNorms(b *testing.B) {
+	const rows, width = wanTokens, wanWidth
+	const n = float64(rows * width)
+	r := newBench(b)
+	x := several(func() compute.Tensor { return r.normal(1, compute.F32, rows, width) })
+	y := several(func() compute.Tensor { return r.normal(1, compute.BF16, rows, width) })
+	out := several(func() compute.Tensor { return r.Tensor(compute.BF16, rows, width) })
+	heads := several(func() compute.Tensor { return r.Tensor(compute.BF16, wanHeads, rows, 128) })
+	mod, shift, weight := r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, width)
+	pos := r.Tensor(compute.I32, rows, 3)
+	rope := compute.Rope{Time: r.normal(1, compute.F32, 64, 22, 2), Row: r.normal(1, compute.F32, 64, 21, 2), Column: r.normal(1, compute.F32, 64, 21, 2)}
+	rms := compute.Norm{RMS: true, Eps: 1e-6, Weight: weight}
+	for turn := range 3 {
+		name := fmt.Sprintf("turn=%d ", turn)
+		b.Run(name+"copy f32 to bf16", func(b *testing.B) { measure(b, r, 6*n, 0, func(i int) { r.Copy(out[i%copies], x[i%copies]) }) })
+		b.Run(name+"copy rows to heads", func(b *testing.B) {
+			measure(b, r, 4*n, 0, func(i int) { r.Copy(heads[i%copies], y[i%copies].Heads(wanHeads)) })
+		})
+		for _, v := range []struct {
+			held, threads int
+			alike         bool
+			bounds        string
+		}{{2, 128, false, "512,1"}, {2, 128, true, "512,1"}, {2, 128, true, "128,10"}, {2, 128, true, "128,12"}, {3, 128, true, "128,1"}, {6, 128, true, "128,1"}, {6, 128, true, "128,8"}} {
+			r.normHeld, r.normThreads, r.normAlike = v.held, v.threads, v.alike
+			module, err := r.modules.load("norm", append(normOptions(v.held), "--define-macro=ALIKE_BOUNDS="+v.bounds)...)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, f := range r.kernels.files() {
+				if f.name == "norm" && f.functions[0] != "norm_wide_ff" {
+					if err := r.modules.functions(module, f); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			name := fmt.Sprintf("%sheld=%d bounds=%s alike=%v ", name, v.held, v.bounds, v.alike)
+			if !v.alike || v.bounds == "128,1" { // those that the bounds are not for
+				b.Run(name+"modulated", func(b *testing.B) {
+					measure(b, r, 6*n, 0, func(i int) {
+						r.Norm(out[i%copies], x[i%copies], compute.Norm{Eps: 1e-6, Scale: mod, Shift: shift})
+					})
 				})
-			})
-			b.Run(name+"rms", func(b *testing.B) {
-				measure(b, r, 4*n, 0, func(i int) {
-					r.Norm(out[i%copies], y[i%copies], compute.Norm{RMS: true, Eps: 1e-6, Weight: weight})
-				})
+				b.Run(name+"rms", func(b *testing.B) { measure(b, r, 4*n, 0, func(i int) { r.Norm(out[i%copies], y[i%copies], rms) }) })
+			}
+			b.Run(name+"rms and rope", func(b *testing.B) {
+				measure(b, r, 4*n, 0, func(i int) { r.NormRope(heads[i%copies], y[i%copies], rms, pos, rope) })
 			})
 		}
 	}

@@ -186,13 +186,16 @@ func (q *queue) NormRope(dst, x compute.Tensor, n compute.Norm, pos compute.Tens
 		return
 	}
 	chunk, ok := q.normPlan("norm rope", x, x, n)
-	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, normHeld, normWideThreads)
+	grid, threads, fits := q.device.normGrid(x.Shape[0], x.Shape[1]/chunk, q.device.normHeld, normWideThreads)
 	if !ok || !fits || chunk == 1 || dst.Dim(-1)%8 != 0 || !aligned(dst) {
 		q.Norm(x, x, n)
 		compute.RopeFrames(q, dst, heads, pos, r)
 		return
 	}
 	q.normArgs.dst, q.normArgs.dstStride = address(dst), int64(dst.Stride[dst.Rank-2])
+	if q.device.normAlike && t.turn.posHead == 0 && int(threads[0])*chunk%dst.Dim(-1) == 0 {
+		kernel += 4
+	}
 	q.launch("norm rope", q.device.kernels.normRope[kernel], grid, threads, 0, argument(&q.normArgs), argument(t))
 }
 

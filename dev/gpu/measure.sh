@@ -103,7 +103,7 @@ for what in ${*:-tests modules memcheck racecheck plans bench gemm attend host b
     gemm) later gemm ;;
     host) later limited host 60 compute/cuda "$bin/cuda.test" -test.run '^$' -test.bench Host -test.benchtime 0.3s ;;
     baseline) later limited baseline 100 dev/gpu python3 baseline.py ;;
-    sweep) later benches sweep 100 compute/cuda 'Sweep|Choices' ;;
+    sweep) later benches sweep 100 compute/cuda 'Sweep|Norms|Choices' ;;
     *) echo "unknown part $what" >&2; exit 2 ;;
   esac
 done

@@ -164,14 +164,29 @@ __device__ __forceinline__ Angles angles(const Turn& a, u32 head, u32 token) {
   return t;
 }
 
-// rotate turns a chunk of V elements whose first pair in its head is pair.
+// turnsOf reads the turns, as (cos, sin), of a chunk of V elements whose first pair in its head is pair; rotateBy turns it.
 template <int V>
-__device__ __forceinline__ void rotate(float (&v)[V], const Turn& a, const Angles& t, u32 pair) {
+__device__ __forceinline__ void turnsOf(float2 (&cs)[V / 2], const Turn& a, const Angles& t, u32 pair) {
 #pragma unroll
   for (int j = 0; j < V / 2; j++, pair++) {
-    float2 cs = (pair < a.timePairs ? t.time : pair < a.timePairs + a.rowPairs ? t.row : t.column)[pair];
-    float s = a.inverse ? -cs.y : cs.y, p = v[2 * j], q = v[2 * j + 1];
-    v[2 * j] = p * cs.x - q * s;
-    v[2 * j + 1] = p * s + q * cs.x;
+    cs[j] = (pair < a.timePairs ? t.time : pair < a.timePairs + a.rowPairs ? t.row : t.column)[pair];
+    if (a.inverse) cs[j].y = -cs[j].y;
   }
+}
+
+template <int V>
+__device__ __forceinline__ void rotateBy(float (&v)[V], const float2 (&cs)[V / 2]) {
+#pragma unroll
+  for (int j = 0; j < V / 2; j++) {
+    float p = v[2 * j], q = v[2 * j + 1];
+    v[2 * j] = p * cs[j].x - q * cs[j].y;
+    v[2 * j + 1] = p * cs[j].y + q * cs[j].x;
+  }
+}
+
+template <int V>
+__device__ __forceinline__ void rotate(float (&v)[V], const Turn& a, const Angles& t, u32 pair) {
+  float2 cs[V / 2];
+  turnsOf<V>(cs, a, t, pair);
+  rotateBy<V>(v, cs);
 }

@@ -337,6 +337,30 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
   }
 }
 
+// normropeAlike is normrope where all chunks of a thread lie at one place of their heads and a token's heads turn alike: its turns are asked for
+// once, while the row is on its way.
+template <typename D, typename X>
+__device__ __forceinline__ void normropeAlike(const NormArgs& a, const TurnArgs& turns) {
+  Rows<8, 1, X> t;
+  fetchRows<8, 1, X>(t, a, a.x, a.xStride);
+  u32 place = threadIdx.x * 8, within = place - over(place, turns.headDim) * turns.headDim.d;
+  float2 cs[4] = {};
+  if (t.width > 0) turnsOf<8>(cs, turns.turn, angles(turns.turn, 0, t.first), within / 2);
+  Moments<1> m;
+  moments<8, 1, X>(m, a, t);
+  u32 frame = over(t.first, turns.frame), token = t.first - frame * turns.frame.d;
+  D* dst = (D*)a.dst + frame * turns.dstFrame + token * a.dstStride + within;
+#pragma unroll
+  for (int i = 0; i < HELD; i++) {
+    u32 col = (threadIdx.x + i * blockDim.x) * 8;
+    if (col >= t.width) break;
+    float v[1][8];
+    normed<8, 1, X>(v, a, m, t, i, col);
+    rotateBy<8>(v[0], cs);
+    store8(dst + over(col, turns.headDim) * turns.dstHead, v[0]);
+  }
+}
+
 #define NORM(name, threads, D, X)                                                                 \
   extern "C" __global__ void __launch_bounds__(threads, 1) name(const __grid_constant__ NormArgs a) { \
     begin(); \
@@ -351,10 +375,17 @@ __device__ __forceinline__ void normrope(const NormArgs& a, const TurnArgs& turn
     else if (a.vec) addnorm<8, 1, D, X, Y>(a, add);                                                                \
     else addnorm<1, 1, D, X, Y>(a, add);                                                                             \
   }
+#ifndef ALIKE_BOUNDS
+#define ALIKE_BOUNDS 512, 1
+#endif
 #define NORMROPE(name, D, X)                                                                                    \
   extern "C" __global__ void __launch_bounds__(512, 1) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
     begin(); \
     normrope<1, D, X>(a, t);                                                                                         \
+  } \
+  extern "C" __global__ void __launch_bounds__(ALIKE_BOUNDS) name##_alike(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
+    begin(); \
+    normropeAlike<D, X>(a, t);                                                                                         \
   }
 
 #if HELD < 8
