@@ -35,7 +35,8 @@ func TestFusedOperationsFallBackToTheirParts(t *testing.T) {
 		{"odd widths", func() { q.AddNorm(narrow, narrow, narrow, narrow, compute.Tensor{}, compute.Norm{}) }, []string{"addnorm_ff"}, 1},
 		{"rows too wide", func() { q.AddNorm(wide, wide, wide, wide, compute.Tensor{}, compute.Norm{}) }, []string{"map_fff", "norm_wide_ff"}, 1},
 		{"a sum in bfloat16", func() { q.AddNorm(y, y, x, y, compute.Tensor{}, compute.Norm{}) }, []string{"map_bfb", "norm_bb"}, 1},
-		{"norm and rope", func() { q.NormRope(y.Heads(4), y, compute.Norm{RMS: true}, pos, rope) }, []string{"normrope_bb"}, 1},
+		{"norm and rope", func() { q.NormRope(y.Heads(4), y, compute.Norm{RMS: true}, pos, rope) }, []string{"normrope_bb_alike"}, 1},
+		{"heads that turn apart", func() { q.NormRope(y.Heads(4), y, compute.Norm{RMS: true}, a.Tensor(compute.I32, 4, 2048, 3), rope) }, []string{"normrope_bb"}, 1},
 		{"heads at odd places", func() {
 			q.NormRope(a.Tensor(f32, 2048, 260).Slice(1, 1, 257).Heads(4), x, compute.Norm{RMS: true}, pos, rope)
 		}, []string{"norm_ff", "rope_ff"}, 1},

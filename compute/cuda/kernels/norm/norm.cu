@@ -378,12 +378,12 @@ __device__ __forceinline__ void normropeAlike(const NormArgs& a, const TurnArgs&
 #ifndef ALIKE_BOUNDS
 #define ALIKE_BOUNDS 512, 1
 #endif
-#define NORMROPE(name, D, X)                                                                                    \
+#define NORMROPE(name, alike, D, X)                                                                                    \
   extern "C" __global__ void __launch_bounds__(512, 1) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
     begin(); \
     normrope<1, D, X>(a, t);                                                                                         \
   } \
-  extern "C" __global__ void __launch_bounds__(ALIKE_BOUNDS) name##_alike(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
+  extern "C" __global__ void __launch_bounds__(ALIKE_BOUNDS) alike(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
     begin(); \
     normropeAlike<D, X>(a, t);                                                                                         \
   }
@@ -403,10 +403,10 @@ extern "C" __global__ void __launch_bounds__(512, 1) addnorm_coarse4(const __gri
   begin();
   addnormCoarse<4>(a, add);
 }
-NORMROPE(normrope_ff, float, float)
-NORMROPE(normrope_fb, float, bf16)
-NORMROPE(normrope_bf, bf16, float)
-NORMROPE(normrope_bb, bf16, bf16)
+NORMROPE(normrope_ff, normrope_ff_alike, float, float)
+NORMROPE(normrope_fb, normrope_fb_alike, float, bf16)
+NORMROPE(normrope_bf, normrope_bf_alike, bf16, float)
+NORMROPE(normrope_bb, normrope_bb_alike, bf16, bf16)
 NORM(norm_ff, 256, float, float)
 NORM(norm_fb, 256, float, bf16)
 NORM(norm_bf, 256, bf16, float)
