@@ -20,8 +20,10 @@
 //
 // A Queue is one CUDA stream. Every call into the driver sets the GPU's context current on the thread it runs on, to which
 // the goroutine is locked for that call, so goroutines may migrate between calls. That is .2 us a launch, and nothing where a
-// batch comes again as a graph; a thread of its own for each GPU would cost two changes of goroutines instead. Calls return before the GPU has finished, except Download and Wait. The first
-// failure sticks to the queue: a launch that was refused, a fault of the device (seen at the next Wait or Download), or an
+// batch comes again as a graph; a thread of its own for each GPU would cost two changes of goroutines instead.
+//
+// Calls return before the GPU has finished, except Download and Wait: a chunk is made without a wait, whatever the policies of accel
+// decide in it (Upload waits where 4 MiB of uploads are not yet on the GPU). The first failure sticks to the queue: a launch that was refused, a fault of the device (seen at the next Wait or Download), or an
 // index out of range that a kernel met (it leaves a code in pinned memory, which Err reads without waiting).
 //
 // # CUDA graphs
