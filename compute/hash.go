@@ -11,7 +11,7 @@ type HashingDevice interface {
 // queues with host memory and is the oracle.
 type Hasher interface {
 	// Hash writes, of every row of x [heads, rows, width], F32 or BF16, the signs of its products with planes F32 [bits, width]: plane b
-	// is bit b%64 of word b/64 of codes I64 [heads, room, words], 1 from 0 on; and its length to lengths F32 [heads, room]. counts I32
+	// is bit b%64 of word b/64 of codes I64 [heads, room, words], 1 from 0 on; and its length to lengths F32 [heads, room], if there. counts I32
 	// [heads], if there, says how many rows count. weak, of the shape of codes, if there, receives the bits that t calls uncertain.
 	Hash(codes, weak, lengths, x, planes, counts Tensor, t Tables)
 	// Quantise rounds rows of x as Hash takes them to numbers of bits bits, 2, 4 or 8, with one scale a row, step times the root mean

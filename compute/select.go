@@ -21,18 +21,16 @@ type Selection struct {
 	// LogCount F32 [1, keys] or absent.
 	Query, Keys, Values, LogCount Tensor
 	Top, Last                     int
-	// Planes F32 [bits, headDim], at most 64 of them, make near a matter of hashes: of a key with length l whose signs of products
-	// with the planes differ in n of bits from the query's, by l*cos(pi*n/bits). Absent, products decide.
+	// Planes F32 [bits, headDim], at most 512 of them, make near a matter of hashes, as Hasher.MatchCodes has it. Absent, products decide.
 	Planes Tensor
-	// Tables, if not 0, cuts the signs into that many buckets: keys count only for queries that they share one with, or with a query one
-	// of whose Probes least certain signs of that bucket (those of the smallest products) is turned. If Top is 0 all of them are kept.
-	Tables, Probes int
+	// With Tables keys count only for queries that they share a bucket with. If Top is 0 all of those are kept.
+	Tables Tables
 	// Bits, 2, 4 or 8, has products of keys as they are known by numbers of that many bits, with levels Step wide, as Hasher.Quantise does.
 	Bits int
 	Step float32
 
-	// Work space: Codes I64 [heads*(queries+keys)], with Tables heads*queries more, Norms F32 [heads*keys], Keep I32 [keys]; with Bits Known
-	// BF16 [heads*keys*headDim].
+	// Work space: Codes I64 [heads*(queries+keys)*words], with Tables heads*queries*words more, Norms F32 [heads*keys], Keep I32 [keys]; with Bits
+	// Known BF16 [heads*keys*headDim].
 	Codes, Norms, Keep, Known Tensor
 	// The kept keys and values [heads, room, headDim], contiguous, of the types of Keys and Values, their log counts F32 [1, room]
 	// and their number I32 [heads], the same for all.

@@ -32,6 +32,7 @@ func selectsLikeTheHost(t *testing.T, dev compute.Device) {
 	for name, o := range map[string]annca.Options{
 		"lsh64, top 4": {Matcher: ann.LSH{Bits: 64}, Top: 4}, "exact, top 4": {Top: 4}, "exact, top 1": {Top: 1}, "exact, top 1000": {Top: 1000}, "lsh16, every pass": {Matcher: ann.LSH{Bits: 16}, Top: 2, Refresh: true},
 		"buckets": annca.Paper(), "narrow buckets, two probes": {Matcher: ann.LSH{Bits: 12, Tables: 2, Probes: 2}},
+		"lsh100, top 2": {Matcher: ann.LSH{Bits: 100}, Top: 2}, "many buckets": {Matcher: ann.LSH{Bits: 9, Tables: 16, Probes: 1}},
 		"nearest of buckets": {Matcher: ann.LSH{Bits: 6, Tables: 8, Probes: 1}, Top: 2}, "quant8, top 3": {Matcher: ann.Scalar(8), Top: 3}, "quant2, top 1": {Matcher: ann.Scalar(2), Top: 1},
 	} {
 		for _, tokens := range []int{1, 2, 37, 200} {

@@ -10,8 +10,8 @@ import (
 	"longtake/kvcache"
 )
 
-// mostRemote is the longest prompt that a compute.Selector takes.
-const mostRemote = 1024
+// mostRemote is the longest prompt that a compute.Selector takes, mostHashed the most bits of codes.
+const mostRemote, mostHashed = 1024, 512
 
 // remote is the side of a policy whose tokens are chosen by the device, a compute.Selector: how many were kept the host does not
 // learn.
@@ -21,7 +21,7 @@ type remote struct {
 	planes, codes, norms, keep, known compute.Tensor // of compute.Selection
 }
 
-// remotely reports whether tokens are chosen by the device: by products, of keys as they are or quantised, or hashes of up to 64 bits, in tables or not.
+// remotely reports whether tokens are chosen by the device: by products, of keys as they are or quantised, or hashes of up to 512 bits, in tables or not.
 func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	_, ok := dev.(compute.SelectingDevice)
 	able := false
@@ -29,7 +29,7 @@ func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 	case ann.Exact, ann.Scalar:
 		able = o.Top > 0
 	case ann.LSH:
-		able = m.Bits*max(m.Tables, 1) <= 64 && !m.Centre && !m.Augment
+		able = m.Signs() <= mostHashed && !m.Centre && !m.Augment
 	}
 	return ok && able && !o.All && o.Queries == nil && s.HeadDim <= 256
 }
@@ -37,13 +37,14 @@ func (o Options) remotely(dev compute.Device, s kvcache.Shape) bool {
 // allocate takes what is shared by the layers.
 func (r *remote) allocate(p *policy, a compute.Arena, room int) {
 	s := p.shape
-	if m, ok := p.o.matcher().(ann.LSH); ok {
-		r.planes = a.Tensor(compute.F32, m.Bits*max(m.Tables, 1), s.HeadDim)
-	}
-	if _, ok := p.o.matcher().(ann.Scalar); ok {
+	switch m := p.o.matcher().(type) {
+	case ann.LSH:
+		words := (m.Signs() + 63) / 64
+		r.planes = a.Tensor(compute.F32, m.Signs(), s.HeadDim)
+		r.codes = a.Tensor(compute.I64, s.Heads*(2*s.ChunkFrames*s.Tokens()+room)*words)
+	case ann.Scalar:
 		r.known = a.Tensor(compute.BF16, s.Heads*room*s.HeadDim)
 	}
-	r.codes = a.Tensor(compute.I64, s.Heads*(2*s.ChunkFrames*s.Tokens()+room))
 	r.norms, r.keep = a.Tensor(compute.F32, s.Heads, room), a.Tensor(compute.I32, room)
 	r.told = false
 	for i := range p.layers {
@@ -65,7 +66,7 @@ func (p *policy) attendRemotely(dq compute.Queue, at attention.Site, l *layer, d
 	}
 	l.kept = kv.Keys.Dim(1)
 	if selects {
-		s := compute.Selection{Query: query, Keys: kv.Keys, Values: kv.Values, Top: p.o.Top, Last: 2, Planes: r.planes, Tables: hash.Tables, Probes: hash.Probes, Codes: r.codes, Norms: r.norms,
+		s := compute.Selection{Query: query, Keys: kv.Keys, Values: kv.Values, Top: p.o.Top, Last: 2, Planes: r.planes, Tables: hash.Cut(), Codes: r.codes, Norms: r.norms,
 			Keep: r.keep, Known: r.known, ToKeys: l.keys, ToValues: l.values, ToCount: l.count, Lengths: l.lengths}
 		if m, ok := p.o.matcher().(ann.Scalar); ok {
 			s.Bits, s.Step = int(m), m.Step()

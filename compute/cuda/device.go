@@ -89,7 +89,7 @@ func newDevice(drv driver, comp compiler, o Options) (*Device, error) {
 	}
 	d.early = d.kernels.early()
 	if err := errors.Join(drv.SetShared(d.kernels.plan[1], planShared), drv.SetShared(d.kernels.plan[3], planScoresShared), drv.SetShared(d.kernels.merge[5], mergeShared),
-		drv.SetShared(d.kernels.split[0], splitShared), drv.SetShared(d.kernels.selects[0], selectShared(256, 64))); err != nil {
+		drv.SetShared(d.kernels.split[0], splitShared)); err != nil {
 		return nil, err
 	}
 	if d.feedStream, err = drv.NewStream(); err != nil {

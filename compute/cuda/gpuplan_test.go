@@ -139,6 +139,8 @@ func BenchmarkSelect(b *testing.B) {
 		b.Run(fmt.Sprintf("tokens=%d lsh64", tokens), func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Select(s) }) })
 		s.Planes = compute.Tensor{}
 		b.Run(fmt.Sprintf("tokens=%d exact", tokens), func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Select(s) }) })
+		s.Bits, s.Step, s.Known = 8, 0.0308, r.Tensor(compute.BF16, wanHeads, tokens, 128)
+		b.Run(fmt.Sprintf("tokens=%d quant8", tokens), func(b *testing.B) { measure(b, r, 0, 0, func(int) { r.Select(s) }) })
 	}
 }
 

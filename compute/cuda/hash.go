@@ -42,8 +42,8 @@ func (q *queue) Hash(codes, weak, lengths, x, planes, counts compute.Tensor, t c
 		return
 	}
 	bits := planes.Shape[0]
-	if !(codes.Rank == 3 && codes.DType == compute.I64 && codes.Contiguous() && codes.Shape[0] == x.Shape[0] && codes.Shape[2] == (bits+63)/64 && lengths.Contiguous() &&
-		lengths.DType == compute.F32 && lengths.Elems() == x.Shape[0]*codes.Shape[1] && planes.Rank == 2 && planes.Contiguous() && planes.Shape[1] == x.Shape[2]) {
+	if !(codes.Rank == 3 && codes.DType == compute.I64 && codes.Contiguous() && codes.Shape[0] == x.Shape[0] && codes.Shape[2] == (bits+63)/64 &&
+		(lengths.IsZero() || lengths.Contiguous() && lengths.DType == compute.F32 && lengths.Elems() == x.Shape[0]*codes.Shape[1]) && planes.Rank == 2 && planes.Contiguous() && planes.Shape[1] == x.Shape[2]) {
 		mismatch("hash", codes, lengths, x, planes)
 	}
 	if !weak.IsZero() && !(weak.DType == compute.I64 && weak.Contiguous() && weak.Shape == codes.Shape && fits(t, codes.Shape[2])) {
@@ -51,7 +51,7 @@ func (q *queue) Hash(codes, weak, lengths, x, planes, counts compute.Tensor, t c
 	}
 	a := q.hashCall(x, counts, codes.Shape[1])
 	a.weak, a.tables, a.tableBits, a.probes = addressOr0(weak), uint32(t.Count), uint32(t.Bits), uint32(t.Probes)
-	a.planes, a.codes, a.lengths, a.bits, a.words = address(planes), address(codes), address(lengths), uint32(bits), uint32(codes.Shape[2])
+	a.planes, a.codes, a.lengths, a.bits, a.words = address(planes), address(codes), addressOr0(lengths), uint32(bits), uint32(codes.Shape[2])
 	q.launch("hash", q.device.kernels.hash[0], [3]uint32{(a.rows + 63) / 64, a.words, a.heads}, [3]uint32{256, 1, 1}, 0, argument(a))
 }
 

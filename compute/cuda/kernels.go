@@ -35,7 +35,7 @@ type kernels struct {
 	pixels    [1]uintptr
 	unfold    [3]uintptr // units of 16, 4, 2 bytes
 	plan      [7]uintptr // means, groups, norms, scores, pick, keys, rest
-	selects   [3]uintptr // hash, mark, copy
+	selects   [3]uintptr // begin, mark, copy
 	hash      [2]uintptr // signs, levels
 	buckets   [2]uintptr // sort, match
 	join      [1]uintptr
@@ -70,7 +70,7 @@ func (k *kernels) files() []kernelFile {
 		{"unfold", nil, []string{"unfold_16", "unfold_4", "unfold_2"}, k.unfold[:], true},
 		{"linear", nil, []string{"linear", "linear_parts"}, k.linear[:], false},
 		{"plan", nil, []string{"plan_means", "plan_groups", "plan_norms", "plan_scores", "plan_pick", "plan_keys", "plan_rest"}, k.plan[:], false},
-		{"select", nil, []string{"select_hash", "select_mark", "select_copy"}, k.selects[:], false},
+		{"select", nil, []string{"select_begin", "select_mark", "select_copy"}, k.selects[:], false},
 		{"join", nil, []string{"join"}, k.join[:], true},
 		{"split", nil, []string{"split_order", "split_copy"}, k.split[:], false},
 		{"hash", nil, []string{"hash_signs", "hash_levels"}, k.hash[:], false},

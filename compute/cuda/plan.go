@@ -140,9 +140,9 @@ func (q *queue) planHashes(p compute.Planning) {
 	rows, words := int(a.queryTiles*a.groupsEach), int(a.words)
 	heads, weak := 2*int(a.heads), compute.Tensor{}
 	if a.tables > 0 {
-		weak = first(p.GroupWeak, heads, rows, words)
+		weak = piece(p.GroupWeak, 0, heads, rows, words)
 	}
-	q.Hash(first(p.GroupCodes, heads, rows, words), weak, first(p.GroupLengths, heads, rows), first(p.Groups, heads, rows, int(a.headDim)), p.Planes, compute.Tensor{}, p.Tables)
+	q.Hash(piece(p.GroupCodes, 0, heads, rows, words), weak, piece(p.GroupLengths, 0, heads, rows), piece(p.Groups, 0, heads, rows, int(a.headDim)), p.Planes, compute.Tensor{}, p.Tables)
 }
 
 // planGroupsShared is the shared memory of plan_groups: the queries of a tile, rows an odd number of words apart.

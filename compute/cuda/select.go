@@ -4,11 +4,11 @@ import "longtake/compute"
 
 // selectArgs mirrors SelectArgs in kernels/select/select.cu.
 type selectArgs struct {
-	query, keys, values, logCount, planes, codes, norms, keep, toKeys, toValues, toCount, lengths uint64
-	queryHead, queryRow, keyHead, keyRow, valueHead, valueRow                                     int64
-	heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, probes     uint32
-	products, known                                                                               uint64
-	first, _                                                                                      uint32
+	query, keys, values, logCount, queryCodes, keyCodes, weak, norms, keep, toKeys, toValues, toCount, lengths uint64
+	queryHead, queryRow, keyHead, keyRow, valueHead, valueRow                                                  int64
+	heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, tableBits               uint32
+	products, known                                                                                            uint64
+	first, words                                                                                               uint32
 }
 
 var _ compute.Selector = (*queue)(nil)
@@ -24,13 +24,9 @@ func (q *queue) Select(s compute.Selection) {
 	heads, queries, headDim, count := s.Query.Shape[0], s.Query.Shape[1], s.Query.Shape[2], s.Keys.Shape[1]
 	if !(s.Query.Rank == 3 && s.Keys.Rank == 3 && s.Values.Shape == s.Keys.Shape && s.Keys.Shape[0] == heads && s.Keys.Shape[2] == headDim && headDim <= 256 &&
 		s.Keys.DType == s.Values.DType && s.ToKeys.DType == s.Keys.DType && s.ToValues.DType == s.Keys.DType && s.ToKeys.Contiguous() && s.ToValues.Contiguous() &&
-		count <= 1024 && s.Planes.Shape[0] <= 64 && s.Codes.Elems() >= heads*(queries+count) && s.Norms.Elems() >= heads*count &&
+		count <= 1024 && s.Norms.Elems() >= heads*count &&
 		s.Keep.Elems() >= count && s.ToKeys.Shape[1] >= count && s.Lengths.Elems() == heads) {
 		mismatch("select", s.Query, s.Keys, s.Values, s.ToKeys, s.Planes)
-	}
-	if s.Tables > 0 && !(s.Planes.Shape[0]%s.Tables == 0 && s.Probes <= s.Planes.Shape[0]/s.Tables && s.Planes.Shape[0]/s.Tables < 64 &&
-		s.Codes.Elems() >= heads*(2*queries+count)) {
-		mismatch("select", s.Planes, s.Codes)
 	}
 	if s.Bits > 0 && !(s.Known.DType == compute.BF16 && s.Known.Elems() >= heads*count*headDim && s.Planes.IsZero()) {
 		mismatch("select", s.Planes, s.Known)
@@ -39,24 +35,22 @@ func (q *queue) Select(s compute.Selection) {
 		return
 	}
 	a := &q.selectArgs
-	*a = selectArgs{query: address(s.Query), keys: address(s.Keys), values: address(s.Values), codes: address(s.Codes), norms: address(s.Norms),
+	*a = selectArgs{query: address(s.Query), keys: address(s.Keys), values: address(s.Values), norms: address(s.Norms),
 		keep: address(s.Keep), toKeys: address(s.ToKeys), toValues: address(s.ToValues), toCount: address(s.ToCount), lengths: address(s.Lengths),
 		queryHead: int64(s.Query.Stride[0]), queryRow: int64(s.Query.Stride[1]), keyHead: int64(s.Keys.Stride[0]), keyRow: int64(s.Keys.Stride[1]),
 		valueHead: int64(s.Values.Stride[0]), valueRow: int64(s.Values.Stride[1]), heads: uint32(heads), queries: uint32(queries), count: uint32(count),
-		headDim: uint32(headDim), bits: uint32(s.Planes.Shape[0]), top: uint32(s.Top), last: uint32(s.Last), room: uint32(s.ToKeys.Shape[1]),
-		queryHalf: half("select", s.Query), keyHalf: half("select", s.Keys),
-		tables: uint32(s.Tables), probes: uint32(s.Probes)}
+		headDim: uint32(headDim), top: uint32(s.Top), last: uint32(s.Last), room: uint32(s.ToKeys.Shape[1]),
+		queryHalf: half("select", s.Query), keyHalf: half("select", s.Keys)}
 	if !s.LogCount.IsZero() {
 		a.logCount = address(s.LogCount)
 	}
-	if !s.Planes.IsZero() {
-		a.planes = address(s.Planes)
-	}
 	k := &q.device.kernels.selects
-	const each = 32 // rows of a block of select_hash
-	q.launch("select", k[0], [3]uint32{uint32((queries + count + each - 1) / each), uint32(heads), 1}, [3]uint32{64, 1, 1}, selectShared(headDim, int(a.bits)), argument(a))
+	q.launch("select", k[0], [3]uint32{1, 1, 1}, [3]uint32{256, 1, 1}, 0, argument(a))
+	if !s.Planes.IsZero() {
+		q.selectHashes(s)
+	}
 	if s.Bits > 0 {
-		known, scales := first(s.Known, heads, count, headDim), first(s.Norms, heads, count)
+		known, scales := piece(s.Known, 0, heads, count, headDim), piece(s.Norms, 0, heads, count)
 		q.Quantise(compute.Tensor{}, scales, known, s.Keys, compute.Tensor{}, s.Bits, s.Step)
 		a.known = address(known)
 	}
@@ -64,22 +58,35 @@ func (q *queue) Select(s compute.Selection) {
 	q.launch("select", k[2], [3]uint32{uint32(count), uint32(heads), 1}, [3]uint32{128, 1, 1}, 0, argument(a))
 }
 
-// first is the beginning of work space, contiguous.
-func first(t compute.Tensor, dims ...int) compute.Tensor {
+// selectHashes codes queries and keys.
+func (q *queue) selectHashes(s compute.Selection) {
+	a, bits := &q.selectArgs, s.Planes.Shape[0]
+	heads, queries, count, words := int(a.heads), int(a.queries), int(a.count), (bits+63)/64
+	own, all := heads*queries*words, heads*(queries+count)*words
+	if s.Tables.Count > 0 {
+		all += own
+	}
+	if !(bits <= planBits && s.Codes.Elems() >= all && (s.Tables.Count == 0 || fits(s.Tables, words))) {
+		mismatch("select", s.Planes, s.Codes, s.Tables)
+	}
+	asked, keys, weak := piece(s.Codes, 0, heads, queries, words), piece(s.Codes, own, heads, count, words), compute.Tensor{}
+	a.bits, a.words, a.queryCodes, a.keyCodes = uint32(bits), uint32(words), address(asked), address(keys)
+	if s.Tables.Count > 0 {
+		weak = piece(s.Codes, all-own, heads, queries, words)
+		a.bits, a.tables, a.tableBits, a.weak = uint32(s.Tables.Count*s.Tables.Bits), uint32(s.Tables.Count), uint32(s.Tables.Bits), address(weak)
+	}
+	q.Hash(asked, weak, compute.Tensor{}, s.Query, s.Planes, compute.Tensor{}, s.Tables)
+	q.Hash(keys, compute.Tensor{}, piece(s.Norms, 0, heads, count), s.Keys, s.Planes, compute.Tensor{}, compute.Tables{})
+}
+
+// piece is what lies from an element of work space on, contiguous.
+func piece(t compute.Tensor, from int, dims ...int) compute.Tensor {
 	n := 1
 	for _, d := range dims {
 		n *= d
 	}
-	t.Rank, t.Shape, t.Stride = 1, [compute.MaxRank]int{n}, [compute.MaxRank]int{1}
-	return t.Reshape(dims...)
-}
-
-// selectShared is the shared memory of select_hash: the planes.
-func selectShared(headDim, bits int) int {
-	if bits == 0 {
-		return 0
-	}
-	return 4 * headDim * 65
+	t.Rank, t.Shape, t.Stride = 1, [compute.MaxRank]int{t.Elems()}, [compute.MaxRank]int{1}
+	return t.Slice(0, from, from+n).Reshape(dims...)
 }
 
 // selectMarks marks the keys of every query. Where products decide and all is bfloat16 they are made on the matrix units, head by head.
@@ -92,7 +99,7 @@ func (q *queue) selectMarks(s compute.Selection) {
 	}
 	var keys compute.Tensor
 	if a.known != 0 {
-		keys = first(s.Known, heads*count, headDim)
+		keys = piece(s.Known, 0, heads*count, headDim)
 	} else {
 		keys = q.scratch(scratchSelectKeys, compute.BF16, heads*count, headDim)
 	}

@@ -82,7 +82,7 @@ extern "C" __global__ void __launch_bounds__(256) hash_signs(const __grid_consta
     if (tx != 0 || row >= rows) continue;
     a.codes[((u64)h * a.room + row) * a.words + blockIdx.y] = (u64)hi << 32 | lo;
     // Rounding must not order vectors of unit length.
-    if (blockIdx.y == 0) a.lengths[(u64)h * a.room + row] = fabsf(square[i] - 1.0f) < 1e-5f ? 1.0f : sqrtf(square[i]);
+    if (blockIdx.y == 0 && a.lengths != nullptr) a.lengths[(u64)h * a.room + row] = fabsf(square[i] - 1.0f) < 1e-5f ? 1.0f : sqrtf(square[i]);
   }
   if (a.weak == nullptr) return;
 #pragma unroll

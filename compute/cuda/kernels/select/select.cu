@@ -1,79 +1,30 @@
 // Keys that any query is near to, see README.md.
 struct SelectArgs {
   const void *query, *keys, *values;
-  const float *logCount, *planes;
-  u64* codes;
-  float* norms;
+  const float* logCount;
+  const u64 *queryCodes, *keyCodes, *weak;  // [heads, queries or count, words], with hashes
+  const float* norms;                       // [heads, count]
   int* keep;
   void *toKeys, *toValues;
   float* toCount;
   int* lengths;
   i64 queryHead, queryRow, keyHead, keyRow, valueHead, valueRow;
-  u32 heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, probes;
+  u32 heads, queries, count, headDim, bits, top, last, room, queryHalf, keyHalf, tables, tableBits;
   const float* products;  // [queries, count] of head first, or null
   const bf16* known;      // [heads, count, headDim], what norms multiply; or null
-  u32 first, pad;
+  u32 first, words;
 };
-static_assert(sizeof(SelectArgs) == 216, "SelectArgs is mirrored by selectArgs in select.go");
+static_assert(sizeof(SelectArgs) == 224, "SelectArgs is mirrored by selectArgs in select.go");
 
 #define FULL 0xffffffffu
-#define MOST 1024  // keys
+#define MOST 1024      // keys
+#define MOST_BITS 512  // of codes
 
 __device__ __forceinline__ float element(const void* p, i64 at, u32 half) { return half ? widen(((const bf16*)p)[at]) : ((const float*)p)[at]; }
 
-#define HASHED 32  // rows of a block of select_hash
-
-// select_hash writes the signs of the products of queries and keys with the planes, and the keys' lengths; with tables also, behind
-// all signs, which bits of each table of a query's signs are the least certain. A block of 64 threads has HASHED rows, one after the other, a thread
-// a plane, which lies in shared memory: [headDim][65].
-extern "C" __global__ void __launch_bounds__(64) select_hash(const __grid_constant__ SelectArgs a) {
-  extern __shared__ float4 shared[];
-  float* planes = (float*)shared;
-  __shared__ float row[256], size[64];
-  __shared__ u32 signs[2];
-  __shared__ u64 weak;
-  u32 h = blockIdx.y, t = threadIdx.x, last = min((blockIdx.x + 1) * HASHED, a.queries + a.count);
-  for (u32 k = t; k < a.bits * a.headDim; k += 64) planes[k % a.headDim * 65 + k / a.headDim] = a.planes[k];
-  if (blockIdx.x == 0 && h == 0)
-    for (u32 k = t; k < a.count; k += 64) a.keep[k] = k + a.last >= a.count;
-  if (a.bits == 0) return;
-  for (u32 i = blockIdx.x * HASHED; i < last; i++) {
-    bool key = i >= a.queries;
-    __syncthreads();
-    for (u32 d = t; d < a.headDim; d += 64)
-      row[d] = key ? element(a.keys, h * a.keyHead + (i64)(i - a.queries) * a.keyRow + d, a.keyHalf) : element(a.query, h * a.queryHead + (i64)i * a.queryRow + d, a.queryHalf);
-    __syncthreads();
-    float s = 0.0f, square = 0.0f;
-    if (t < a.bits) {
-#pragma unroll 8
-      for (u32 d = 0; d < a.headDim; d++) s += row[d] * planes[d * 65 + t];
-    }
-    u32 word = __ballot_sync(FULL, t < a.bits && s >= 0.0f);
-    if (t % 32 == 0) signs[t / 32] = word;
-    size[t] = fabsf(s);
-    if (t == 0) weak = 0;
-    if (key && t == 0) {
-      for (u32 d = 0; d < a.headDim; d++) square += row[d] * row[d];
-      a.norms[h * a.count + i - a.queries] = sqrtf(square);
-    }
-    __syncthreads();
-    if (t == 0) a.codes[(u64)h * (a.queries + a.count) + i] = (u64)signs[1] << 32 | signs[0];
-    if (a.tables == 0 || key) continue;
-    if (t < a.tables) {
-      u32 each = a.bits / a.tables;
-      u64 used = 0;
-      for (u32 p = 0; p < a.probes; p++) {
-        u32 at = 0;
-        float least = __int_as_float(0x7f800000);
-        for (u32 b = t * each; b < (t + 1) * each; b++)
-          if (size[b] < least && !(used >> b & 1)) least = size[b], at = b;
-        used |= 1ull << at;
-      }
-      atomicOr((unsigned long long*)&weak, (unsigned long long)used);
-    }
-    __syncthreads();
-    if (t == 0) a.codes[(u64)a.heads * (a.queries + a.count) + (u64)h * a.queries + i] = weak;
-  }
+// select_begin keeps the last keys. One block.
+extern "C" __global__ void __launch_bounds__(256) select_begin(const __grid_constant__ SelectArgs a) {
+  for (u32 k = threadIdx.x; k < a.count; k += 256) a.keep[k] = k + a.last >= a.count;
 }
 
 // better is larger for larger scores, of equal ones for smaller keys.
@@ -86,20 +37,19 @@ __device__ __forceinline__ u64 better(float score, u32 key) {
 // select_mark marks the nearest keys of every query, with tables of those that share a bucket with it or with one that differs from its
 // own in a single bit of the least certain, or all of those. A warp has a query, a lane every 32nd key.
 extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_constant__ SelectArgs a) {
-  __shared__ float query[8][256], cosines[65];
+  __shared__ float query[8][256], cosines[MOST_BITS + 1];
   u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, i = blockIdx.x * 8 + warp, h = a.first + blockIdx.y;
-  if (threadIdx.x <= a.bits && a.bits > 0) cosines[threadIdx.x] = angle(threadIdx.x, a.bits);
+  for (u32 k = threadIdx.x; k <= a.bits && a.bits > 0; k += 256) cosines[k] = angle(k, a.bits);
   if (i < a.queries && a.bits == 0 && a.products == nullptr)
     for (u32 d = lane; d < a.headDim; d += 32) query[warp][d] = element(a.query, h * a.queryHead + (i64)i * a.queryRow + d, a.queryHalf);
   __syncthreads();
   if (i >= a.queries) return;
   u64 scores[MOST / 32];
-  const u64* codes = a.codes + (u64)h * (a.queries + a.count);
-  const u64* weak = codes - (u64)h * (a.queries + a.count) + (u64)a.heads * (a.queries + a.count) + (u64)h * a.queries + i;
-  u32 each = a.tables > 0 ? a.bits / a.tables : 0;
+  u64 at = ((u64)h * a.queries + i) * a.words;
+  const u64 *own = a.queryCodes + at, *weak = a.weak + at, *keys = a.keyCodes + (u64)h * a.count * a.words;
   if (a.tables > 0 && a.top == 0) {
     for (u32 key = lane; key < a.count; key += 32)
-      if (sharesBucket(codes + i, codes + a.queries + key, weak, a.tables, each)) a.keep[key] = 1;
+      if (sharesBucket(own, keys + key * a.words, weak, a.tables, a.tableBits)) a.keep[key] = 1;
     return;
   }
 #pragma unroll
@@ -109,8 +59,10 @@ extern "C" __global__ void __launch_bounds__(256) select_mark(const __grid_const
     if (key >= a.count) continue;
     float s = 0.0f;
     if (a.bits > 0) {
-      if (a.tables > 0 && !sharesBucket(codes + i, codes + a.queries + key, weak, a.tables, each)) continue;
-      s = a.norms[h * a.count + key] * cosines[__popcll(codes[i] ^ codes[a.queries + key])];
+      if (a.tables > 0 && !sharesBucket(own, keys + key * a.words, weak, a.tables, a.tableBits)) continue;
+      u32 differ = 0;
+      for (u32 w = 0; w < a.words; w++) differ += (u32)__popcll(own[w] ^ keys[key * a.words + w]);
+      s = a.norms[h * a.count + key] * cosines[differ];
     } else if (a.products != nullptr) {
       s = a.products[(i64)i * a.count + key];
     } else if (a.known != nullptr) {
