@@ -99,6 +99,20 @@ type Cache interface {
 	Close()
 }
 
+// Counter is a Cache that tells its frames without asking the device for the other sizes.
+type Counter interface {
+	// Frames returns the latent frames committed so far.
+	Frames() int
+}
+
+// Frames returns the latent frames that a cache has committed.
+func Frames(c Cache) int {
+	if n, ok := c.(Counter); ok {
+		return n.Frames()
+	}
+	return c.Stats().Frames
+}
+
 // Stats are the sizes of a cache.
 type Stats struct {
 	// Bytes is the memory taken, Tokens the mean number of keys a head sees, Frames the latent frames committed so far.

@@ -242,7 +242,7 @@ func (s *Session) Peek(ctx context.Context, actions ...int) (frames []video.Fram
 }
 
 // done is the latent frames so far.
-func (s *Session) done() int { return s.cache.Stats().Frames }
+func (s *Session) done() int { return kvcache.Frames(s.cache) }
 
 // Force goes on with a chunk that was made elsewhere instead of its own: latent holds the clean tokens [tokens, values] of a
 // whole chunk. It runs the clean pass alone.

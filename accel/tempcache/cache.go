@@ -394,6 +394,9 @@ func (c *cache) Rope() (compute.Rope, compute.Tensor) {
 	return c.pos.Rope(), c.pos.Chunk(c.span.Frames * c.shape.Tokens())
 }
 
+// Frames returns the latent frames committed so far, see kvcache.Counter.
+func (c *cache) Frames() int { return c.done }
+
 // Stats returns the sizes now.
 func (c *cache) Stats() kvcache.Stats {
 	s := kvcache.Stats{Frames: c.done, Heads: c.heads, Compacting: c.spent}

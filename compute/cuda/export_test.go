@@ -1,6 +1,9 @@
 package cuda
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"testing"
+)
 
 // counting is a driver that counts how often the host waits for the GPU.
 type counting struct {
@@ -23,4 +26,10 @@ func CountWaits(d *Device) func() int64 {
 	c := &counting{driver: d.drv}
 	d.drv = c
 	return c.waits.Load
+}
+
+// FakeDevice is a device whose kernels do nothing.
+func FakeDevice(t *testing.T) *Device {
+	d, _ := fakeDevice(t)
+	return d
 }

@@ -47,7 +47,8 @@ const poisoned = 64 << 10
 var argSizes = map[string]uintptr{"map": unsafe.Sizeof(mapArgs{}), "norm": unsafe.Sizeof(normArgs{}), "addnorm": unsafe.Sizeof(normArgs{}), "normrope": unsafe.Sizeof(normArgs{}), "rope": unsafe.Sizeof(ropeArgs{}),
 	"gather": unsafe.Sizeof(gatherArgs{}), "timeembed": unsafe.Sizeof(timeEmbedArgs{}), "noise": unsafe.Sizeof(noiseArgs{}),
 	"quant": unsafe.Sizeof(quantArgs{}), "pixels": unsafe.Sizeof(pixelsArgs{}), "conv": unsafe.Sizeof(convArgs{}), "unfold": unsafe.Sizeof(unfoldArgs{}), "linear": unsafe.Sizeof(linearArgs{}), "attendany": unsafe.Sizeof(attendAnyArgs{}),
-	"merge": unsafe.Sizeof(mergeArgs{})}
+	"merge": unsafe.Sizeof(mergeArgs{}), "plan": unsafe.Sizeof(planArgs{}), "select": unsafe.Sizeof(selectArgs{}), "match": unsafe.Sizeof(matchArgs{}), "hash": unsafe.Sizeof(hashArgs{}),
+	"buckets": unsafe.Sizeof(bucketsArgs{}), "join": unsafe.Sizeof(joinArgs{}), "split": unsafe.Sizeof(splitArgs{})}
 
 func (f *fakeGPU) fail(call string) error {
 	err := f.failNext[call]

@@ -193,6 +193,9 @@ func TestAddNormOfABFloat16SumIsTheTwoOperations(t *testing.T) {
 	}
 	for _, shape := range [][2]int{{4680, 1536}, {77, 1536}, {3, 96}, {6, 20}} {
 		rows, width := shape[0], shape[1]
+		if testing.Short() { // under compute-sanitizer: still many enough for four rows a thread
+			rows = min(rows, 1248)
+		}
 		groups := 1
 		if rows%3 == 0 {
 			groups = 3

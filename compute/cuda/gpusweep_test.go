@@ -56,8 +56,8 @@ func BenchmarkSweep(b *testing.B) {
 	r.unroll1, r.unroll2 = mapUnroll1, mapUnroll2
 }
 
-// BenchmarkNorms times other ways to cut the norms, three times in turns, beside copies of the same bytes: to choose the constants in norm.go and the
-// bounds in norm.cu.
+// BenchmarkNorms times other ways to cut the norms, three times in turns, beside copies of the same bytes: to choose the constants in
+// norm.go.
 func BenchmarkNorms(b *testing.B) {
 	const rows, width = wanTokens, wanWidth
 	const n = float64(rows * width)
@@ -76,13 +76,9 @@ func BenchmarkNorms(b *testing.B) {
 		b.Run(name+"copy rows to heads", func(b *testing.B) {
 			measure(b, r, 4*n, 0, func(i int) { r.Copy(heads[i%copies], y[i%copies].Heads(wanHeads)) })
 		})
-		for _, v := range []struct {
-			held, threads int
-			alike         bool
-			bounds        string
-		}{{2, 128, false, "512,1"}, {2, 128, true, "512,1"}, {2, 128, true, "128,10"}, {2, 128, true, "128,12"}, {3, 128, true, "128,1"}, {6, 128, true, "128,1"}, {6, 128, true, "128,8"}} {
-			r.normHeld, r.normThreads, r.normAlike = v.held, v.threads, v.alike
-			module, err := r.modules.load("norm", append(normOptions(v.held), "--define-macro=ALIKE_BOUNDS="+v.bounds)...)
+		for _, held := range []int{2, 3, 6} {
+			r.normHeld = held
+			module, err := r.modules.load("norm", normOptions(held)...)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -93,18 +89,19 @@ func BenchmarkNorms(b *testing.B) {
 					}
 				}
 			}
-			name := fmt.Sprintf("%sheld=%d bounds=%s alike=%v ", name, v.held, v.bounds, v.alike)
-			if !v.alike || v.bounds == "128,1" { // those that the bounds are not for
-				b.Run(name+"modulated", func(b *testing.B) {
-					measure(b, r, 6*n, 0, func(i int) {
-						r.Norm(out[i%copies], x[i%copies], compute.Norm{Eps: 1e-6, Scale: mod, Shift: shift})
-					})
+			name := fmt.Sprintf("%sheld=%d ", name, held)
+			b.Run(name+"modulated", func(b *testing.B) {
+				measure(b, r, 6*n, 0, func(i int) {
+					r.Norm(out[i%copies], x[i%copies], compute.Norm{Eps: 1e-6, Scale: mod, Shift: shift})
 				})
-				b.Run(name+"rms", func(b *testing.B) { measure(b, r, 4*n, 0, func(i int) { r.Norm(out[i%copies], y[i%copies], rms) }) })
-			}
-			b.Run(name+"rms and rope", func(b *testing.B) {
-				measure(b, r, 4*n, 0, func(i int) { r.NormRope(heads[i%copies], y[i%copies], rms, pos, rope) })
 			})
+			b.Run(name+"rms", func(b *testing.B) { measure(b, r, 4*n, 0, func(i int) { r.Norm(out[i%copies], y[i%copies], rms) }) })
+			for _, alike := range []bool{false, true} {
+				r.normAlike = alike
+				b.Run(fmt.Sprintf("%srms and rope, alike=%v", name, alike), func(b *testing.B) {
+					measure(b, r, 4*n, 0, func(i int) { r.NormRope(heads[i%copies], y[i%copies], rms, pos, rope) })
+				})
+			}
 		}
 	}
 }

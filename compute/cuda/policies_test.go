@@ -2,7 +2,6 @@ package cuda_test
 
 import (
 	"math"
-	"slices"
 	"testing"
 
 	"longtake/accel/ann"
@@ -108,43 +107,6 @@ func TestPoliciesMakeTheCPUsFrames(t *testing.T) {
 			t.Logf("PSNR against the CPU %v", line)
 			if worst < 45 {
 				t.Errorf("%.1f dB among the first %d frames, want 45", worst, first)
-			}
-		})
-	}
-}
-
-// TestAChunkIsMadeWithoutWaiting counts how often the host waits for the GPU from one frame, which is a chunk here, to the next: for the
-// frame alone, whatever the policies decide in each layer.
-func TestAChunkIsMadeWithoutWaiting(t *testing.T) {
-	merged, sparse := tempcache.Default(), annsa.Default()
-	merged.Budget.Frames = 12
-	near, hashed := merged, merged
-	near.Search = tempcache.Neighbours
-	hashed.Search, hashed.Matcher = tempcache.Approximate, ann.LSH{Bits: 6, Tables: 10, Probes: 1}
-	tabled := sparse
-	tabled.Matcher = hashed.Matcher
-	window := kvcache.Window{Recent: 24, Anchor: 1}
-	for name, r := range map[string]rollout.Request{
-		"window": {Cache: window}, "tempcache": {Cache: merged}, "tempcache neighbours": {Cache: near}, "tempcache by hash tables": {Cache: hashed},
-		"annsa": {Cache: window, Self: sparse}, "annsa by hash tables": {Cache: window, Self: tabled}, "annca": {Cache: window, Cross: annca.Options{Top: 4}},
-		"all": {Cache: merged, Self: sparse, Cross: annca.Options{Top: 4}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			gpu := devicetest.GPU(t, cuda.Options{Float32: true})
-			defer gpu.Close()
-			waits := cuda.CountWaits(gpu.(*cuda.Device))
-			const frames = 44
-			var each []int64
-			last := int64(0)
-			walk(t, gpu, frames, r, func(i int) world.Action {
-				now := waits()
-				each, last = append(each, now-last), now
-				return there(i)
-			})
-			steady := slices.Sorted(slices.Values(each[30:])) // caches are full
-			t.Logf("waits before each frame: %v", each)
-			if most := steady[len(steady)-1]; most > 2 {
-				t.Errorf("the host waits %d times in a chunk", most)
 			}
 		})
 	}

@@ -79,16 +79,16 @@ for what in ${*:-tests modules memcheck racecheck plans bench gemm attend host b
       side tests annca 100 accel/annca "$MODULES"
       side tests hashes 60 accel/ann "$MODULES" ;;
     memcheck)
-      watch memcheck conformance 300 compute/cuda 'OnGPU|FP8|Replayed|Parts|Pieces'
+      watch memcheck conformance 300 compute/cuda 'OnGPU|FP8|AddNormOfABFloat16|Replayed|Parts|Pieces|Quantised'
       watch memcheck attention 300 compute/cuda "$tiles"
       watch memcheck merges 300 accel/tempcache "$merges"
       watch memcheck plans 300 accel/annsa "$plans"
       watch memcheck choices 200 accel/annca GPUs
       watch memcheck hashes 200 accel/ann GPU ;;
     racecheck)
-      watch racecheck plans 300 accel/annsa "$plans"
+      watch racecheck operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed|Pieces|Quantised|AddNormOfABFloat16" # Parts share no memory
       watch racecheck merges 300 accel/tempcache "$merges"
-      watch racecheck operations 300 compute/cuda "$operations|ImagesOnGPU|Replayed|Parts|Pieces"
+      watch racecheck plans 300 accel/annsa "$plans"
       watch racecheck attention 300 compute/cuda "($tiles)/own"
       watch racecheck portable 300 compute/cuda "($tiles)/portable"
       watch racecheck choices 200 accel/annca GPUs

@@ -375,15 +375,12 @@ __device__ __forceinline__ void normropeAlike(const NormArgs& a, const TurnArgs&
     else if (a.vec) addnorm<8, 1, D, X, Y>(a, add);                                                                \
     else addnorm<1, 1, D, X, Y>(a, add);                                                                             \
   }
-#ifndef ALIKE_BOUNDS
-#define ALIKE_BOUNDS 512, 1
-#endif
 #define NORMROPE(name, alike, D, X)                                                                                    \
   extern "C" __global__ void __launch_bounds__(512, 1) name(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
     begin(); \
     normrope<1, D, X>(a, t);                                                                                         \
   } \
-  extern "C" __global__ void __launch_bounds__(ALIKE_BOUNDS) alike(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
+  extern "C" __global__ void __launch_bounds__(512, 1) alike(const __grid_constant__ NormArgs a, const __grid_constant__ TurnArgs t) { \
     begin(); \
     normropeAlike<D, X>(a, t);                                                                                         \
   }
