@@ -58,6 +58,7 @@ type desk struct {
 	asks                  bool
 
 	olds, pairs ranking // of the group in work
+	waiting     []int32 // its tokens that take the places of others at last
 	turns       turns
 }
 
@@ -80,6 +81,7 @@ func newCache(p Policy, dev compute.Device, s kvcache.Shape, do compute.Vectors)
 		d.hits, d.turns = make([]hit, c.groups*s.Tokens()), c.turns
 		d.turns.time = make([]float32, len(c.turns.time))
 		d.olds.list, d.pairs.list = make([]ranked, 0, s.Tokens()), make([]ranked, 0, s.Tokens())
+		d.waiting = make([]int32, 0, s.Tokens())
 		d.row, d.other = make([]float32, s.HeadDim), make([]float32, s.HeadDim)
 	}
 	c.tell = func(i int) { c.layers[i].describe(c.slot(c.frame)) }

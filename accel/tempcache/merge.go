@@ -354,6 +354,7 @@ func (l *layer) found(g, at, frame int) {
 	s, hits := &l.groups[g], l.hits(g)
 	l.desk.olds.reset()
 	l.desk.pairs.reset()
+	l.desk.waiting = l.desk.waiting[:0]
 	for i := range hits {
 		h := &hits[i]
 		if h.joins {
@@ -365,11 +366,18 @@ func (l *layer) found(g, at, frame int) {
 		} else if entry = l.free(g, at, i, frame); entry < 0 {
 			continue
 		}
-		l.put(g, entry, at, i, frame)
-		s.near[entry], s.nearness[entry] = h.slot, h.cosine
-		if int(h.slot) == entry {
-			s.near[entry] = -1
-		}
+		l.place(g, entry, at, i, frame)
+	}
+	l.supplant(g, at, frame)
+}
+
+// place makes token i of the frame at slot at an entry, and notes what it is near to.
+func (l *layer) place(g, entry, at, i, frame int) {
+	s, h := &l.groups[g], &l.hits(g)[i]
+	l.put(g, entry, at, i, frame)
+	s.near[entry], s.nearness[entry] = h.slot, h.cosine
+	if int(h.slot) == entry {
+		s.near[entry] = -1
 	}
 }
 

@@ -154,6 +154,9 @@ __device__ __forceinline__ int* hitsOf(const MergeArgs& a, u32 layer, u32 which,
 // ordinaryOf is how many entries a group has room for but for the rest, which is the one behind them.
 __device__ __forceinline__ u32 ordinaryOf(const MergeArgs& a, const MergeStore& s) { return a.rest && s.slots > 1 ? s.slots - 1 : s.slots; }
 
+// sums reports whether there is a rest.
+__device__ __forceinline__ bool sums(const MergeArgs& a, const MergeStore& s) { return ordinaryOf(a, s) < s.slots; }
+
 // compared is the key at a slot in the form in which keys are compared, of unit length.
 __device__ __forceinline__ Pairs compared(const MergeArgs& a, const MergeStore& s, u32 head, u32 slot, u32 token) {
   Pairs r = a.space == 2 ? row(s.keys, slotOf(a, s, head, slot), a.half, a.headDim) : row(s.raw, slotOf(a, s, head, slot), a.rawHalf, a.headDim);

@@ -85,6 +85,7 @@ struct Room {
   u32 oldsMade, ask;  // ask: the olds are to be sorted
   u32 tried;          // by a search of pairs that was broken off
   u32 evicts;         // it is decided that the token at i takes the place of the entry of least worth
+  u32 waiting;        // with a rest: so many tokens, listed first in Orders.need, take such places at last
   double evicted, moved;
 };
 
@@ -107,7 +108,8 @@ struct Todo {
 struct Orders {
   u32 *keys, *ids, *keys2, *ids2;
   float* now;  // of each pair, as long as neither entry is touched
-  const int *need, *slots;
+  int* need;
+  const int* slots;
   float* own;
 };
 
@@ -283,6 +285,16 @@ struct Decider {
     return true;
   }
 
+  // wait has the token at r.i wait, and those behind it that no decision of now would help: a lane has the token at from and more.
+  __device__ __forceinline__ void wait(u32 from, u32 needed, u32 token, int hit, float near) {
+    u32 at = r.i - from;
+    bool far = lane() > at && from + lane() < needed && (hit < 0 || (near < a.floor && !isDirty((u32)hit)));
+    u32 more = __ballot_sync(FULL, far) >> at >> 1, many = 1 + (u32)__clz(__brev(~more));
+    if (lane() >= at && lane() < at + many) o.need[r.waiting + lane() - at] = (int)token;  // those before r.i are decided on
+    r.waiting += many, r.i += many;
+    __syncwarp();
+  }
+
   // run decides on tokens until the batch is full or must be done first.
   __device__ __forceinline__ void run(u32 needed) {
     u32 from = NONE, token = 0;
@@ -311,6 +323,10 @@ struct Decider {
           unites(mine, found);
           continue;
         }
+        if (sums(a, s)) {
+          wait(from, needed, token, hit, near);
+          continue;
+        }
         r.evicts = 1;
       }
       if (!r.oldsMade) {
@@ -333,14 +349,14 @@ __device__ __forceinline__ bool rankOf(const MergeArgs& a, const MergeStore& s, 
   u32 at = min(e, s.slots - 1);  // without a branch, so that several can be read at a time
   int x = stateOf(a, s, pairs ? NEAR : MEMBERS, g)[at], y = stateOf(a, s, pairs ? NEARNESS : TIME, g)[at];
   key = ordered(pairs ? -__int_as_float(y) : worth(a, x, y));
-  return e < ordinaryOf(a, s) && (!pairs || x >= 0);
+  return e < ordinaryOf(a, s) && (pairs ? x >= 0 : y < a.frame || !sums(a, s));
 }
 
-// least finds which key is the last of as many as a frame has tokens, 8 bits of it at a time. It returns how many there are at most; take
+// least finds which key is the last of want, 8 bits of it at a time. It returns how many there are at most; take
 // is how many of those that equal the key belong to them.
-__device__ u32 least(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32* bins, u32& last, u32& take) {
+__device__ u32 least(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32 want, u32* bins, u32& last, u32& take) {
   __shared__ u32 chosen, rest;
-  u32 t = threadIdx.x, few = 0, want = a.tokens;
+  u32 t = threadIdx.x, few = 0;
   last = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
     bins[t] = 0;
@@ -373,10 +389,10 @@ __device__ u32 least(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs,
   return few;
 }
 
-// rank sorts entries by what pairs or evictions go by, and keeps as many of the first as a frame has tokens.
-__device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32* work, u32* toKeys, u32* toIds, u32* count) {
+// select lists up to want entries that pairs or evictions go by first, in the order of slots: keys at work, slots a step behind.
+__device__ u32 select(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32 want, u32* work, u32* count) {
   u32 t = threadIdx.x, warp = t / 32, step = stepOf(a), last, take, below = 0, equal = 0;
-  u32 few = least(a, s, g, pairs, count, last, take);
+  u32 few = least(a, s, g, pairs, want, count, last, take);
   if (few == 0) return 0;
   for (u32 e0 = 0; e0 < s.slots; e0 += FOUND) {  // in the order of slots, which decides between equal keys
     u32 key = 0;
@@ -397,81 +413,118 @@ __device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, 
     below += all & 0xffff, equal += all >> 16;
     __syncthreads();
   }
+  return few;
+}
+
+// rank sorts entries by what pairs or evictions go by, and keeps as many of the first as a frame has tokens.
+__device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32* work, u32* toKeys, u32* toIds, u32* count) {
+  u32 step = stepOf(a), few = select(a, s, g, pairs, a.tokens, work, count);
   sortBlock(work, work + step, work + 2 * step, work + 3 * step, few, count);
-  for (u32 k = t; k < few; k += FOUND) toKeys[k] = work[k], toIds[k] = work[step + k];
+  for (u32 k = threadIdx.x; k < few; k += FOUND) toKeys[k] = work[k], toIds[k] = work[step + k];
   __syncthreads();
   return few;
 }
 
-// sumUp takes the entries that a batch forgets into the rest, before tokens take their places; all threads of the block.
-__device__ __noinline__ void sumUp(const MergeArgs& a, const MergeStore& s, u32 g, const Todo& todo) {
-  __shared__ u32 gone[OPS], number;
-  __shared__ float share[OPS];
-  __shared__ int every;
-  u32 rest = ordinaryOf(a, s), n = a.heads / a.groups, half = n * a.headDim;
-  if (rest == s.slots) return;
-  int *members = stateOf(a, s, MEMBERS, g), *time = stateOf(a, s, TIME, g), *cell = stateOf(a, s, CELL, g);
-  float* square = (float*)stateOf(a, s, SQUARE, g);
-  double* weights = s.weight + (i64)g * s.slots;
-  bool live = s.entries[g] > (int)rest;
-  int before = live ? members[rest] : 0;
-  u64 newest = live ? (u64)(u32)(time[rest] + 1) << 32 : 0;  // below, the decision whose entry it is of, from 1 on
-  double weight = 0.0;
-  float squares = 0.0f;
-  if (threadIdx.x < 32) {
-    u32 found = 0;
-    int all = 0;
-    for (u32 k0 = 0; k0 < todo.count; k0 += 32) {
-      u32 k = k0 + lane(), goes = k < todo.count && todo.list[k].other == NONE, mask = __ballot_sync(FULL, goes);
-      if (goes) {
-        u32 e = todo.list[k].entry, at = found + (u32)__popc(mask & ((1u << lane()) - 1));
-        int m = members[e];
-        gone[at] = e, share[at] = (float)m;
-        newest = max(newest, (u64)(u32)(time[e] + 1) << 32 | (k + 1));
-        all += m, weight += weights[e], squares += (float)m * square[e];
-      }
-      found += (u32)__popc(mask);
-    }
-#pragma unroll
-    for (int w = 16; w > 0; w >>= 1) {
-      newest = max(newest, __shfl_xor_sync(FULL, newest, w));
-      all += __shfl_xor_sync(FULL, all, w), weight += __shfl_xor_sync(FULL, weight, w), squares += __shfl_xor_sync(FULL, squares, w);
-    }
-    if (lane() == 0) number = found, every = before + all;
+// Gone is what goes into the rest: its entries, with how many members each has, and tokens.
+struct Gone {
+  const u32* ids;
+  float* share;
+  const int* tokens;
+  u32 entries, all;  // the tokens are those from entries on
+};
+
+// countUp takes counts, square lengths and the newest place of what is gone into the rest, and returns its members before and after; all
+// threads of the block.
+__device__ __forceinline__ int2 countUp(const MergeArgs& a, const MergeStore& s, u32 g, const Gone& x, bool live) {
+  __shared__ double weights[FOUND / 32];
+  __shared__ float squares[FOUND / 32];
+  __shared__ u64 newest[FOUND / 32];  // below the time, which of what is gone has it, from 1 on
+  __shared__ int members[FOUND / 32];
+  u32 rest = ordinaryOf(a, s), t = threadIdx.x, warp = t / 32;
+  const int *all = stateOf(a, s, MEMBERS, g), *time = stateOf(a, s, TIME, g), *cell = stateOf(a, s, CELL, g);
+  const float* square = (const float*)stateOf(a, s, SQUARE, g);
+  int n = 0;
+  double w = 0.0;
+  float q = 0.0f;
+  u64 last = 0;
+  for (u32 k = t; k < x.entries; k += FOUND) {
+    u32 e = x.ids[k];
+    int m = all[e];
+    x.share[k] = (float)m;
+    n += m, w += s.weight[(i64)g * s.slots + e], q += (float)m * square[e];
+    last = max(last, (u64)(u32)(time[e] + 1) << 32 | (k + 1));
   }
+  for (u32 k = x.entries + warp; k < x.all; k += FOUND / 32) {
+    float own = a.spread > 0.0 ? squareOf(a, s, g, a.at + (u32)x.tokens[k]) : 0.0f;
+    if (lane() == 0) n++, w += 1.0, q += own, last = max(last, (u64)(u32)(a.frame + 1) << 32 | (k + 1));
+  }
+#pragma unroll
+  for (int k = 16; k > 0; k >>= 1) {
+    n += __shfl_xor_sync(FULL, n, k), w += __shfl_xor_sync(FULL, w, k), q += __shfl_xor_sync(FULL, q, k);
+    last = max(last, __shfl_xor_sync(FULL, last, k));
+  }
+  if (lane() == 0) members[warp] = n, weights[warp] = w, squares[warp] = q, newest[warp] = last;
   __syncthreads();
-  if (number == 0) return;
+  int before = live ? all[rest] : 0, every = before;
+  w = live ? s.weight[(i64)g * s.slots + rest] : 0.0, q = live ? (float)before * square[rest] : 0.0f;
+  last = live ? (u64)(u32)(time[rest] + 1) << 32 : 0;
+  for (u32 k = 0; k < FOUND / 32; k++) every += members[k], w += weights[k], q += squares[k], last = max(last, newest[k]);
+  u32 which = (u32)last;
+  int place = which == 0 ? cell[rest] : which <= x.entries ? cell[x.ids[which - 1]] : x.tokens[which - 1];
+  __syncthreads();
+  if (t == 0) {
+    stateOf(a, s, MEMBERS, g)[rest] = every, stateOf(a, s, TIME, g)[rest] = (int)(last >> 32) - 1, stateOf(a, s, CELL, g)[rest] = place;
+    stateOf(a, s, NEAR, g)[rest] = -1, stateOf(a, s, JOINED, g)[rest] = 0;
+    ((float*)stateOf(a, s, SQUARE, g))[rest] = q / (float)every;
+    s.weight[(i64)g * s.slots + rest] = a.countCap > 0.0 ? min(w, a.countCap) : w;
+    s.entries[g] = (int)s.slots;
+  }
+  return make_int2(before, every);
+}
+
+// sumUp takes what is gone into the rest, a thread an element of its key and value; all threads of the block.
+__device__ __noinline__ double sumUp(const MergeArgs& a, const MergeStore& s, u32 g, const Gone& x) {
+  u32 rest = ordinaryOf(a, s), n = a.heads / a.groups, half = n * a.headDim;
+  bool live = s.entries[g] > (int)rest;
+  int2 members = countUp(a, s, g, x, live);
+  __syncthreads();
   for (u32 i = threadIdx.x; i < 2 * half; i += FOUND) {  // keys, then values
     u32 h = g * n + i % half / a.headDim, d = i % a.headDim;
-    bool apart = i >= half && s.means != nullptr;
-    float* at = apart ? s.means + (i64)h * s.slots * a.headDim : (float*)(i < half ? s.raw : s.values) + slotOf(a, s, h, a.dense) * a.headDim;
-    float sum = live ? (float)before * at[(i64)rest * a.headDim + d] : 0.0f;
+    bool key = i < half, apart = !key && s.means != nullptr;
+    float* at = (apart ? s.means + (i64)h * s.slots * a.headDim : (float*)(key ? s.raw : s.values) + slotOf(a, s, h, a.dense) * a.headDim) + d;
+    float sum = live ? (float)members.x * at[(i64)rest * a.headDim] : 0.0f;
+#pragma unroll 8
+    for (u32 k = 0; k < x.entries; k++) sum += x.share[k] * at[(i64)x.ids[k] * a.headDim];
+    const char* from = key ? s.raw : s.values;
 #pragma unroll 4
-    for (u32 k = 0; k < number; k++) sum += share[k] * at[(i64)gone[k] * a.headDim + d];
-    at[(i64)rest * a.headDim + d] = sum / (float)every;
+    for (u32 k = x.entries; k < x.all; k++) {
+      i64 w = slotOf(a, s, h, a.at + (u32)x.tokens[k]) * a.headDim + d;
+      sum += !key && a.half ? __uint_as_float((u32)((const unsigned short*)from)[w] << 16) : ((const float*)from)[w];
+    }
+    at[(i64)rest * a.headDim] = sum / (float)members.y;
   }
   __syncthreads();
   if (threadIdx.x < 32) {
-    u32 which = (u32)newest, place = (u32)cell[which > 0 ? todo.list[which - 1].entry : rest];
-    int last = (int)(newest >> 32) - 1;
-    if (live) weight += weights[rest], squares += (float)before * square[rest];
-    if (a.countCap > 0.0) weight = min(weight, a.countCap);
-    __syncwarp();
-    if (lane() == 0) {
-      members[rest] = every, time[rest] = last, cell[rest] = (int)place, square[rest] = squares / (float)every;
-      weights[rest] = weight;
-      stateOf(a, s, NEAR, g)[rest] = -1, stateOf(a, s, JOINED, g)[rest] = 0;
-      s.entries[g] = (int)s.slots;
-    }
-    __syncwarp();
+    int time = stateOf(a, s, TIME, g)[rest], cell = stateOf(a, s, CELL, g)[rest];
     for (u32 h = g * n; h < (g + 1) * n; h++) {
       if (s.means != nullptr) save(s.values, slotOf(a, s, h, a.dense + rest), a.half, a.headDim, floats(s.means, (i64)h * s.slots + rest, a.headDim));
-      setPlace(a, s, h, rest, last, place);
+      setPlace(a, s, h, rest, time, (u32)cell);
     }
-    rotate(a, s, g, rest, last, place);
+    rotate(a, s, g, rest, time, (u32)cell);
     setCount(a, s, g, rest);
   }
   __syncthreads();
+  return (double)(members.y - members.x);
+}
+
+// supplant lets the tokens that wait take the places of the entries of least worth, all at once; tokens for which there is no other place, the
+// last of them, go into the rest themselves. All threads of the block.
+__device__ __noinline__ void supplant(const MergeArgs& a, const MergeStore& s, u32 layer, u32 g, const Orders& o, u32* work, u32* count, Room& room) {
+  u32 all = room.waiting, few = select(a, s, g, false, all, work, count);
+  Gone x = {work + stepOf(a), (float*)work, o.need, few, all};
+  double gone = sumUp(a, s, g, x);
+  for (u32 k = threadIdx.x / 32; k < few; k += FOUND / 32) putEntry(a, s, layer, g, x.ids[k], (u32)o.need[k]);
+  if (threadIdx.x == 0) room.evicted += gone;
 }
 
 // makeRoom finds places for the tokens from room.i on of a full group; all threads of the block.
@@ -502,7 +555,6 @@ __device__ void makeRoom(const MergeArgs& a, const MergeStore& s, u32 layer, u32
       if (lane() == 0) room = r, todo.count = d.n;
     }
     __syncthreads();
-    if (a.rest) sumUp(a, s, g, todo);
     for (u32 k = warp; k < todo.count; k += FOUND / 32) {
       double moved = perform(a, s, layer, g, todo.list[k]);
       if (lane() == 0) todo.moved[k] = moved;
@@ -512,10 +564,11 @@ __device__ void makeRoom(const MergeArgs& a, const MergeStore& s, u32 layer, u32
     if (t == 0)
       for (u32 k = 0; k < todo.count; k++) room.moved += todo.moved[k];
     __syncthreads();
-    if (done) return;
+    if (done) break;
     if (!sorts) continue;
     u32 olds = rank(a, s, g, false, work, o.keys2, o.ids2, count);
     if (t == 0) room.oldCount = olds, room.oldsMade = 1, room.ask = 0;
     __syncthreads();
   }
+  if (room.waiting > 0) supplant(a, s, layer, g, o, work, count, room);
 }
