@@ -88,54 +88,73 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   }
 }
 
+// folded adds up 32 numbers a lane at a time: lane k gets the sum over all lanes of part(k), in warpSum's order, for a shuffle a number instead of five.
+template <u32 W, typename Part>
+__device__ __forceinline__ float folded(const Part& part, u32 k) {
+  if constexpr (W == 32) {
+    return part(k);
+  } else {
+    float x = folded<2 * W>(part, k), y = folded<2 * W>(part, k + W);
+    bool second = lane() & W;
+    return (second ? y : x) + __shfl_xor_sync(FULL, second ? x : y, (int)W);
+  }
+}
+
 // nearest returns the entry with the highest score of the newest ones of each place around token i, -1 if there is none, and that score.
-// Where no place within the radius has one, the square doubles. recent is the group's.
-template <typename Score>
-__device__ __forceinline__ int nearest(const MergeArgs& a, const int* recent, u32 i, float& top, Score score) {
+// Where no place within the radius has one, the square doubles. recent is the group's. part(e) is a lane's part of entry e's score; a lane has
+// one of 32 entries at a time.
+template <typename Part>
+__device__ __forceinline__ int nearest(const MergeArgs& a, const int* recent, u32 i, float& top, Part part) {
   int r = (int)(i / a.columns), c = (int)(i % a.columns), slot = -1;
   for (int radius = (int)a.radius;; radius = 2 * radius + 1) {
-    int r0 = max(0, r - radius), r1 = min((int)a.rows - 1, r + radius);
-    int c0 = max(0, c - radius), c1 = min((int)a.columns - 1, c + radius);
-    for (int y = r0; y <= r1; y++)
-      for (int x = c0; x <= c1; x++) {
-        const int* place = recent + (i64)(y * (int)a.columns + x) * a.depth;
-        for (u32 k = 0; k < a.depth; k++) {
-          int e = place[k];
-          if (e < 0) break;
-          float v = score(e);
-          if (slot < 0 || v > top) slot = e, top = v;
-        }
-      }
+    u32 side = 2 * (u32)radius + 1, all = side * side * a.depth;
+    for (u32 from = 0; from < all; from += 32) {
+      u32 k = from + lane(), place = k / a.depth;
+      int y = r - radius + (int)(place / side), x = c - radius + (int)(place % side), e = -1;
+      if (k < all && y >= 0 && y < (int)a.rows && x >= 0 && x < (int)a.columns) e = recent[(i64)(y * (int)a.columns + x) * a.depth + k % a.depth];
+      u32 some = __ballot_sync(FULL, e >= 0);
+      if (some == 0) continue;
+      float v = folded<1>([&](u32 k) { return part(max(0, __shfl_sync(FULL, e, (int)k))); }, 0);
+      float best = e >= 0 ? v : __int_as_float(0xff800000);
+#pragma unroll
+      for (int w = 16; w > 0; w >>= 1) best = max(best, __shfl_xor_sync(FULL, best, w));
+      if (slot >= 0 && !(best > top)) continue;
+      u32 first = __ballot_sync(FULL, e >= 0 && v == best);  // of equals the one that comes first
+      int k0 = __ffs((int)(first != 0 ? first : some)) - 1;
+      slot = __shfl_sync(FULL, e, k0), top = __shfl_sync(FULL, v, k0);
+    }
     if (slot >= 0 || radius >= (int)max(a.rows, a.columns)) return slot;
   }
 }
 
 // merge_around finds the nearest of the newest entries around each token. A warp has a token.
-extern "C" __global__ void __launch_bounds__(256) merge_around(const __grid_constant__ MergeArgs a) {
+extern "C" __global__ void __launch_bounds__(256, 4) merge_around(const __grid_constant__ MergeArgs a) {
   u32 layer = layerOf(a, blockIdx.z);
   const MergeStore& s = a.stores[layer];
   u32 i = blockIdx.x * 8 + threadIdx.x / 32, g = blockIdx.y;
   if (i >= a.tokens || isLocal(s, g)) return;
-  const float* ask = a.asked ? a.query : probeOf(a, layer);
   u32 width = a.heads / a.groups * a.headDim;
-  const float* unit = s.unit + (i64)g * s.slots * width;
+  const float2* ask = (const float2*)(a.asked ? a.query : probeOf(a, layer)) + ((i64)g * a.tokens + i) * (width / 2);
+  const float2* unit = (const float2*)(s.unit + (i64)g * s.slots * width);
   const int* recent = recentOf(a, layer) + (i64)g * a.tokens * a.depth;
   int slot = -1;
   float top = 0.0f;
-  if (s.entries[g] > 0 && width <= 128) {  // the query stays in registers
-    float2 q0 = make_float2(0.0f, 0.0f), q1 = q0;
-    const float2* q = (const float2*)ask + ((i64)g * a.tokens + i) * (width / 2);
-    if (lane() < width / 2) q0 = q[lane()];
-    if (lane() + 32 < width / 2) q1 = q[lane() + 32];
+  if (s.entries[g] > 0 && width == 128) {  // the query stays in registers
+    float2 q0 = ask[lane()], q1 = ask[lane() + 32];
     slot = nearest(a, recent, i, top, [&](int e) {
-      const float2* u = (const float2*)unit + (i64)e * (width / 2);
-      float v = 0.0f;
-      if (lane() < width / 2) v = q0.x * u[lane()].x + q0.y * u[lane()].y;
-      if (lane() + 32 < width / 2) v += q1.x * u[lane() + 32].x + q1.y * u[lane() + 32].y;
-      return warpSum(v);
+      float2 u0 = unit[(i64)e * 64 + lane()], u1 = unit[(i64)e * 64 + lane() + 32];
+      float v = q0.x * u0.x + q0.y * u0.y;
+      return v + (q1.x * u1.x + q1.y * u1.y);
     });
   } else if (s.entries[g] > 0) {
-    slot = nearest(a, recent, i, top, [&](int e) { return dotRows(a, ask, (i64)g * a.tokens + i, unit, e); });
+    slot = nearest(a, recent, i, top, [&](int e) {
+      float v = 0.0f;
+      for (u32 k = lane(); k < width / 2; k += 32) {
+        float2 q = ask[k], u = unit[(i64)e * (width / 2) + k];
+        v += q.x * u.x + q.y * u.y;
+      }
+      return v;
+    });
   }
   if (lane() == 0) bestOf(a, layer)[g * a.tokens + i] = slot, hitsOf(a, layer, COSINE, g)[i] = __float_as_int(top);
 }
