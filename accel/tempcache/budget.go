@@ -8,10 +8,10 @@ import (
 // tries bounds how many remembered pairs are looked at before the closest is taken.
 const tries = 8
 
-// free makes room in a full group for token i of the frame at slot at and returns the slot, or -1 if the token needs none now. Of
+// free makes room in a full group without a rest for token i of the frame at slot at and returns the slot, or -1 if the token needs none. Of
 // the token with its nearest entry and the closest pair of entries, the closer is merged; if neither reaches Policy.Floor, the
-// entry of least worth is forgotten, or with a rest the token waits for supplant. Pairs are those that searches have come upon: a full
-// search would cost more than the attention that the cache saves.
+// entry of least worth is forgotten. Pairs are those that searches have come upon: a full search would cost
+// more than the attention that the cache saves.
 func (l *layer) free(g, at, i, frame int) int {
 	c, s := l.cache, &l.groups[g]
 	if l.room[g] == 0 {
@@ -38,10 +38,6 @@ func (l *layer) free(g, at, i, frame int) int {
 		return -1
 	case nearness >= floor:
 		return l.unite(g, a, b, frame)
-	}
-	if l.ordinary(g) < l.room[g] {
-		l.desk.waiting = append(l.desk.waiting, int32(i))
-		return -1
 	}
 	old := l.stale(g, frame)
 	s.evicted += s.members[old]
@@ -155,99 +151,6 @@ func (l *layer) ordinary(g int) int {
 		return l.room[g] - 1
 	}
 	return l.room[g]
-}
-
-// supplant lets the tokens that wait take the places of the entries of least worth, all at once: what is forgotten is summed up in the rest.
-// Entries that the frame has changed stay; tokens for which there is no other place, the last of them, go into the rest themselves.
-func (l *layer) supplant(g, at, frame int) {
-	c, s, waiting, r := l.cache, &l.groups[g], l.desk.waiting, &l.desk.olds
-	if len(waiting) == 0 {
-		return
-	}
-	r.reset()
-	for e := range l.ordinary(g) {
-		if int(s.time[e]) < frame {
-			r.offer(e, l.worth(s, e, frame))
-		}
-	}
-	r.sort()
-	olds := r.list[:min(len(r.list), len(waiting))]
-	slices.SortFunc(olds, func(a, b ranked) int { return cmp.Compare(a.slot, b.slot) })
-	for _, o := range olds {
-		e := int(o.slot)
-		l.sumUp(g, c.dense()+e, gone{s.members[e], s.weight[e], s.square[e], s.time[e], s.cell[e]})
-		s.evicted += s.members[e]
-	}
-	for _, i := range waiting[len(olds):] {
-		x := gone{members: 1, weight: 1, time: int32(frame), cell: i}
-		if c.p.Spread > 0 {
-			x.square = l.square(g, at+int(i))
-		}
-		l.sumUp(g, at+int(i), x)
-		s.entered++
-		s.evicted++
-	}
-	l.showRest(g, frame)
-	for k, o := range olds {
-		s.unlink(int(o.slot))
-		l.place(g, int(o.slot), at, int(waiting[k]), frame)
-	}
-}
-
-// gone is what is forgotten: an entry, or a token that never was one.
-type gone struct {
-	members    int64
-	weight     float64
-	square     float32
-	time, cell int32
-}
-
-// sumUp takes what lies at a slot, an entry's or a token's, into the means and counts of the rest, which begins as the first of them.
-func (l *layer) sumUp(g, slot int, x gone) {
-	c, s, rest := l.cache, &l.groups[g], l.ordinary(g)
-	if s.n == rest {
-		s.n++
-		l.clearRest(g)
-	}
-	s.members[rest] += x.members
-	share := float32(float64(x.members) / float64(s.members[rest]))
-	l.blend(g, rest, slot, share)
-	s.square[rest] += share * (x.square - s.square[rest])
-	s.weight[rest] += x.weight
-	if most := c.p.CountCap; most > 0 {
-		s.weight[rest] = min(s.weight[rest], most)
-	}
-	if x.time >= s.time[rest] {
-		s.time[rest], s.cell[rest] = x.time, x.cell
-	}
-}
-
-// clearRest makes the rest stand for nothing.
-func (l *layer) clearRest(g int) {
-	c, s, rest := l.cache, &l.groups[g], l.ordinary(g)
-	lo, hi := l.heads(g)
-	for h := lo; h < hi; h++ {
-		clear(l.raw.f32(h, c.dense()+rest))
-		if l.means.tensor.Elems() > 0 {
-			clear(l.means.f32(h, rest))
-		} else {
-			clear(l.values.f32(h, c.dense()+rest))
-		}
-	}
-	s.members[rest], s.weight[rest], s.square[rest], s.time[rest] = 0, 0, 0, -1
-	s.near[rest], s.joined[rest], s.last[rest] = -1, 0, -1
-}
-
-// showRest gives the rest the newest position and a key there.
-func (l *layer) showRest(g, frame int) {
-	c, s, rest := l.cache, &l.groups[g], l.ordinary(g)
-	lo, hi := l.heads(g)
-	for h := lo; h < hi; h++ {
-		l.setPlace(h, c.p.Anchor*c.shape.Tokens()+rest, int(s.time[rest]), int(s.cell[rest]))
-	}
-	l.rotate(g, rest, int(s.time[rest]), int(s.cell[rest]))
-	l.desk.turns.at(frame)
-	l.setCount(g, rest)
 }
 
 // closest returns the nearest pair among those remembered, by their cosine now.

@@ -57,8 +57,9 @@ type desk struct {
 	samples, apart, moves rows
 	asks                  bool
 
-	olds, pairs ranking // of the group in work
-	waiting     []int32 // its tokens that take the places of others at last
+	olds, pairs ranking  // of the group in work
+	waiting     []int32  // its tokens that need room, where there is a rest
+	nearest     []ranked // the closest pair of each of its entries then
 	turns       turns
 }
 

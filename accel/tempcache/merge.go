@@ -363,12 +363,15 @@ func (l *layer) found(g, at, frame int) {
 		entry := s.n
 		if entry < l.ordinary(g) {
 			s.n++
+		} else if l.sums(g) {
+			l.desk.waiting = append(l.desk.waiting, int32(i))
+			continue
 		} else if entry = l.free(g, at, i, frame); entry < 0 {
 			continue
 		}
 		l.place(g, entry, at, i, frame)
 	}
-	l.supplant(g, at, frame)
+	l.deal(g, at, frame)
 }
 
 // place makes token i of the frame at slot at an entry, and notes what it is near to.

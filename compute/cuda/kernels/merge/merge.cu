@@ -88,18 +88,6 @@ extern "C" __global__ void __launch_bounds__(1024) merge_cells(const __grid_cons
   }
 }
 
-// folded adds up 32 numbers a lane at a time: lane k gets the sum over all lanes of part(k), in warpSum's order, for a shuffle a number instead of five.
-template <u32 W, typename Part>
-__device__ __forceinline__ float folded(const Part& part, u32 k) {
-  if constexpr (W == 32) {
-    return part(k);
-  } else {
-    float x = folded<2 * W>(part, k), y = folded<2 * W>(part, k + W);
-    bool second = lane() & W;
-    return (second ? y : x) + __shfl_xor_sync(FULL, second ? x : y, (int)W);
-  }
-}
-
 // nearest returns the entry with the highest score of the newest ones of each place around token i, -1 if there is none, and that score.
 // Where no place within the radius has one, the square doubles. recent is the group's. part(e) is a lane's part of entry e's score; a lane has
 // one of 32 entries at a time.
@@ -287,7 +275,8 @@ extern "C" __global__ void __launch_bounds__(FOUND, 3) merge_found(const __grid_
   if (room.i < needed) {
     u32 *order = orderOf(a, layer, g), f = a.tokens;
     Orders o = {order, order + f, order + 2 * f, order + 3 * f, (float*)order + 4 * f, need, hitsOf(a, layer, SLOT, g), (float*)joins};
-    makeRoom(a, s, layer, g, needed, o, listsOf(a, layer, g), count, (u32*)shared, room);
+    if (sums(a, s)) deal(a, s, layer, g, room.i, needed, o, listsOf(a, layer, g), count, room);
+    else makeRoom(a, s, layer, g, needed, o, listsOf(a, layer, g), count, (u32*)shared, room);
   }
   if (t == 0) {
     double* totals = s.totals + g * 3;

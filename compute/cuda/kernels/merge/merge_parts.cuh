@@ -55,6 +55,18 @@ __device__ __forceinline__ float warpSum(float x) {
   return x;
 }
 
+// folded adds up 32 numbers a lane at a time: lane k gets the sum over all lanes of part(k), in warpSum's order, for a shuffle a number instead of five.
+template <u32 W, typename Part>
+__device__ __forceinline__ float folded(const Part& part, u32 k) {
+  if constexpr (W == 32) {
+    return part(k);
+  } else {
+    float x = folded<2 * W>(part, k), y = folded<2 * W>(part, k + W);
+    bool second = lane() & W;
+    return (second ? y : x) + __shfl_xor_sync(FULL, second ? x : y, (int)W);
+  }
+}
+
 // row brings row i of headDim elements; missing lanes are 0.
 __device__ __forceinline__ Pairs row(const char* p, i64 i, u32 half, u32 headDim) {
   Pairs r;

@@ -85,7 +85,6 @@ struct Room {
   u32 oldsMade, ask;  // ask: the olds are to be sorted
   u32 tried;          // by a search of pairs that was broken off
   u32 evicts;         // it is decided that the token at i takes the place of the entry of least worth
-  u32 waiting;        // with a rest: so many tokens, listed first in Orders.need, take such places at last
   double evicted, moved;
 };
 
@@ -285,16 +284,6 @@ struct Decider {
     return true;
   }
 
-  // wait has the token at r.i wait, and those behind it that no decision of now would help: a lane has the token at from and more.
-  __device__ __forceinline__ void wait(u32 from, u32 needed, u32 token, int hit, float near) {
-    u32 at = r.i - from;
-    bool far = lane() > at && from + lane() < needed && (hit < 0 || (near < a.floor && !isDirty((u32)hit)));
-    u32 more = __ballot_sync(FULL, far) >> at >> 1, many = 1 + (u32)__clz(__brev(~more));
-    if (lane() >= at && lane() < at + many) o.need[r.waiting + lane() - at] = (int)token;  // those before r.i are decided on
-    r.waiting += many, r.i += many;
-    __syncwarp();
-  }
-
   // run decides on tokens until the batch is full or must be done first.
   __device__ __forceinline__ void run(u32 needed) {
     u32 from = NONE, token = 0;
@@ -323,10 +312,6 @@ struct Decider {
           unites(mine, found);
           continue;
         }
-        if (sums(a, s)) {
-          wait(from, needed, token, hit, near);
-          continue;
-        }
         r.evicts = 1;
       }
       if (!r.oldsMade) {
@@ -352,20 +337,21 @@ __device__ __forceinline__ bool rankOf(const MergeArgs& a, const MergeStore& s, 
   return e < ordinaryOf(a, s) && (pairs ? x >= 0 : y < a.frame || !sums(a, s));
 }
 
-// least finds which key is the last of want, 8 bits of it at a time. It returns how many there are at most; take
-// is how many of those that equal the key belong to them.
-__device__ u32 least(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32 want, u32* bins, u32& last, u32& take) {
+// least finds the last of the want least keys, 8 bits of it at a time, of n things; keyOf(i, key) tells the key of one, or false. It returns how many
+// there are at most; take is how many of those that equal the key belong to them. All threads of the block, as below.
+template <typename KeyOf>
+__device__ __forceinline__ u32 least(u32 n, u32 want, KeyOf keyOf, u32* bins, u32& last, u32& take) {
   __shared__ u32 chosen, rest;
   u32 t = threadIdx.x, few = 0;
   last = 0;
   for (int shift = 24; shift >= 0; shift -= 8) {
     bins[t] = 0;
     __syncthreads();
-    for (u32 e = t; e < s.slots; e += 8 * FOUND) {
+    for (u32 e = t; e < n; e += 8 * FOUND) {
       u32 key[8];
       bool some[8];
 #pragma unroll
-      for (u32 m = 0; m < 8; m++) some[m] = rankOf(a, s, g, pairs, e + m * FOUND, key[m]);
+      for (u32 m = 0; m < 8; m++) some[m] = e + m * FOUND < n && keyOf(e + m * FOUND, key[m]);
 #pragma unroll
       for (u32 m = 0; m < 8; m++)
         if (some[m] && (shift == 24 || key[m] >> (shift + 8) == last)) atomicAdd(&bins[key[m] >> shift & 255], 1u);
@@ -389,14 +375,15 @@ __device__ u32 least(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs,
   return few;
 }
 
-// select lists up to want entries that pairs or evictions go by first, in the order of slots: keys at work, slots a step behind.
-__device__ u32 select(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32 want, u32* work, u32* count) {
-  u32 t = threadIdx.x, warp = t / 32, step = stepOf(a), last, take, below = 0, equal = 0;
-  u32 few = least(a, s, g, pairs, want, count, last, take);
+// select lists up to want things with the least keys, in their order, which decides between equal keys.
+template <typename KeyOf>
+__device__ __forceinline__ u32 select(u32 n, u32 want, KeyOf keyOf, u32* keys, u32* ids, u32* count) {
+  u32 t = threadIdx.x, warp = t / 32, last, take, below = 0, equal = 0;
+  u32 few = least(n, want, keyOf, count, last, take);
   if (few == 0) return 0;
-  for (u32 e0 = 0; e0 < s.slots; e0 += FOUND) {  // in the order of slots, which decides between equal keys
+  for (u32 e0 = 0; e0 < n; e0 += FOUND) {
     u32 key = 0;
-    bool some = rankOf(a, s, g, pairs, e0 + t, key), less = some && key < last, same = some && key == last;
+    bool some = e0 + t < n && keyOf(e0 + t, key), less = some && key < last, same = some && key == last;
     u32 lessMask = __ballot_sync(FULL, less), sameMask = __ballot_sync(FULL, same), before = (1u << lane()) - 1;
     if (lane() == 0) count[warp] = (u32)__popc(lessMask) | (u32)__popc(sameMask) << 16;
     __syncthreads();
@@ -408,7 +395,7 @@ __device__ u32 select(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs
     u32 lessAt = below + (ahead & 0xffff) + (u32)__popc(lessMask & before), sameAt = equal + (ahead >> 16) + (u32)__popc(sameMask & before);
     if (less || (same && sameAt < take)) {
       u32 at = lessAt + min(sameAt, take);
-      work[at] = key, work[step + at] = e0 + t;
+      keys[at] = key, ids[at] = e0 + t;
     }
     below += all & 0xffff, equal += all >> 16;
     __syncthreads();
@@ -418,113 +405,11 @@ __device__ u32 select(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs
 
 // rank sorts entries by what pairs or evictions go by, and keeps as many of the first as a frame has tokens.
 __device__ u32 rank(const MergeArgs& a, const MergeStore& s, u32 g, bool pairs, u32* work, u32* toKeys, u32* toIds, u32* count) {
-  u32 step = stepOf(a), few = select(a, s, g, pairs, a.tokens, work, count);
+  u32 step = stepOf(a), few = select(s.slots, a.tokens, [&](u32 e, u32& key) { return rankOf(a, s, g, pairs, e, key); }, work, work + step, count);
   sortBlock(work, work + step, work + 2 * step, work + 3 * step, few, count);
   for (u32 k = threadIdx.x; k < few; k += FOUND) toKeys[k] = work[k], toIds[k] = work[step + k];
   __syncthreads();
   return few;
-}
-
-// Gone is what goes into the rest: its entries, with how many members each has, and tokens.
-struct Gone {
-  const u32* ids;
-  float* share;
-  const int* tokens;
-  u32 entries, all;  // the tokens are those from entries on
-};
-
-// countUp takes counts, square lengths and the newest place of what is gone into the rest, and returns its members before and after; all
-// threads of the block.
-__device__ __forceinline__ int2 countUp(const MergeArgs& a, const MergeStore& s, u32 g, const Gone& x, bool live) {
-  __shared__ double weights[FOUND / 32];
-  __shared__ float squares[FOUND / 32];
-  __shared__ u64 newest[FOUND / 32];  // below the time, which of what is gone has it, from 1 on
-  __shared__ int members[FOUND / 32];
-  u32 rest = ordinaryOf(a, s), t = threadIdx.x, warp = t / 32;
-  const int *all = stateOf(a, s, MEMBERS, g), *time = stateOf(a, s, TIME, g), *cell = stateOf(a, s, CELL, g);
-  const float* square = (const float*)stateOf(a, s, SQUARE, g);
-  int n = 0;
-  double w = 0.0;
-  float q = 0.0f;
-  u64 last = 0;
-  for (u32 k = t; k < x.entries; k += FOUND) {
-    u32 e = x.ids[k];
-    int m = all[e];
-    x.share[k] = (float)m;
-    n += m, w += s.weight[(i64)g * s.slots + e], q += (float)m * square[e];
-    last = max(last, (u64)(u32)(time[e] + 1) << 32 | (k + 1));
-  }
-  for (u32 k = x.entries + warp; k < x.all; k += FOUND / 32) {
-    float own = a.spread > 0.0 ? squareOf(a, s, g, a.at + (u32)x.tokens[k]) : 0.0f;
-    if (lane() == 0) n++, w += 1.0, q += own, last = max(last, (u64)(u32)(a.frame + 1) << 32 | (k + 1));
-  }
-#pragma unroll
-  for (int k = 16; k > 0; k >>= 1) {
-    n += __shfl_xor_sync(FULL, n, k), w += __shfl_xor_sync(FULL, w, k), q += __shfl_xor_sync(FULL, q, k);
-    last = max(last, __shfl_xor_sync(FULL, last, k));
-  }
-  if (lane() == 0) members[warp] = n, weights[warp] = w, squares[warp] = q, newest[warp] = last;
-  __syncthreads();
-  int before = live ? all[rest] : 0, every = before;
-  w = live ? s.weight[(i64)g * s.slots + rest] : 0.0, q = live ? (float)before * square[rest] : 0.0f;
-  last = live ? (u64)(u32)(time[rest] + 1) << 32 : 0;
-  for (u32 k = 0; k < FOUND / 32; k++) every += members[k], w += weights[k], q += squares[k], last = max(last, newest[k]);
-  u32 which = (u32)last;
-  int place = which == 0 ? cell[rest] : which <= x.entries ? cell[x.ids[which - 1]] : x.tokens[which - 1];
-  __syncthreads();
-  if (t == 0) {
-    stateOf(a, s, MEMBERS, g)[rest] = every, stateOf(a, s, TIME, g)[rest] = (int)(last >> 32) - 1, stateOf(a, s, CELL, g)[rest] = place;
-    stateOf(a, s, NEAR, g)[rest] = -1, stateOf(a, s, JOINED, g)[rest] = 0;
-    ((float*)stateOf(a, s, SQUARE, g))[rest] = q / (float)every;
-    s.weight[(i64)g * s.slots + rest] = a.countCap > 0.0 ? min(w, a.countCap) : w;
-    s.entries[g] = (int)s.slots;
-  }
-  return make_int2(before, every);
-}
-
-// sumUp takes what is gone into the rest, a thread an element of its key and value; all threads of the block.
-__device__ __noinline__ double sumUp(const MergeArgs& a, const MergeStore& s, u32 g, const Gone& x) {
-  u32 rest = ordinaryOf(a, s), n = a.heads / a.groups, half = n * a.headDim;
-  bool live = s.entries[g] > (int)rest;
-  int2 members = countUp(a, s, g, x, live);
-  __syncthreads();
-  for (u32 i = threadIdx.x; i < 2 * half; i += FOUND) {  // keys, then values
-    u32 h = g * n + i % half / a.headDim, d = i % a.headDim;
-    bool key = i < half, apart = !key && s.means != nullptr;
-    float* at = (apart ? s.means + (i64)h * s.slots * a.headDim : (float*)(key ? s.raw : s.values) + slotOf(a, s, h, a.dense) * a.headDim) + d;
-    float sum = live ? (float)members.x * at[(i64)rest * a.headDim] : 0.0f;
-#pragma unroll 8
-    for (u32 k = 0; k < x.entries; k++) sum += x.share[k] * at[(i64)x.ids[k] * a.headDim];
-    const char* from = key ? s.raw : s.values;
-#pragma unroll 4
-    for (u32 k = x.entries; k < x.all; k++) {
-      i64 w = slotOf(a, s, h, a.at + (u32)x.tokens[k]) * a.headDim + d;
-      sum += !key && a.half ? __uint_as_float((u32)((const unsigned short*)from)[w] << 16) : ((const float*)from)[w];
-    }
-    at[(i64)rest * a.headDim] = sum / (float)members.y;
-  }
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    int time = stateOf(a, s, TIME, g)[rest], cell = stateOf(a, s, CELL, g)[rest];
-    for (u32 h = g * n; h < (g + 1) * n; h++) {
-      if (s.means != nullptr) save(s.values, slotOf(a, s, h, a.dense + rest), a.half, a.headDim, floats(s.means, (i64)h * s.slots + rest, a.headDim));
-      setPlace(a, s, h, rest, time, (u32)cell);
-    }
-    rotate(a, s, g, rest, time, (u32)cell);
-    setCount(a, s, g, rest);
-  }
-  __syncthreads();
-  return (double)(members.y - members.x);
-}
-
-// supplant lets the tokens that wait take the places of the entries of least worth, all at once; tokens for which there is no other place, the
-// last of them, go into the rest themselves. All threads of the block.
-__device__ __noinline__ void supplant(const MergeArgs& a, const MergeStore& s, u32 layer, u32 g, const Orders& o, u32* work, u32* count, Room& room) {
-  u32 all = room.waiting, few = select(a, s, g, false, all, work, count);
-  Gone x = {work + stepOf(a), (float*)work, o.need, few, all};
-  double gone = sumUp(a, s, g, x);
-  for (u32 k = threadIdx.x / 32; k < few; k += FOUND / 32) putEntry(a, s, layer, g, x.ids[k], (u32)o.need[k]);
-  if (threadIdx.x == 0) room.evicted += gone;
 }
 
 // makeRoom finds places for the tokens from room.i on of a full group; all threads of the block.
@@ -570,5 +455,4 @@ __device__ void makeRoom(const MergeArgs& a, const MergeStore& s, u32 layer, u32
     if (t == 0) room.oldCount = olds, room.oldsMade = 1, room.ask = 0;
     __syncthreads();
   }
-  if (room.waiting > 0) supplant(a, s, layer, g, o, work, count, room);
 }
