@@ -37,9 +37,8 @@ type MergeStore struct {
 // Merging says which frame is taken and by what rules; accel/tempcache.Policy explains them.
 type Merging struct {
 	Frame, Tokens, Columns int
-	At                     int  // first slot of the frame
-	More                   bool // the next call takes another frame of the same stores; until then nothing else is asked of the queue
-	Dense, Anchors, Ahead  int  // slots before the entries, tokens of the anchors, slots in view before the entries
+	At                     int // first slot of the frame
+	Dense, Anchors, Ahead  int // slots before the entries, tokens of the anchors, slots in view before the entries
 	HeadDim                int
 	// Frequencies F64 [temporal pairs], Turns F32 [tokens, spatial pairs, 2] with (cos, sin) of rows and columns.
 	Frequencies, Turns Tensor

@@ -282,7 +282,7 @@ func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
 	began := time.Now()
 	c.span, c.dq = kvcache.Span{}, dq
 	for end := span.Start + span.Frames - c.ring; c.merged < end; c.merged++ {
-		if err := c.merge(dq, c.merged, c.merged+1 < end && !c.grows); err != nil {
+		if err := c.merge(dq, c.merged); err != nil {
 			return err
 		}
 	}
@@ -296,15 +296,15 @@ func (c *cache) Begin(dq compute.Queue, span kvcache.Span) error {
 	return dq.Err()
 }
 
-// merge moves a frame from the ring into the entries of every layer; the next one follows at once if there are more.
-func (c *cache) merge(dq compute.Queue, frame int, more bool) error {
+// merge moves a frame from the ring into the entries of every layer.
+func (c *cache) merge(dq compute.Queue, frame int) error {
 	if c.grows && c.full(dq) {
 		if err := c.resize(dq, 2*c.slots); err != nil {
 			return err
 		}
 	}
 	if c.remote.on {
-		c.mergeRemotely(dq, frame, more)
+		c.mergeRemotely(dq, frame)
 		return nil
 	}
 	c.frame = frame
@@ -359,7 +359,7 @@ func (c *cache) partition(dq compute.Queue) {
 		c.parts = append(c.parts, kvcache.Part{Kind: kind, Lo: at - lo, Hi: at - lo + n, Frame: f})
 	}
 	if c.remote.on {
-		c.mergeRemotely(dq, -1, false)
+		c.mergeRemotely(dq, -1)
 	}
 	for i := range c.layers {
 		c.layers[i].publish(dq)

@@ -172,9 +172,8 @@ func (l *layer) takeState(dq compute.Queue, old *layer) {
 	dq.Copy(l.marks.Slice(2, 0, n), old.marks)
 }
 
-// mergeRemotely has the device take a frame into the entries of all layers, more to come at once or not; a negative frame only tells the
-// lengths.
-func (c *cache) mergeRemotely(dq compute.Queue, frame int, more bool) {
+// mergeRemotely has the device take a frame into the entries of all layers; a negative frame only tells the lengths.
+func (c *cache) mergeRemotely(dq compute.Queue, frame int) {
 	p, n, d := c.p, c.shape.Tokens(), &c.desks[0]
 	m := compute.Merging{Frame: frame, Tokens: n, Columns: c.shape.Columns, Dense: c.dense(), Anchors: p.Anchor * n, HeadDim: c.shape.HeadDim,
 		Frequencies: c.remote.frequencies, Turns: c.remote.turns, Threshold: float32(p.Threshold), Floor: float32(p.Floor), Lossless: p.Threshold >= 1,
@@ -192,7 +191,7 @@ func (c *cache) mergeRemotely(dq compute.Queue, frame int, more bool) {
 		m.Threshold = 1 - 1e-5 // the cosine of equal vectors, rounded
 	}
 	if frame >= 0 {
-		m.At, m.More = c.slot(frame), more
+		m.At = c.slot(frame)
 		c.remote.unread = true
 		if asked := c.askedByAll(); asked >= 0 {
 			m.Asked = p.ByQuery && asked >= frame

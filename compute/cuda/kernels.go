@@ -24,7 +24,7 @@ type kernels struct {
 	two       [8]uintptr // dst, x, y
 	norm      [4]uintptr // dst, x
 	normWide  [4]uintptr
-	addNorm   [7]uintptr // dst, y; the sum is F32, of the last three all are BF16, and two round to e4m3, too, one row or two, and four
+	addNorm   [6]uintptr // dst, y; the sum is F32, of the last two all are BF16, and one rounds to e4m3, too
 	normRope  [8]uintptr // dst, x; then those whose threads turn all of their chunks alike
 	rope      [4]uintptr // dst, x
 	gather    [2]uintptr // dst
@@ -58,7 +58,7 @@ func (k *kernels) files() []kernelFile {
 		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_ff", "map_fb", "map_bf", "map_bb"}, k.one[:], true},
 		{"map", mapOptions(mapUnroll1, mapUnroll2), []string{"map_fff", "map_ffb", "map_fbf", "map_fbb", "map_bff", "map_bfb", "map_bbf", "map_bbb"}, k.two[:], true},
 		{"norm", normOptions(normHeld), []string{"norm_ff", "norm_fb", "norm_bf", "norm_bb"}, k.norm[:], true},
-		{"norm", normOptions(normHeld), []string{"addnorm_ff", "addnorm_fb", "addnorm_bf", "addnorm_bb", "addnorm_half", "addnorm_coarse", "addnorm_coarse4"}, k.addNorm[:], true},
+		{"norm", normOptions(normHeld), []string{"addnorm_ff", "addnorm_fb", "addnorm_bf", "addnorm_bb", "addnorm_half", "addnorm_coarse"}, k.addNorm[:], true},
 		{"norm", normOptions(normHeld), []string{"normrope_ff", "normrope_fb", "normrope_bf", "normrope_bb", "normrope_ff_alike", "normrope_fb_alike", "normrope_bf_alike", "normrope_bb_alike"}, k.normRope[:], true},
 		{"norm", normOptions(normWideHeld), []string{"norm_wide_ff", "norm_wide_fb", "norm_wide_bf", "norm_wide_bb"}, k.normWide[:], true},
 		{"rope", nil, []string{"rope_ff", "rope_fb", "rope_bf", "rope_bb"}, k.rope[:], true},

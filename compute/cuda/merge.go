@@ -53,36 +53,21 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 	if q.err != nil {
 		return
 	}
-	if !q.side.open {
-		q.Upload(table, unsafe.Slice((*byte)(unsafe.Pointer(&q.mergeStores[0])), table.Elems()))
-	}
+	q.Upload(table, unsafe.Slice((*byte)(unsafe.Pointer(&q.mergeStores[0])), table.Elems()))
 	a := &q.mergeArgs
 	*a = q.mergeCall(m, first)
 	a.stores, a.heads, a.groups = address(table), uint32(heads), uint32(groups)
 	threads, k, marks := [3]uint32{256, 1, 1}, &q.device.kernels.merge, mergeMarks(stores, m.Dense)
 	switch layers := len(stores); {
 	case m.Frame >= 0 && m.AtOnce():
-		// One layer leaves most of the GPU idle: its lists of cells are 12 thread blocks of 1.3B. Finding room, a decision after the other,
-		// leaves as much idle: so half of the layers search while the other half finds room, if there are frames enough.
-		half := layers
-		if q.side.open || m.More && q.forks() {
-			half = (layers + 1) / 2
+		// One layer leaves most of the GPU idle: its lists of cells are 12 thread blocks of 1.3B.
+		a.batch = 1
+		every := [3]uint32{uint32((m.Tokens + 7) / 8), a.groups, uint32(layers)}
+		q.launch("merge", k[0], every, threads, 0, argument(a))
+		q.launch("merge", k[1], [3]uint32{a.groups, uint32(layers), 1}, [3]uint32{1024, 1, 1}, 4*(m.Tokens+1024), argument(a))
+		for _, search := range k[2:5] {
+			q.launch("merge", search, every, threads, 0, argument(a))
 		}
-		q.mergeSearches(m, 0, half)
-		if half < layers && !q.side.open {
-			q.fork() // a search behind, and it stays so
-		}
-		q.mergeFinds(0, half, marks)
-		if half < layers {
-			q.aside(func() {
-				q.mergeSearches(m, half, layers)
-				q.mergeFinds(half, layers, marks)
-			})
-		}
-		if !m.More {
-			q.join()
-		}
-		return
 	case m.Frame >= 0:
 		each := [3]uint32{uint32((m.Tokens + 7) / 8), uint32(groups), 1}
 		for i := range stores {
@@ -96,26 +81,6 @@ func (q *queue) Merge(m compute.Merging, stores []compute.MergeStore) {
 	}
 	a.first = 0
 	q.launch("merge", k[5], [3]uint32{uint32(groups), uint32(len(stores)), 1}, [3]uint32{mergeThreads, 1, 1}, marks, argument(a))
-}
-
-// mergeSearches lets the tokens of a frame join entries of the stores from lo to hi, all at once.
-func (q *queue) mergeSearches(m compute.Merging, lo, hi int) {
-	a, k, threads := &q.mergeArgs, &q.device.kernels.merge, [3]uint32{256, 1, 1}
-	a.batch, a.first = 1, uint32(lo)
-	layers := uint32(hi - lo)
-	each := [3]uint32{uint32((m.Tokens + 7) / 8), a.groups, layers}
-	q.launch("merge", k[0], each, threads, 0, argument(a))
-	q.launch("merge", k[1], [3]uint32{a.groups, layers, 1}, [3]uint32{1024, 1, 1}, 4*(m.Tokens+1024), argument(a))
-	q.launch("merge", k[2], each, threads, 0, argument(a))
-	q.launch("merge", k[3], each, threads, 0, argument(a))
-	q.launch("merge", k[4], each, threads, 0, argument(a))
-}
-
-// mergeFinds makes entries of the tokens that joined none of theirs.
-func (q *queue) mergeFinds(lo, hi, marks int) {
-	a := &q.mergeArgs
-	a.batch, a.first = 1, uint32(lo)
-	q.launch("merge", q.device.kernels.merge[5], [3]uint32{a.groups, uint32(hi - lo), 1}, [3]uint32{mergeThreads, 1, 1}, marks, argument(a))
 }
 
 // mergeMarks is the shared memory of merge_found: a bit for each entry of the largest store.

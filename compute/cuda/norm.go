@@ -151,10 +151,6 @@ func (q *queue) AddNorm(dst, sum, x, y, gate compute.Tensor, n compute.Norm) {
 		if n.Coarse {
 			q.normArgs.dst = 0
 		}
-		if a := &q.normArgs; a.together == 2 && (a.rows|a.rowsPerScale|a.rowsPerShift|b.rowsPerGate)%4 == 0 {
-			kernel, a.together = 6, 4 // what rows share is read once for four
-			grid, threads, _ = q.device.normGrid(x.Shape[0]/4, x.Shape[1]/chunk, normHeld, normWideThreads)
-		}
 	}
 	if q.err != nil {
 		return

@@ -47,7 +47,6 @@ type queue struct {
 	ops       uint64 // operations so far
 	rounded   rounded
 	mark      uintptr // event, up to which a queue that follows waits; made when the first one does
-	side      side
 
 	// The kernels' arguments. They live here because a launch needs them at a fixed place for the time of the call.
 	elementArgs    mapArgs
@@ -166,7 +165,6 @@ func (q *queue) Close() {
 	if q.mark != 0 {
 		q.drv.FreeEvent(q.mark)
 	}
-	q.side.close(q.drv)
 	q.drv.FreeStream(q.stream)
 	q.stream, q.fault, q.faultPage = 0, nil, nil
 }

@@ -7,7 +7,7 @@ struct NormArgs {
   i64 dstStride, xStride, scaleStride, shiftStride;
   u32 rows, width, rowsPerScale, rowsPerShift, rms, vec;
   float eps;
-  u32 together;  // addnorm: rows of a thread, 2 or 4 where these share their parameters, else 1
+  u32 together;  // addnorm: rows of a thread, 2 where these share their parameters, else 1
 };
 static_assert(sizeof(NormArgs) == 112, "NormArgs is mirrored by normArgs in norm.go");
 
@@ -395,10 +395,6 @@ extern "C" __global__ void __launch_bounds__(512, 1) addnorm_coarse(const __grid
   begin();
   if (a.together == 2) addnormCoarse<2>(a, add);
   else addnormCoarse<1>(a, add);
-}
-extern "C" __global__ void __launch_bounds__(512, 1) addnorm_coarse4(const __grid_constant__ NormArgs a, const __grid_constant__ AddArgs add) {
-  begin();
-  addnormCoarse<4>(a, add);
 }
 NORMROPE(normrope_ff, normrope_ff_alike, float, float)
 NORMROPE(normrope_fb, normrope_fb_alike, float, bf16)
