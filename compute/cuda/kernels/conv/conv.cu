@@ -39,6 +39,44 @@ __device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// finish writes what a warp has summed up: M x N tiles of 16 x 8 whose outputs begin at n0 + column. rowOf(m, r) is which of the block's pixels, all of them
+// together, has row r of tile m, pixelOf which pixel of the rectangle that is, or -1. Whole chunks go by way of shared memory, which nothing needs any more.
+template <int M, int N, typename RowOf, typename PixelOf>
+__device__ __forceinline__ void finish(const ConvArgs& a, const float (&acc)[M][N][4], u32 n0, u32 column, u32 all, RowOf rowOf, PixelOf pixelOf) {
+  extern __shared__ float4 shared[];
+  bool staged = a.dstHalf && a.out % 8 == 0 && a.dstRow % 8 == 0 && ((u64)a.dst & 15) == 0;
+  u16* tile = (u16*)shared;
+  u32 lane = threadIdx.x % 32;
+#pragma unroll
+  for (int n = 0; n < N; n++) {
+    u32 col = column + n * 8 + lane % 4 * 2, out = n0 + col;
+    float b0 = a.bias != nullptr && out < a.out ? a.bias[out] : 0.0f, b1 = a.bias != nullptr && out + 1 < a.out ? a.bias[out + 1] : 0.0f;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        u32 r = rowOf(m, lane / 4 + h * 8);
+        float v0 = activate(acc[m][n][2 * h] + b0, a.act), v1 = activate(acc[m][n][2 * h + 1] + b1, a.act);
+        if (staged) {
+          *(u32*)(tile + r * (BN + 8) + col) = pack2(v0, v1);
+          continue;
+        }
+        i64 pixel = pixelOf(r);
+        if (pixel < 0) continue;
+        i64 to = pixel * a.dstRow + out;
+        if (out < a.out) a.dstHalf ? put((bf16*)a.dst + to, v0) : put((float*)a.dst + to, v0);
+        if (out + 1 < a.out) a.dstHalf ? put((bf16*)a.dst + to + 1, v1) : put((float*)a.dst + to + 1, v1);
+      }
+  }
+  if (!staged) return;
+  __syncthreads();
+  for (u32 i = threadIdx.x; i < all * (BN / 8); i += blockDim.x) {
+    u32 r = i / (BN / 8), c = i % (BN / 8) * 8;
+    i64 pixel = pixelOf(r);
+    if (pixel >= 0 && n0 + c < a.out) *(uint4*)((bf16*)a.dst + pixel * a.dstRow + n0 + c) = *(const uint4*)(tile + r * (BN + 8) + c);
+  }
+}
+
 #if !NEAR
 #define BM 128                            // pixels of a block
 #define BK 64                             // depth of a stage: 8 chunks
@@ -131,36 +169,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) conv(const __grid_constant
   }
   asm volatile("cp.async.wait_group 0;" ::: "memory");
   __syncthreads();
-  bool staged = a.dstHalf && a.out % 8 == 0 && a.dstRow % 8 == 0 && ((u64)a.dst & 15) == 0;
-  u16* tile = (u16*)shared;
-#pragma unroll
-  for (int n = 0; n < NT; n++) {
-    u32 col = wn * (NT * 8) + n * 8 + lane % 4 * 2, out = l.n0 + col;
-    float b0 = a.bias != nullptr && out < a.out ? a.bias[out] : 0.0f, b1 = a.bias != nullptr && out + 1 < a.out ? a.bias[out + 1] : 0.0f;
-#pragma unroll
-    for (int m = 0; m < MT; m++)
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        u32 r = wm * (MT * 16) + m * 16 + lane / 4 + h * 8;
-        float v0 = activate(acc[m][n][2 * h] + b0, a.act), v1 = activate(acc[m][n][2 * h + 1] + b1, a.act);
-        if (staged) {
-          *(u32*)(tile + r * (BN + 8) + col) = pack2(v0, v1);
-          continue;
-        }
-        u32 pixel = m0 + r;
-        if (pixel >= a.pixels) continue;
-        i64 to = pixel * a.dstRow + out;
-        if (out < a.out) a.dstHalf ? put((bf16*)a.dst + to, v0) : put((float*)a.dst + to, v0);
-        if (out + 1 < a.out) a.dstHalf ? put((bf16*)a.dst + to + 1, v1) : put((float*)a.dst + to + 1, v1);
-      }
-  }
-  if (!staged) return;
-  __syncthreads();
-  for (u32 i = threadIdx.x; i < BM * (BN / 8); i += THREADS) {
-    u32 r = i / (BN / 8), c = i % (BN / 8) * 8, pixel = m0 + r;
-    if (pixel < a.pixels && l.n0 + c < a.out)
-      *(uint4*)((bf16*)a.dst + pixel * a.dstRow + l.n0 + c) = *(const uint4*)(tile + r * (BN + 8) + c);
-  }
+  finish(a, acc, l.n0, wn * (NT * 8), BM, [&](u32 m, u32 r) { return wm * (MT * 16) + m * 16 + r; }, [&](u32 r) { return m0 + r < a.pixels ? (i64)(m0 + r) : -1; });
 }
 
 #else
@@ -264,34 +273,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) conv(const __grid_const
     }
   asm volatile("cp.async.wait_group 0;" ::: "memory");
   __syncthreads();
-  bool staged = a.dstHalf && a.out % 8 == 0 && a.dstRow % 8 == 0 && ((u64)a.dst & 15) == 0;
-  u16* tile = (u16*)shared;
-#pragma unroll
-  for (int n = 0; n < NT; n++) {
-    u32 col = n * 8 + lane % 4 * 2, out = q.n0 + col;
-    float b0 = a.bias != nullptr && out < a.out ? a.bias[out] : 0.0f, b1 = a.bias != nullptr && out + 1 < a.out ? a.bias[out + 1] : 0.0f;
-#pragma unroll
-    for (int m = 0; m < 2; m++)
-#pragma unroll
-      for (int h = 0; h < 2; h++) {
-        u32 y = 2 * warp + m, x = lane / 4 + h * 8;
-        float v0 = activate(acc[m][n][2 * h] + b0, a.act), v1 = activate(acc[m][n][2 * h + 1] + b1, a.act);
-        if (staged) {
-          *(u32*)(tile + (y * SIDE + x) * (BN + 8) + col) = pack2(v0, v1);
-          continue;
-        }
-        if (q.row + y >= rows || q.column + x >= columns) continue;
-        i64 to = (i64)((q.row + y) * columns + q.column + x) * a.dstRow + out;
-        if (out < a.out) a.dstHalf ? put((bf16*)a.dst + to, v0) : put((float*)a.dst + to, v0);
-        if (out + 1 < a.out) a.dstHalf ? put((bf16*)a.dst + to + 1, v1) : put((float*)a.dst + to + 1, v1);
-      }
-  }
-  if (!staged) return;
-  __syncthreads();
-  for (u32 i = threadIdx.x; i < SIDE * SIDE * (BN / 8); i += THREADS) {
-    u32 r = i / (BN / 8), c = i % (BN / 8) * 8, y = q.row + r / SIDE, x = q.column + r % SIDE;
-    if (y < rows && x < columns && q.n0 + c < a.out)
-      *(uint4*)((bf16*)a.dst + (i64)(y * columns + x) * a.dstRow + q.n0 + c) = *(const uint4*)(tile + r * (BN + 8) + c);
-  }
+  finish(a, acc, q.n0, 0, SIDE * SIDE, [&](u32 m, u32 r) { return (2 * warp + m) * SIDE + r; }, [&](u32 r) {
+    u32 y = q.row + r / SIDE, x = q.column + r % SIDE;
+    return y < rows && x < columns ? (i64)(y * columns + x) : -1;
+  });
 }
 #endif
