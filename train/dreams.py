@@ -7,14 +7,22 @@ without gradient, and the next estimate must look, over the batch, like true wal
 sorted, and the mean squared difference of equals in rank (sliced Wasserstein distance of patches). Answers are compared as
 asinh(x / half their true mean magnitude), or the few strongest edges would decide. Means over 8x8 pixels stay those of the dream.
 Every fourth batch has true frames as contexts and is compared with the same true frames, or pictures after them become too sharp.
+
+A bank of long dreams by memory of poses can be made beforehand (while a training program still compiles), for --dream_bank:
+
+    python3 dreams.py WEIGHTS BANK [FRAMES CLIPS DEVICE]
 """
+import os
+import sys
+import time
+
 import torch
 import torch.nn.functional as F
 
 import data
 from batch import rollout
-from simulator import STROLL
-from tw import TinyWorld, patchify, unpatchify
+from simulator import STROLL, Sim
+from tw import PLACED, TinyWorld, load, patchify, unpatchify
 
 # Filters: side, how many, pixels that are averaged before.
 BANKS = ((2, 16, 1), (3, 16, 1), (5, 12, 1), (3, 12, 2))
@@ -50,12 +58,14 @@ class Dreams:
     """
 
     AGAIN = 40  # frames of a bank that the next one begins with
+    NEW = 150  # of a bank from a file, three of four windows begin after this frame
+    FILED = ("made", "tok", "xy", "head", "act", "true", "true_act", "true_xy", "true_head")
 
     def __init__(self, m, sim, seed, n=64, long=256, policy="window:32"):
         self.sim, self.seed, self.n, self.long, self.policy = sim, seed, n, long, policy
         self.dev, self.banks = next(m.parameters()).device, 0
         self.player = TinyWorld(m.c).to(self.dev).eval().requires_grad_(False)
-        self.sums = {}
+        self.sums, self.filed = {}, False
 
     @torch.no_grad()
     def refresh(self, weights):
@@ -94,10 +104,32 @@ class Dreams:
         first = patchify(self.true[:, :1]).expand(-1, self.long, -1, -1)
         return first, act, pose[:, :self.long, 2].round().long()
 
+    @torch.no_grad()
+    def write(self, path, weights):
+        """Dream `long` frames with memory by pose, and write what windows are taken of."""
+        self.player.load_state_dict(weights)
+        first, act, head = self.anew()
+        track = []
+        made = rollout(self.player, first, self.tok, act, head, 1, "pose", steps=4, shift=1.0, seed=self.seed, blocked=0.02,
+                       evade=~self.presses, track=track, ring=self.long)
+        self.made, (self.xy, head, self.act) = made.half(), track
+        self.head = head.round().long()
+        torch.save({k: getattr(self, k).cpu() for k in self.FILED}, path + ".part")
+        os.replace(path + ".part", path)
+
+    def read(self, path):
+        """Take the dreams of a file; they are dreamt in four steps, and trained on as ends of four or of two."""
+        for k, v in torch.load(path, map_location=self.dev).items():
+            setattr(self, k, v)
+        self.n, self.long, self.filed = *self.made.shape[:2], True
+
     def windows(self, batch, frames, of_truth):
         """Frames, tokens, actions, headings, places of random windows."""
         clip = torch.randperm(self.n)[:batch].to(self.dev)
         at = torch.randint(0, self.long - frames + 1, (batch, 1), device=self.dev)
+        if self.filed:
+            new, draw = min(self.NEW, (self.long - frames) // 2), torch.rand(2, batch, 1, device=self.dev)
+            at = torch.where(draw[0] < 0.25, at % max(1, new), new + (draw[1] * (self.long - frames - new)).long())
         i = at + torch.arange(frames, device=self.dev)
         c = clip[:, None]
         if of_truth:
@@ -106,6 +138,8 @@ class Dreams:
 
     def loss(self, m, batch, frames, bm, of_truth=False):
         """The distance, and what the coarse picture has moved. of_truth: after true frames instead, against the same true frames."""
+        if self.filed:
+            self.steps = 4 if torch.rand(1).item() < 0.5 else 2
         x, tok, act, head, xy = self.windows(batch, frames, of_truth)
         auto = torch.autocast(self.dev.type, torch.bfloat16, enabled=self.dev.type == "cuda")
         pf = m.features(torch.cat(data.places(xy, act, head), 1), head.repeat(1, 2))
@@ -138,3 +172,16 @@ class Dreams:
             far, steady, made, true = torch.stack(sums).mean(0).tolist()
             print(f"{name}, {len(sums)}: distance {far:.5f} steady {steady:.5f} gradients {made / true:.3f} of the truth's", flush=True)
         self.sums = {}
+
+
+def main():
+    weights, path = sys.argv[1:3]
+    long, n, dev = (sys.argv[3:] + ["800", "64", "cuda"][len(sys.argv) - 3:])[:3]
+    torch.set_float32_matmul_precision("high")
+    began, sim = time.time(), Sim(dev)
+    Dreams(TinyWorld(PLACED).to(dev), sim, 1_060_000_000, int(n), int(long)).write(path, load(weights))
+    print(f"{n} dreams of {long} frames in {time.time() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

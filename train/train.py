@@ -31,6 +31,7 @@ def arguments():
     ap.add_argument("--dream_share", type=float, default=0.4, help="norm of the first dreams' gradient, of the usual one's")
     ap.add_argument("--dream_weight", type=float, default=0, help="weight of their gradient instead; 0: by --dream_share")
     ap.add_argument("--dream_new", type=float, default=30, help="seconds after which dreams are made anew")
+    ap.add_argument("--dream_bank", default="", help="take these dreams (dreams.py makes them) from when the file is there")
     ap.add_argument("--dream_clips", type=int, default=64, help="dreams that are made at once; not fewer than --batch")
     ap.add_argument("--dream_frames", type=int, default=256, help="their length; not less than --frames")
     ap.add_argument("--steps", type=int, default=10 ** 9)
@@ -153,11 +154,11 @@ def resampled_context(m, x, xc, tc, act, head, tok, hide, bm, pf, passes):
 @torch.no_grad()
 def own_estimates(m, x, z, tn, xc, tc, act, head, tok, pos, bm, pf):
     """Noisy copies and levels, half of the frames as the sampler comes to them: from the model's own estimate at its level before
-    (1 to .5 in two steps; 1, .75, .5 to .25 less in four), not from the truth. Not where the prompt is all there is: what may be
-    there is not to become the mean of it."""
+    (1 to .5 in two steps; 1, .75 to .25 less in four), not from the truth. Not at the last level of four, where dreams get their sharpness; not
+    where the prompt is all there is: what may be there is not to become the mean of it."""
     batch, frames = act.shape
     dev = x.device
-    start = 1 - 0.25 * torch.randint(0, 3, (batch, frames), device=dev)
+    start = 1 - 0.25 * torch.randint(0, 2, (batch, frames), device=dev)
     to = start - 0.25
     two = torch.rand(batch, frames, device=dev) < 0.5
     start, to = torch.where(two, torch.ones_like(start), start), torch.where(two, torch.full_like(to, 0.5), to)
@@ -262,7 +263,10 @@ class Dreaming:
         if time.time() - self.made > self.a.dream_new:
             self.dreams.line()
             began = time.time()
-            self.dreams.refresh(opt.ema)
+            if not self.a.dream_bank:
+                self.dreams.refresh(opt.ema)
+            elif not self.dreams.filed:
+                self.dreams.read(self.a.dream_bank)
             self.made = time.time()
             print(f"new dreams in {self.made - began:.1f} s, weight {self.scale():.3g}", flush=True)
         self.batches += 1
@@ -346,7 +350,7 @@ def main():
         batch, spent = [c[at:at + a.batch] for c in clips], time.time() - start
         at += a.batch
         share = spent / a.seconds
-        if share > a.dream_from and step % a.dream_every == 0:
+        if share > a.dream_from and step % a.dream_every == 0 and (not a.dream_bank or os.path.exists(a.dream_bank)):
             dreams = dreams or Dreaming(a, m, sim, bm, seed + 50_000_000)
             dreams.step(opt)
         loss, se, tn = clip_loss(m, batch, step, bm)
