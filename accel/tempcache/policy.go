@@ -120,7 +120,7 @@ type Policy struct {
 	Forget Forgetting
 	// Rest sums up what a full store forgets in one entry of every head, its last: with its mean key, its mean value, its count and, with
 	// Spread, what its members differ by, it attracts what forgotten tokens did that had nothing to do with the query. It goes with Mean
-	// and Neighbours.
+	// and Neighbours. Room is then found for all tokens of a frame at once.
 	Rest bool
 	// Floor is the least cosine at which a full store merges its closest pair; below it evicts. At -1 nothing is forgotten.
 	Floor float64
