@@ -14,7 +14,8 @@ def main():
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     lines, frames = {"loss": [], "error at t > .95": [], "error of frame 0": []}, 0
     marks = []
-    for path in sorted(glob.glob(os.path.join(HERE, "logs", (name or "sitting") + "-*.json"))):
+    logs = glob.glob(os.path.join(HERE, "logs", (name or "sitting") + "-*.json"))
+    for path in sorted(logs, key=lambda path: int(path[:-5].rsplit("-", 1)[1])):
         with open(path) as f:
             t = json.load(f)["train"]
         per = t["frames"] / max(t["steps"], 1)
