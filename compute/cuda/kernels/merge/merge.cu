@@ -102,16 +102,13 @@ __device__ __forceinline__ int nearest(const MergeArgs& a, const int* recent, u3
       if (k < all && y >= 0 && y < (int)a.rows && x >= 0 && x < (int)a.columns) e = recent[(i64)(y * (int)a.columns + x) * a.depth + k % a.depth];
       u32 some = __ballot_sync(FULL, e >= 0);
       if (some == 0) continue;
-      u32 many = (u32)__popc(some);  // from here on they lie in the first lanes, in their order
-      e = __shfl_sync(FULL, e, (int)setBit(some, lane()));
-      auto score = [&](u32 k) { return part(max(0, __shfl_sync(FULL, e, (int)k))); };
-      float v = many <= 8 ? folded<8>(score) : many <= 16 ? folded<16>(score) : folded<32>(score);
-      float best = lane() < many ? v : __int_as_float(0xff800000);
+      float v = folded<1>([&](u32 k) { return part(max(0, __shfl_sync(FULL, e, (int)k))); }, 0);
+      float best = e >= 0 ? v : __int_as_float(0xff800000);
 #pragma unroll
       for (int w = 16; w > 0; w >>= 1) best = max(best, __shfl_xor_sync(FULL, best, w));
       if (slot >= 0 && !(best > top)) continue;
-      u32 first = __ballot_sync(FULL, lane() < many && v == best);  // of equals the one that comes first
-      int k0 = __ffs((int)(first != 0 ? first : 1)) - 1;
+      u32 first = __ballot_sync(FULL, e >= 0 && v == best);  // of equals the one that comes first
+      int k0 = __ffs((int)(first != 0 ? first : some)) - 1;
       slot = __shfl_sync(FULL, e, k0), top = __shfl_sync(FULL, v, k0);
     }
     if (slot >= 0 || radius >= (int)max(a.rows, a.columns)) return slot;

@@ -55,29 +55,16 @@ __device__ __forceinline__ float warpSum(float x) {
   return x;
 }
 
-// folded adds up N numbers a lane at a time: lane k gets the sum over all lanes of part(k % N), in warpSum's order, for a shuffle or two a number instead
-// of five.
-template <u32 N, u32 W = 1, typename Part>
-__device__ __forceinline__ float folded(const Part& part, u32 k = 0) {
-  if constexpr (W == N) {
-    float x = part(k);
-#pragma unroll
-    for (u32 w = 16; w >= N; w >>= 1) x += __shfl_xor_sync(FULL, x, (int)w);
-    return x;
+// folded adds up 32 numbers a lane at a time: lane k gets the sum over all lanes of part(k), in warpSum's order, for a shuffle a number instead of five.
+template <u32 W, typename Part>
+__device__ __forceinline__ float folded(const Part& part, u32 k) {
+  if constexpr (W == 32) {
+    return part(k);
   } else {
-    float x = folded<N, 2 * W>(part, k), y = folded<N, 2 * W>(part, k + W);
+    float x = folded<2 * W>(part, k), y = folded<2 * W>(part, k + W);
     bool second = lane() & W;
     return (second ? y : x) + __shfl_xor_sync(FULL, second ? x : y, (int)W);
   }
-}
-
-// setBit is the place of bit k of those that are set in a mask, counted from 0; 31 if there are no more than k.
-__device__ __forceinline__ u32 setBit(u32 mask, u32 k) {
-  u32 at = 0;
-#pragma unroll
-  for (u32 w = 16; w > 0; w >>= 1)
-    if ((u32)__popc(mask & ((1u << (at + w)) - 1)) <= k) at += w;
-  return at;
 }
 
 // row brings row i of headDim elements; missing lanes are 0.

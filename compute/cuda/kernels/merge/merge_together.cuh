@@ -121,12 +121,12 @@ __device__ __noinline__ void claim(const MergeArgs& a, const MergeStore& s, u32 
     u32 e = e0 + lane();
     int q = e < n ? c.near[e] : -1;
     bool pair = q >= 0 && q != (int)e;
-    float v = folded<32>([&](u32 k) {
+    float v = folded<1>([&](u32 k) {
       const float2 *x = unit + (i64)min(e0 + k, n - 1) * half, *y = unit + (i64)max(0, __shfl_sync(FULL, q, (int)k)) * half;
       float sum = 0.0f;
       for (u32 i = lane(); i < half; i += 32) sum += x[i].x * y[i].x + x[i].y * y[i].y;
       return sum;
-    });
+    }, 0);
     if (e >= n) continue;
     if (pair) stateOf(a, s, NEARNESS, g)[e] = __float_as_int(v);
     c.pair[e] = pair && v >= a.floor ? ordered(-v) : NONE;
