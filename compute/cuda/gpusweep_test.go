@@ -10,32 +10,40 @@ import (
 	"longtake/compute"
 )
 
-// BenchmarkSweep times other ways to cut the memory-bound kernels, to choose the constants in map.go.
-func BenchmarkSweep(b *testing.B) {
+// newSweep returns operands of the memory-bound kernels: float32 and bfloat16 rows of a Wan token each, results, and results by heads.
+func newSweep(b *testing.B) (r *bench, x, y, out, heads []compute.Tensor) {
 	const rows, width = wanTokens, wanWidth
-	const n = float64(rows * width)
-	r := newBench(b)
-	x := several(func() compute.Tensor { return r.normal(1, compute.F32, rows, width) })
-	y := several(func() compute.Tensor { return r.normal(1, compute.BF16, rows, width) })
-	out := several(func() compute.Tensor { return r.Tensor(compute.BF16, rows, width) })
-	heads := several(func() compute.Tensor { return r.Tensor(compute.BF16, wanHeads, rows, 128) })
-	mod := r.normal(1, compute.F32, 3, width)
-	reload := func(name string, options []string) {
-		module, err := r.modules.load(name, options...)
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, f := range r.kernels.files() {
-			if f.name == name {
-				if err := r.modules.functions(module, f); err != nil {
-					b.Fatal(err)
-				}
+	r = newBench(b)
+	x = several(func() compute.Tensor { return r.normal(1, compute.F32, rows, width) })
+	y = several(func() compute.Tensor { return r.normal(1, compute.BF16, rows, width) })
+	out = several(func() compute.Tensor { return r.Tensor(compute.BF16, rows, width) })
+	heads = several(func() compute.Tensor { return r.Tensor(compute.BF16, wanHeads, rows, 128) })
+	return r, x, y, out, heads
+}
+
+// reload compiles a file of kernels with other options. Of its sets of functions, the one that begins with but stays.
+func reload(b *testing.B, r *bench, name, but string, options []string) {
+	module, err := r.modules.load(name, options...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, f := range r.kernels.files() {
+		if f.name == name && f.functions[0] != but {
+			if err := r.modules.functions(module, f); err != nil {
+				b.Fatal(err)
 			}
 		}
 	}
+}
+
+// BenchmarkSweep times other ways to cut the memory-bound kernels, to choose the constants in map.go.
+func BenchmarkSweep(b *testing.B) {
+	const n = float64(wanTokens * wanWidth)
+	r, x, y, out, heads := newSweep(b)
+	mod := r.normal(1, compute.F32, 3, wanWidth)
 	for _, u := range [][2]int{{1, 1}, {2, 2}, {4, 4}} {
 		r.unroll1, r.unroll2 = u[0], u[1]
-		reload("map", mapOptions(u[0], u[1]))
+		reload(b, r, "map", "", mapOptions(u[0], u[1]))
 		name := fmt.Sprintf("unroll=%d,%d ", u[0], u[1])
 		b.Run(name+"f32 to bf16", func(b *testing.B) {
 			measure(b, r, 6*n, 0, func(i int) { r.Copy(out[i%copies], x[i%copies]) })
@@ -61,11 +69,7 @@ func BenchmarkSweep(b *testing.B) {
 func BenchmarkNorms(b *testing.B) {
 	const rows, width = wanTokens, wanWidth
 	const n = float64(rows * width)
-	r := newBench(b)
-	x := several(func() compute.Tensor { return r.normal(1, compute.F32, rows, width) })
-	y := several(func() compute.Tensor { return r.normal(1, compute.BF16, rows, width) })
-	out := several(func() compute.Tensor { return r.Tensor(compute.BF16, rows, width) })
-	heads := several(func() compute.Tensor { return r.Tensor(compute.BF16, wanHeads, rows, 128) })
+	r, x, y, out, heads := newSweep(b)
 	mod, shift, weight := r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, 3, width), r.normal(1, compute.F32, width)
 	pos := r.Tensor(compute.I32, rows, 3)
 	rope := compute.Rope{Time: r.normal(1, compute.F32, 64, 22, 2), Row: r.normal(1, compute.F32, 64, 21, 2), Column: r.normal(1, compute.F32, 64, 21, 2)}
@@ -78,17 +82,7 @@ func BenchmarkNorms(b *testing.B) {
 		})
 		for _, held := range []int{2, 3, 6} {
 			r.normHeld = held
-			module, err := r.modules.load("norm", normOptions(held)...)
-			if err != nil {
-				b.Fatal(err)
-			}
-			for _, f := range r.kernels.files() {
-				if f.name == "norm" && f.functions[0] != "norm_wide_ff" {
-					if err := r.modules.functions(module, f); err != nil {
-						b.Fatal(err)
-					}
-				}
-			}
+			reload(b, r, "norm", "norm_wide_ff", normOptions(held))
 			name := fmt.Sprintf("%sheld=%d ", name, held)
 			b.Run(name+"modulated", func(b *testing.B) {
 				measure(b, r, 6*n, 0, func(i int) {
